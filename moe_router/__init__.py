@@ -1,0 +1,1 @@
+"""The core of MoLE: gating, experts and the words that the services share. Serves no HTTP."""

@@ -1,0 +1,186 @@
+"""The tree of MoLE's errors.
+
+MoleError
+├── ConfigError              a file that an operator edits is malformed        (never answered: start-up)
+├── ModelAssetError          a model or weight file is missing or does not fit (never answered: start-up)
+├── RequestError             the caller's mistake                              400
+│   ├── UnknownTaskError                                                       400
+│   ├── UnsupportedLanguageError                                               400
+│   ├── MissingFieldError                                                      400
+│   ├── TextTooLongError                                                       413
+│   └── AbstainedError       gating abstained and the caller wants an error    422
+├── NoWorkerError            no worker can be reached now                      503
+├── OverloadedError          a queue is full                                   503
+├── NotReadyError            loading or draining                               503
+├── WorkerAnswerError        a worker answered with rubbish or a 5xx           502
+└── DeadlineError            the time is up                                    504
+
+Each class carries its HTTP status and the stable last part of its problem `type`, so that both
+services translate by one rule (RFC 9457).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+
+class MoleError(Exception):
+    """Root of every error that MoLE raises on purpose."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Seconds after which a retry makes sense; None where retrying does not help."""
+        return 1 if self.status == 429 or self.status >= 500 else None
+
+    @property
+    def extensions(self) -> Mapping[str, object]:
+        """Further members of the problem document (RFC 9457, section 3.2)."""
+        return {}
+
+
+class ConfigError(MoleError):
+    """A configuration file is malformed: which file, where in it, and why."""
+
+    slug = "invalid-configuration"
+    title = "Invalid configuration"
+
+    def __init__(self, file: Path | str, json_path: str, reason: str, line: int | None = None) -> None:
+        where = f"{file}:{line}" if line is not None else str(file)
+        super().__init__(f"{where}: {json_path}: {reason}")
+        self.file = str(file)
+        self.json_path = json_path
+        self.reason = reason
+        self.line = line
+
+
+class ModelAssetError(MoleError):
+    """A model or weight file is missing, damaged, or made for something else."""
+
+    slug = "model-asset"
+    title = "Model asset unusable"
+
+
+class RequestError(MoleError):
+    """The request cannot be served as it stands; the caller can mend it."""
+
+    status = 400
+    slug = "invalid-request"
+    title = "Invalid request"
+
+
+class UnknownTaskError(RequestError):
+    """The caller names a task that the registry does not have."""
+
+    slug = "unknown-task"
+    title = "Unknown task"
+
+    def __init__(self, task_key: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"There is no task {task_key!r}. Known tasks: {', '.join(known)}.")
+        self.task_key = task_key
+        self.known = known
+
+    @property
+    def extensions(self) -> Mapping[str, object]:
+        return {"known_tasks": list(self.known)}
+
+
+class UnsupportedLanguageError(RequestError):
+    """The task states its languages and the text's is none of them."""
+
+    slug = "unsupported-language"
+    title = "Unsupported language"
+
+    def __init__(self, task_key: str, language: str, supported: tuple[str, ...]) -> None:
+        super().__init__(
+            f"{task_key} serves {', '.join(supported)}; the text's language is {language!r}. "
+            "Set options.language if it was misread."
+        )
+        self.task_key = task_key
+        self.language = language
+        self.supported = supported
+
+    @property
+    def extensions(self) -> Mapping[str, object]:
+        return {"task": self.task_key, "language": self.language, "supported_languages": list(self.supported)}
+
+
+class MissingFieldError(RequestError):
+    """The task's template needs a field that the request does not carry."""
+
+    slug = "missing-field"
+    title = "Missing field"
+
+
+class TextTooLongError(RequestError):
+    """A text, description or body passes its limit."""
+
+    status = 413
+    slug = "content-too-large"
+    title = "Content too large"
+
+
+class AbstainedError(RequestError):
+    """Gating abstained and `options.on_abstain` is "error"."""
+
+    status = 422
+    slug = "abstained"
+    title = "No expert fits this request"
+
+    def __init__(self, reason: str, detail: str, nearest_tasks: tuple[str, ...]) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.nearest_tasks = nearest_tasks
+
+    @property
+    def extensions(self) -> Mapping[str, object]:
+        return {"reason": self.reason, "nearest_tasks": list(self.nearest_tasks)}
+
+
+class NoWorkerError(MoleError):
+    """No worker that serves the model can be reached now."""
+
+    status = 503
+    slug = "no-worker"
+    title = "No worker can be reached"
+
+
+class OverloadedError(MoleError):
+    """A queue is full; nothing was started."""
+
+    status = 503
+    slug = "overloaded"
+    title = "Overloaded"
+
+
+class NotReadyError(MoleError):
+    """The service is loading or draining."""
+
+    status = 503
+    slug = "not-ready"
+    title = "Not ready"
+
+
+class WorkerAnswerError(MoleError):
+    """A worker answered with something that is no valid answer."""
+
+    status = 502
+    slug = "bad-worker-answer"
+    title = "Invalid answer from a worker"
+
+
+class DeadlineError(MoleError):
+    """The request's or the attempt's time is up."""
+
+    status = 504
+    slug = "deadline-exceeded"
+    title = "Deadline exceeded"

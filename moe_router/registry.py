@@ -1,0 +1,273 @@
+"""The registry: which base models, tasks and experts there are (`config/experts_registry.json`)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from iso639 import Lang
+from iso639.exceptions import InvalidLanguageValue
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from moe_router import jsonfile
+from moe_router.errors import UnknownTaskError
+
+logger = logging.getLogger(__name__)
+
+TASK_KEY = r"[^/\s]+/[^/\s]+"
+
+
+class Entry(BaseModel):
+    """Base of the registry's objects: unknown keys are kept, warned about, and otherwise ignored."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_comments(cls, data: Any) -> Any:
+        return jsonfile.without_comments(data)
+
+
+class Generation(Entry):
+    """How an expert generates, where it does not score labels."""
+
+    max_new_tokens: PositiveInt = 256
+    temperature: float = Field(0.0, ge=0.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    repetition_penalty: float = Field(1.0, gt=0.0)
+
+
+class BaseModelSpec(Entry):
+    """A base LLM."""
+
+    hf_name: str = Field(min_length=1, description="A name on the hub, a folder, or `embedded:NAME`.")
+    load_in_4bit: bool = False
+    device_map: str | dict[str, Any] | None = None
+    torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    engine: Literal["transformers"] = "transformers"
+
+
+class ProbeSpec(Entry):
+    """A linear head on gating's text encoding that can answer the task without a worker."""
+
+    path: str = Field(min_length=1)
+
+
+class ExpertFields(Entry):
+    """What `language_mapping` may override, and what names an expert's model, adapter and template."""
+
+    base_model_key: str | None = None
+    adapter_name: str | None = None
+    adapter_path: str | None = None
+    template_path: str | None = None
+
+
+class ExpertEntry(ExpertFields):
+    """One of several experts that a task offers."""
+
+    name: str = Field(min_length=1)
+    base_model_key: str
+    languages: tuple[str, ...] | None = None
+    cost: float = Field(1.0, ge=0.0, description="Relative cost of a call; a probe costs next to nothing.")
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else tuple(language_code(v) for v in value)
+
+
+class TaskSpec(ExpertFields):
+    """A task, its labels and its experts."""
+
+    base_model_key: str
+    kind: Literal["classification", "extraction"] = "classification"
+    label_set: tuple[str, ...] = Field((), description="Labels, or the entity types of an extraction.")
+    strict_label_decoding: bool = True
+    description: str | None = None
+    examples: tuple[str, ...] = ()
+    supported_languages: tuple[str, ...] | None = None
+    generation: Generation | None = None
+    language_mapping: dict[str, ExpertFields] = {}
+    experts: tuple[ExpertEntry, ...] = ()
+    probe: ProbeSpec | None = None
+
+    @field_validator("supported_languages")
+    @classmethod
+    def _codes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else tuple(language_code(v) for v in value)
+
+    @field_validator("language_mapping", mode="before")
+    @classmethod
+    def _code_keys(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {language_code(str(key)): fields for key, fields in jsonfile.without_comments(value).items()}
+
+    @field_validator("label_set")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value) or not all(value):
+            raise ValueError("labels must be distinct and not empty")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Expert:
+    """One adapter, template and label set on a base model, for one task."""
+
+    name: str
+    task_key: str
+    base_model_key: str
+    adapter_name: str | None
+    adapter_path: str | None
+    template_path: str | None
+    languages: tuple[str, ...] | None
+    cost: float
+
+    def serves(self, language: str) -> bool:
+        """Whether the expert states no languages, or this one among them."""
+        return self.languages is None or language in self.languages
+
+
+class Registry(Entry, jsonfile.CheckedModel):
+    """The whole file."""
+
+    default_generation: Generation = Generation()
+    base_models: dict[str, BaseModelSpec]
+    tasks: dict[str, TaskSpec] = Field(min_length=1)
+
+    @field_validator("base_models", "tasks", mode="before")
+    @classmethod
+    def _without_comments(cls, value: Any) -> Any:
+        return jsonfile.without_comments(value)
+
+    def mistakes(self) -> Iterator[tuple[jsonfile.Location, str]]:
+        """References that lead nowhere, and task keys of the wrong form."""
+        for key, task in self.tasks.items():
+            if not re.fullmatch(TASK_KEY, key):
+                yield ("tasks", key), "the task key is not of the form domain/task"
+            named: list[tuple[jsonfile.Location, str | None]] = [(("base_model_key",), task.base_model_key)]
+            named += [
+                (("language_mapping", lang), o.base_model_key) for lang, o in task.language_mapping.items()
+            ]
+            named += [
+                (("experts", index, "base_model_key"), e.base_model_key)
+                for index, e in enumerate(task.experts)
+            ]
+            for where, model_key in named:
+                if model_key is not None and model_key not in self.base_models:
+                    yield ("tasks", key, *where), f"names the undeclared base model {model_key!r}"
+            names = [expert.name for expert in task.experts]
+            if len(set(names)) != len(names):
+                yield ("tasks", key, "experts"), "two experts have the same name"
+
+    @cached_property
+    def domains(self) -> tuple[str, ...]:
+        """The domains in the order of their first task."""
+        return tuple(dict.fromkeys(key.split("/")[0] for key in self.tasks))
+
+    def task(self, task_key: str) -> TaskSpec:
+        """The task of that key.
+
+        Raises:
+            UnknownTaskError: there is none.
+        """
+        try:
+            return self.tasks[task_key]
+        except KeyError:
+            raise UnknownTaskError(task_key, tuple(self.tasks)) from None
+
+    def experts_for(self, task_key: str, language: str) -> tuple[Expert, ...]:
+        """The LLM experts that serve the task in the language, in the file's order."""
+        task = self.task(task_key)
+        return tuple(e for e in self._experts(task_key, task, language) if e.serves(language))
+
+    def all_experts(self, task_key: str) -> tuple[Expert, ...]:
+        """Every LLM expert of the task, whatever the language."""
+        task = self.task(task_key)
+        found = list(self._experts(task_key, task, None))
+        for language in task.language_mapping:
+            found.extend(self._experts(task_key, task, language))
+        return tuple(dict.fromkeys(found))
+
+    def _experts(self, task_key: str, task: TaskSpec, language: str | None) -> list[Expert]:
+        if task.experts:
+            return [
+                Expert(
+                    e.name, task_key, e.base_model_key, e.adapter_name, e.adapter_path,
+                    e.template_path or task.template_path, e.languages or task.supported_languages, e.cost,
+                )
+                for e in task.experts
+            ]  # fmt: skip
+        own = task.language_mapping.get(language) if language is not None else None
+        model_key = (own and own.base_model_key) or task.base_model_key
+        # An override that changes the model without naming an adapter must not inherit the other model's.
+        inherits = own is None or own.base_model_key in (None, task.base_model_key)
+        adapter_name = (own and own.adapter_name) or (task.adapter_name if inherits else None)
+        adapter_path = (own and own.adapter_path) or (task.adapter_path if inherits else None)
+        template_path = (own and own.template_path) or task.template_path
+        # A language that the mapping names is served, whether or not supported_languages lists it too.
+        languages = None if own is not None else task.supported_languages
+        name = adapter_name or model_key
+        return [Expert(name, task_key, model_key, adapter_name, adapter_path, template_path, languages, 1.0)]
+
+    def languages_of(self, task_key: str) -> tuple[str, ...] | None:
+        """ISO codes of every language that the task serves; None where it serves all."""
+        task = self.task(task_key)
+        stated = [e.languages for e in task.experts] if task.experts else [task.supported_languages]
+        if task.experts:
+            stated = [languages or task.supported_languages for languages in stated]
+        if any(languages is None for languages in stated):
+            return None
+        mapped = () if task.experts else tuple(task.language_mapping)
+        return tuple(sorted({code for languages in stated for code in languages or ()} | set(mapped)))
+
+
+def load_registry(path: Path) -> Registry:
+    """Reads and validates the registry; unknown keys are logged once as warnings.
+
+    Raises:
+        ConfigError: with the file, the line, the JSON path and the reason.
+    """
+    registry = jsonfile.load_model(path, Registry)
+    for where in unknown_keys(registry):
+        logger.warning("%s: unknown key %s is ignored", path, where)
+    return registry
+
+
+def unknown_keys(registry: Registry) -> list[str]:
+    """JSON paths of keys that the schema does not know."""
+    found = [jsonfile.json_path([key]) for key in registry.model_extra or {}]
+    groups: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("base_models", dict(registry.base_models)),
+        ("tasks", dict(registry.tasks)),
+    )
+    for group, entries in groups:
+        for name, entry in entries.items():
+            found += [jsonfile.json_path([group, name, key]) for key in entry.model_extra or {}]
+            for language, override in getattr(entry, "language_mapping", {}).items():
+                found += [
+                    jsonfile.json_path([group, name, "language_mapping", language, key])
+                    for key in override.model_extra or {}
+                ]
+    return found
+
+
+def language_code(name: str) -> str:
+    """The ISO 639-1 code (639-3 where there is none) of an English language name or a code.
+
+    Raises:
+        ValueError: the name is neither.
+    """
+    for form in (name.strip().lower(), name.strip().title()):
+        try:
+            found = Lang(form)
+        except InvalidLanguageValue:
+            continue
+        return found.pt1 or found.pt3
+    raise ValueError(f"{name!r} is neither an ISO 639 code nor an English language name")
