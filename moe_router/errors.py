@@ -91,6 +91,7 @@ class UnknownTaskError(RequestError):
 
     @property
     def extensions(self) -> Mapping[str, object]:
+        """What the caller needs to mend the request."""
         return {"known_tasks": list(self.known)}
 
 
@@ -111,6 +112,7 @@ class UnsupportedLanguageError(RequestError):
 
     @property
     def extensions(self) -> Mapping[str, object]:
+        """What the caller needs to mend the request."""
         return {"task": self.task_key, "language": self.language, "supported_languages": list(self.supported)}
 
 
@@ -143,6 +145,7 @@ class AbstainedError(RequestError):
 
     @property
     def extensions(self) -> Mapping[str, object]:
+        """What the caller needs to mend the request."""
         return {"reason": self.reason, "nearest_tasks": list(self.nearest_tasks)}
 
 

