@@ -1,0 +1,52 @@
+# `make help` lists what there is. Everything runs in $(VENV), which `make setup` makes once.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+# The interpreter for the environment; empty: the first Python 3.11 on the path.
+PYTHON ?=
+# Another index for torch alone, such as PyTorch's own for CPU builds (see README).
+TORCH_INDEX ?=
+# 1: `make demo` ends after the table.
+ONCE ?=
+# Further arguments of pytest and of `mole demo`.
+ARGS ?=
+
+STAMP := $(VENV)/.setup-done
+export VENV PYTHON TORCH_INDEX
+
+.PHONY: help setup demo test lint types check docs lock clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.lock pyproject.toml
+	@scripts/setup
+
+setup: $(STAMP) ## Make .venv with everything (variables: PYTHON, TORCH_INDEX)
+
+demo: $(STAMP) ## Start a worker and a coordinator and ask them (ONCE=1: then end)
+	@$(VENV)/bin/mole demo $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)
+
+test: $(STAMP) ## Run all tests; coverage is printed (ARGS: for pytest)
+	@scripts/test $(ARGS)
+
+lint: $(STAMP) ## Mend style and imports where that is safe, then check
+	@scripts/lint
+
+types: $(STAMP) ## Check types
+	@scripts/types
+
+check: $(STAMP) ## All static checks, changing nothing
+	@scripts/check
+
+docs: $(STAMP) ## Write the generated parts of the docs again
+	@$(VENV)/bin/python scripts/settings_table.py --write
+
+lock: ## Resolve requirements.lock again
+	@scripts/lock
+
+clean: ## Remove the environment and all caches of the checkout; models stay in MOLE_CACHE_DIR
+	rm -rf $(VENV) .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

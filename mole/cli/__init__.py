@@ -1,0 +1,1 @@
+"""The `mole` command."""

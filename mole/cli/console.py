@@ -1,0 +1,54 @@
+"""Where the command prints, and how it ends when something is wrong."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class ExitCode(IntEnum):
+    """How the command ends; the same for every subcommand."""
+
+    OK = 0
+    FAILED = 1
+    """What was asked for did not succeed: an error in a file, a refused request, a failed demo."""
+    USAGE = 2
+    """The command line is wrong; given by typer."""
+    UNREACHABLE = 3
+    """No MoLE service answers at the address."""
+    INTERRUPTED = 130
+
+
+class CommandError(Exception):
+    """Ends the command with one clear line that also names the mend."""
+
+    def __init__(self, message: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@cache
+def out() -> Console:
+    """Standard output: answers."""
+    from rich.console import Console
+
+    return Console(highlight=False, emoji=False)
+
+
+@cache
+def err() -> Console:
+    """Standard error: progress and complaints."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, emoji=False)
+
+
+def print_json(document: str) -> None:
+    """Prints JSON to standard output, untouched by the terminal's width."""
+    import sys
+
+    sys.stdout.write(document.rstrip("\n") + "\n")

@@ -1,0 +1,201 @@
+"""A typed client of the coordinator: classify, route, tasks, workers."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from moe_router.contracts import (
+    ClassifyAnswer,
+    CoordinatorHealth,
+    Problem,
+    RouteAnswer,
+    TaskInfo,
+    TasksAnswer,
+    WorkersAnswer,
+)
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_TIMEOUT_S = 310.0
+"""A little more than the coordinator's own bound of 2.5 × 120 s, so that its 504 arrives first."""
+CONNECT_TIMEOUT_S = 5.0
+PREFIX = "/api/v1"
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
+
+
+class MoleClientError(Exception):
+    """Root of what the client raises."""
+
+
+class MoleConnectionError(MoleClientError):
+    """Nothing that speaks MoLE answers at the address, or it stopped answering in the middle."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"no MoLE service answers at {url}: {reason}")
+        self.url = url
+        self.reason = reason
+
+
+class MoleAPIError(MoleClientError):
+    """The coordinator refused the request or failed; carries its problem details (RFC 9457)."""
+
+    def __init__(self, problem: Problem, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{problem.title} ({problem.status}): {problem.detail}")
+        self.problem = problem
+        self.status = problem.status
+        self.retry_after_s = retry_after_s
+
+
+class Mole:
+    """A blocking client with one connection pool; usable as a context manager.
+
+    Args:
+        base_url: Where the coordinator listens.
+        api_key: Sent as a bearer token where given.
+        timeout_s: Bound on each wait for the answer, in seconds.
+        transport: Another httpx transport, such as an in-process application.
+    """
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        try:
+            self._http = httpx.Client(
+                base_url=self.base_url + PREFIX,
+                headers=headers,
+                timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
+                transport=transport,
+            )
+        except httpx.InvalidURL as error:
+            raise MoleConnectionError(base_url, str(error)) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def classify(
+        self,
+        text: str,
+        description: str | None = None,
+        *,
+        fields: dict[str, str] | None = None,
+        **options: Any,
+    ) -> ClassifyAnswer:
+        """The label or entities of a text.
+
+        Args:
+            text: What to classify.
+            description: What to find out, in any language.
+            fields: Values for the template's further names.
+            **options: Members of the request's `options`, such as `task`, `language`, `via`,
+                `on_abstain`, `return_probabilities`, `timeout_seconds`.
+
+        Raises:
+            MoleAPIError: the coordinator answered with problem details.
+            MoleConnectionError: it did not answer.
+        """
+        return self._post("/classify", _body(text, description, fields, options), ClassifyAnswer)
+
+    def route(
+        self,
+        text: str,
+        description: str | None = None,
+        *,
+        fields: dict[str, str] | None = None,
+        **options: Any,
+    ) -> RouteAnswer:
+        """The gating decision alone, by the same code as `classify`; no expert is called.
+
+        Raises:
+            MoleAPIError: the coordinator answered with problem details.
+            MoleConnectionError: it did not answer.
+        """
+        return self._post("/route", _body(text, description, fields, options), RouteAnswer)
+
+    def tasks(self) -> list[TaskInfo]:
+        """What can be asked."""
+        return self._get("/tasks", TasksAnswer).tasks
+
+    def workers(self) -> WorkersAnswer:
+        """Who serves it, and how each worker is."""
+        return self._get("/workers", WorkersAnswer)
+
+    def health(self) -> CoordinatorHealth:
+        """The coordinator's state, also while it is not ready."""
+        response = self._send("GET", "/health", None)
+        return self._read(response, CoordinatorHealth)
+
+    def _get(self, path: str, answer: type[AnswerT]) -> AnswerT:
+        return self._checked(self._send("GET", path, None), answer)
+
+    def _post(self, path: str, body: dict[str, Any], answer: type[AnswerT]) -> AnswerT:
+        return self._checked(self._send("POST", path, body), answer)
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
+        try:
+            return self._http.request(method, path, json=body)
+        except httpx.TimeoutException as error:
+            raise MoleConnectionError(self.base_url, "the time is up") from error
+        except (httpx.TransportError, httpx.UnsupportedProtocol) as error:
+            raise MoleConnectionError(self.base_url, str(error) or type(error).__name__) from error
+
+    def _checked(self, response: httpx.Response, answer: type[AnswerT]) -> AnswerT:
+        if response.is_error:
+            raise MoleAPIError(_problem(response), _retry_after(response))
+        return self._read(response, answer)
+
+    def _read(self, response: httpx.Response, answer: type[AnswerT]) -> AnswerT:
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
+            raise MoleConnectionError(
+                self.base_url, f"something else answers there (HTTP {response.status_code})"
+            ) from error
+
+
+def _body(
+    text: str, description: str | None, fields: dict[str, str] | None, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The JSON of a request; what is None is left to the service's default."""
+    stated = {"description": description, "fields": fields, "options": _stated(options) or None}
+    return {"text": text, **_stated(stated)}
+
+
+def _stated(members: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _problem(response: httpx.Response) -> Problem:
+    try:
+        return Problem.model_validate_json(response.content)
+    except ValidationError:  # a proxy in between answers with its own page
+        return Problem(
+            type="about:blank",
+            title=response.reason_phrase or "Error",
+            status=response.status_code,
+            detail="The answer carries no problem details.",
+        )
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else None

@@ -1,0 +1,1 @@
+"""`mole demo`: the whole request path on the embedded models."""

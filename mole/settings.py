@@ -1,0 +1,69 @@
+"""What the `mole` command takes from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+import moe_router
+
+DEFAULT_ADAPTERS = Path(moe_router.__file__).parent / "experts" / "llms" / "adapters"
+
+
+class CommandSettings(BaseSettings):
+    """Defaults of the command's options."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    url: str = Field(
+        "http://127.0.0.1:8000",
+        validation_alias=AliasChoices("MOLE_URL", "url"),
+        description="Where the coordinator listens.",
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("MOLE_API_KEY", "api_key"),
+        description="Sent as a bearer token.",
+    )
+    cache_dir: Path = Field(
+        Path("~/.cache/mole"),
+        validation_alias=AliasChoices("MOLE_CACHE_DIR", "cache_dir"),
+        description="Where models are kept once they are assembled and converted.",
+    )
+    config_path: Path = Field(
+        Path("config"),
+        validation_alias=AliasChoices("CONFIG_PATH", "config_path"),
+        description="Folder of the registry and the mapping, where their own variables are not set.",
+    )
+    registry_path: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("EXPERT_REGISTRY_PATH", "registry_path"),
+        description="The registry.",
+    )
+    mapping_path: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("EXPERT_MAPPING_PATH", "mapping_path"),
+        description="The mapping.",
+    )
+    adapter_root: Path = Field(
+        DEFAULT_ADAPTERS,
+        validation_alias=AliasChoices("ADAPTER_PATH", "adapter_root"),
+        description="Root of relative adapter and template paths.",
+    )
+
+    @property
+    def registry_file(self) -> Path:
+        """Where the registry is."""
+        return self.registry_path or self.config_path / "experts_registry.json"
+
+    @property
+    def mapping_file(self) -> Path:
+        """Where the mapping is."""
+        return self.mapping_path or self.config_path / "expert_machine_mapping.json"
+
+    @property
+    def cache(self) -> Path:
+        """The cache folder with `~` resolved."""
+        return self.cache_dir.expanduser()
