@@ -1,0 +1,90 @@
+"""The hand-written requests that gating learns from, and their split by phrasing family.
+
+`data/phrasings/{language}.tsv` holds a request a line: id, task, style, text. The same id in
+another language, and the id with a "b" behind it, are renderings of one *family*. A family is in
+the training or in the validation part with all of its renderings, so that no paraphrase straddles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+Split = Literal["train", "validation"]
+
+OUT_OF_SCOPE = "oos/"
+GENERIC = "generic/"
+
+_HELD_OUT = ("order-3", "question-2", "terse-3", "indirect-2")
+_HELD_OUT_ONE_OF = ("technical-2", "polite-1", "typo-1", "json-1")
+_HELD_OUT_TOPIC_EVERY = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Phrasing:
+    """One request in plain words.
+
+    `target` is a task key, `generic/…` where the text must tell the domain, or `oos/…`.
+    """
+
+    id: str
+    family: str
+    target: str
+    style: str
+    language: str
+    text: str
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class OwnText:
+    """One of the project's own texts, for the tasks without a dataset."""
+
+    id: str
+    task: str
+    label: str
+    language: str
+    text: str
+
+
+@cache
+def load_phrasings() -> tuple[Phrasing, ...]:
+    """All requests of all languages, in the order of the files."""
+    rows = [(language, *fields) for language, fields in _rows("phrasings")]
+    tasks = sorted({r[2] for r in rows if not r[2].startswith((OUT_OF_SCOPE, GENERIC))})
+    topics = sorted({r[2] for r in rows if r[2].startswith(OUT_OF_SCOPE)})
+    held_topics = set(topics[::_HELD_OUT_TOPIC_EVERY])
+    found = []
+    for language, identifier, target, style, text in rows:
+        family = identifier.removesuffix("b")
+        suffix = family.split("-", 1)[1]
+        if target in tasks:
+            held = suffix in _HELD_OUT or suffix == _HELD_OUT_ONE_OF[tasks.index(target) % 4]
+        elif target in held_topics:
+            held = True
+        else:
+            held = family.endswith("-3")
+        split: Split = "validation" if held else "train"
+        found.append(Phrasing(identifier, family, target, style, language, text, split))
+    return tuple(found)
+
+
+@cache
+def load_own_texts() -> tuple[OwnText, ...]:
+    """All own texts of all languages."""
+    return tuple(
+        OwnText(identifier, task, label, language, text)
+        for language, (identifier, task, label, text) in _rows("texts")
+    )
+
+
+def _rows(folder: str) -> list[tuple[str, list[str]]]:
+    found = []
+    files = resources.files("moe_router.training").joinpath("data", folder).iterdir()
+    for file in sorted(files, key=lambda f: f.name):
+        if file.name.endswith(".tsv"):
+            lines = file.read_text(encoding="utf-8").splitlines()
+            found += [(file.name.removesuffix(".tsv"), line.split("\t")) for line in lines]
+    return found
