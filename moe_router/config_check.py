@@ -7,7 +7,6 @@ worker serves are warnings, errors if strict; a key that nobody knows is always 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Literal
 
 from moe_router import jsonfile
 from moe_router.errors import ConfigError
+from moe_router.experts.prompting import load_template
 from moe_router.jsonfile import Location
 from moe_router.mapping import WorkerMapping
 from moe_router.registry import Expert, Registry, TaskSpec, unknown_keys
@@ -200,18 +200,13 @@ def _adapter_fault(expert: Expert, root: Path) -> str | None:
 
 
 def _template_fault(expert: Expert, root: Path) -> str | None:
-    """Why the expert has no prompt; None where it has one."""
+    """Why the expert's prompt cannot be used; None where it can, or where the default prompt is used."""
     if expert.template_path is None:
-        return "template_path is missing"
-    file = resolve(root, expert.template_path)
+        return None
     try:
-        template = json.loads(file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        return f"there is no file {file.absolute()}"
-    except (OSError, ValueError) as error:
-        return f"{file.absolute()} cannot be read: {error}"
-    if not isinstance(template, dict) or not {expert.base_model_key, "default"} & template.keys():
-        return f"{file.absolute()} has neither {expert.base_model_key!r} nor 'default'"
+        load_template(resolve(root, expert.template_path), expert.base_model_key)
+    except ConfigError as error:
+        return str(error)
     return None
 
 

@@ -1,0 +1,136 @@
+"""The `mole` command as its own process: what it prints, where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "transformers", "onnxruntime", "fastapi", "numpy")
+
+
+def mole(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "mole.cli.main", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "60", **environment},
+        timeout=60,
+    )
+
+
+def test_classify_prints_a_table_for_people(coordinator):
+    done = mole("classify", "Der Umsatz stieg.", "-d", "Good?", "-p", "--url", coordinator.url)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for shown in ("positive", "0.91", "finance/sentiment_analysis", "worker-0", "language: de", "131.5 ms"):
+        assert shown in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 60
+    assert coordinator.asked[0][2]["options"] == {"return_probabilities": True}
+
+
+def test_classify_json_is_the_answer_itself(coordinator):
+    done = mole("classify", "-", "--json", "--field", "query=a=b", MOLE_URL=coordinator.url, stdin="Grüße 👋")
+    assert json.loads(done.stdout)["result"] == "positive"
+    assert coordinator.asked[0][2] == {"text": "Grüße 👋", "fields": {"query": "a=b"}}
+
+
+def test_an_abstention_says_why(coordinator, abstained):
+    coordinator.answers(abstained)
+    done = mole("classify", "x", "--url", coordinator.url)
+    assert done.returncode == 0
+    assert "abstained" in done.stdout
+    assert "out_of_scope" in done.stdout
+    assert "general/topic_classification" in done.stdout
+
+
+def test_a_missing_service_is_one_line_and_exit_code_3():
+    done = mole("classify", "x", "--url", "http://127.0.0.1:9")
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "mole demo" in done.stderr
+
+
+def test_problem_details_are_one_line_and_exit_code_1(coordinator):
+    coordinator.answers(
+        {"type": "t", "title": "Unknown task", "status": 400, "detail": "There is no task 'a/b'."}, 400
+    )
+    done = mole("classify", "x", "--task", "a/b", "--url", coordinator.url)
+    assert done.returncode == 1
+    assert done.stderr == "mole: Unknown task (400): There is no task 'a/b'.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["classify"],
+        ["nonsense"],
+        ["serve", "worker", "--port", "99999"],
+        ["classify", "x", "--field", "no-equals-sign"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments):
+    done = mole(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr
+
+
+def test_a_taken_port_is_named_before_anything_is_loaded(coordinator):
+    port = coordinator.url.rpartition(":")[2]
+    done = mole("serve", "coordinator", "--port", port)
+    assert done.returncode == 1
+    assert port in done.stderr
+    assert "--port" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_config_check_names_file_line_path_and_reason(tmp_path: Path):
+    registry = tmp_path / "registry.json"
+    registry.write_text('{\n "base_models": {},\n "tasks": {"a/b": {"base_model_key": "m"}}\n}')
+    done = mole("config", "check", "--registry", str(registry), "--mapping", str(tmp_path / "none.json"))
+    assert done.returncode == 1
+    assert f"error {registry}:3: $.tasks['a/b'].base_model_key: names the undeclared" in done.stdout
+    assert "no such file" in done.stdout
+    as_json = mole("config", "check", "--registry", str(registry), "--mapping", "none.json", "--json")
+    assert as_json.returncode == 1
+    assert json.loads(as_json.stdout)["findings"][0]["line"] == 3
+
+
+def test_doctor_tells_facts_and_verdicts(tmp_path: Path):
+    done = mole("doctor", "--json", MOLE_CACHE_DIR=str(tmp_path / "not" / "there"))
+    told = json.loads(done.stdout)
+    assert set(told["can_run"]) == {"coordinator", "worker", "demo", "4-bit worker"}
+    assert told["facts"]["models made"].startswith("none")
+    assert done.returncode == (0 if told["can_run"]["demo"]["possible"] else 1)
+    assert "cores" in mole("doctor").stdout
+
+
+@pytest.mark.parametrize("imported", ["import mole", "from mole import Mole", "import mole.cli.main"])
+def test_nothing_heavy_is_imported(imported):
+    code = f"{imported}; import sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_every_subcommand_has_help():
+    for arguments in (
+        ["demo"],
+        ["classify"],
+        ["doctor"],
+        ["serve", "coordinator"],
+        ["serve", "worker"],
+        ["serve", "monolithic"],
+        ["models", "fetch"],
+        ["config", "check"],
+    ):
+        done = mole(*arguments, "--help")
+        assert done.returncode == 0
+        assert "Usage" in done.stdout
