@@ -85,7 +85,7 @@ def _run(options: DemoOptions, services: list[Service]) -> None:
     if failed and options.once:
         raise CommandError(f"{failed} of {len(outcomes)} requests failed (logs: {worker.log.parent})")
     if not options.once:
-        _keep_serving(services)
+        _keep_serving(services, options.as_json)
 
 
 def _ask(client: Mole, case: Case) -> Outcome:
@@ -105,10 +105,11 @@ def _as_json(outcome: Outcome) -> str:
     )
 
 
-def _keep_serving(services: list[Service]) -> None:
+def _keep_serving(services: list[Service], as_json: bool) -> None:
     _worker, coordinator = services
+    console = err() if as_json else out()  # nothing but JSON on standard output
     body = '{"text": "Ce téléphone est génial !", "description": "Is this post positive or negative?"}'
-    out().print(
+    console.print(
         f"\nTry one yourself:\n\n"
         f"curl -s {coordinator.url}/api/v1/classify -H 'Content-Type: application/json' -d '{body}'\n\n"
         f"The API is described at {coordinator.url}/docs. Stop with Ctrl-C.",
