@@ -1,0 +1,111 @@
+"""Classifying: one text, many texts, or the route alone."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from pydantic import JsonValue, ValidationError
+from starlette.responses import Response
+
+from app.api import errors, examples, openapi
+from app.api.messages import answer, parse, runtime_of
+from app.asgi.exchange import Exchange, exchange_of
+from app.services.classification import Classification
+from app.services.ports import Call
+from moe_router.contracts import (
+    BatchAnswer,
+    BatchItemError,
+    BatchRequest,
+    ClassifyAnswer,
+    ClassifyRequest,
+    Problem,
+    RouteAnswer,
+)
+from moe_router.errors import MoleError
+from moe_router.registry import Expert
+
+router = APIRouter(prefix="/api/v1", tags=["classify"])
+
+
+@router.post(
+    "/classify",
+    summary="Classify a text",
+    responses=openapi.answers(ClassifyAnswer, openapi.CLASSIFY_STATUSES, examples.CLASSIFY),
+    openapi_extra=openapi.body(ClassifyRequest),
+)
+async def classify(request: Request) -> Response:
+    """Finds the language, the domain and the task, asks the expert, and answers with its label.
+
+    Where nothing on offer fits, `result` is null and `abstained` says why.
+    """
+    exchange = exchange_of(request.scope)
+    service = runtime_of(request).classification()
+    asked = parse(ClassifyRequest, request)
+    call = Call(exchange.request_id, service.deadline(asked), exchange.trace)
+    try:
+        found, expert = await service.classify(asked, call)
+    finally:
+        exchange.worker_ms = call.worker_ms
+    exchange.expert = expert_name(found, expert)
+    return answer(found)
+
+
+@router.post(
+    "/route",
+    summary="Decide without asking an expert",
+    responses=openapi.answers(RouteAnswer, openapi.ROUTE_STATUSES, examples.ROUTE),
+    openapi_extra=openapi.body(ClassifyRequest),
+)
+async def route(request: Request) -> Response:
+    """The decision of `/classify`, by the same code, and the workers that would be asked."""
+    exchange = exchange_of(request.scope)
+    service = runtime_of(request).classification()
+    asked = parse(ClassifyRequest, request)
+    return answer(await service.route(asked, Call(exchange.request_id, service.deadline(asked))))
+
+
+@router.post(
+    "/classify/batch",
+    summary="Classify up to 100 texts",
+    responses=openapi.answers(BatchAnswer, openapi.BATCH_STATUSES, examples.BATCH),
+    openapi_extra=openapi.body(BatchRequest),
+)
+async def classify_batch(request: Request) -> Response:
+    """Runs the items at once; each is answered or refused by itself, in the order of the items."""
+    exchange = exchange_of(request.scope)
+    runtime = runtime_of(request)
+    service = runtime.classification()
+    batch = parse(BatchRequest, request)
+    gate = request.app.state.batch_gate
+    results = await asyncio.gather(
+        *(_item(service, item, index, exchange, gate) for index, item in enumerate(batch.items))
+    )
+    return answer(BatchAnswer(results=list(results)))
+
+
+def expert_name(found: ClassifyAnswer, expert: Expert | None) -> str:
+    """The value of X-MoLE-Expert: task and expert, such as social/sentiment_analysis@soc-sentiment."""
+    if found.result is None or found.task is None:
+        return Exchange("").expert
+    return quote(f"{found.task}@{expert.name if expert is not None else found.model_key}", safe="/@:")
+
+
+async def _item(
+    service: Classification, item: JsonValue, index: int, exchange: Exchange, gate: asyncio.Semaphore
+) -> ClassifyAnswer | BatchItemError:
+    request_id = f"{exchange.request_id[:120]}.{index}"
+    try:
+        try:
+            asked = ClassifyRequest.model_validate(item)
+        except ValidationError as error:
+            raise errors.InvalidBodyError(error) from error
+        call = Call(request_id, service.deadline(asked), exchange.trace)
+        async with gate:
+            found, _ = await service.classify(asked, call)
+        # Items overlap: the longest wait for workers is what the batch owes to them.
+        exchange.worker_ms = max(exchange.worker_ms, call.worker_ms)
+        return found
+    except MoleError as error:
+        return BatchItemError(error=Problem(**errors.document(error, request_id)))

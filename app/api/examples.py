@@ -1,0 +1,62 @@
+"""Examples of answers for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ID = "5f0c1f6b0d2a4b61a3a8d8a2f6c7e901"
+_TIMINGS = {"language": 0.1, "encode": 11.2, "domain": 0.1, "task": 0.2, "worker": 184.0, "total": 197.3}
+
+CLASSIFY: dict[str, Any] = {
+    "request_id": _ID,
+    "language": "de",
+    "domain": "finance",
+    "task": "finance/sentiment_analysis",
+    "result": "positive",
+    "confidence": 0.91,
+    "probabilities": {"negative": 0.03, "neutral": 0.06, "positive": 0.91},
+    "domain_probabilities": {"finance": 0.97, "retail": 0.02, "social": 0.01},
+    "entities": None,
+    "abstained": None,
+    "raw_response": None,
+    "routing_path": [
+        {"step": "language", "choice": "de", "probability": 0.99, "ms": 0.1},
+        {"step": "domain", "choice": "finance", "probability": 0.97, "ms": 11.3},
+        {"step": "task", "choice": "finance/sentiment_analysis", "probability": 0.94, "ms": 0.2},
+        {"step": "expert", "choice": "fin-sentiment", "probability": 0.91, "ms": 184.0},
+    ],
+    "worker_id": "worker-0",
+    "model_key": "llama-2-7b-hf",
+    "processing_time_ms": 197.3,
+    "timings_ms": _TIMINGS,
+}
+
+ROUTE: dict[str, Any] = {
+    "request_id": _ID,
+    "language": "de",
+    "language_probability": 0.99,
+    "domain": "finance",
+    "domain_probabilities": {"finance": 0.97, "retail": 0.02, "social": 0.01},
+    "task": "finance/sentiment_analysis",
+    "task_probabilities": {"finance/sentiment_analysis": 0.94, "social/sentiment_analysis": 0.06},
+    "confidence": 0.94,
+    "expert": {"model_key": "llama-2-7b-hf", "adapter_name": "fin-sentiment"},
+    "candidates": ["worker-0"],
+    "abstained": None,
+    "timings_ms": {**_TIMINGS, "worker": 0.0, "total": 12.1},
+}
+
+BATCH: dict[str, Any] = {
+    "results": [
+        CLASSIFY,
+        {
+            "error": {
+                "type": "/problems/invalid-request",
+                "title": "Invalid request",
+                "status": 400,
+                "detail": "text: Field required",
+                "request_id": f"{_ID}.1",
+            }
+        },
+    ]
+}

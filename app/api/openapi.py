@@ -1,0 +1,80 @@
+"""Parts of the OpenAPI document: every status that can be answered, with an example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app.api.errors import MEDIA_TYPE
+from moe_router.contracts import BatchRequest, ClassifyRequest, Problem
+
+READ_STATUSES = (500, 503)
+ROUTE_STATUSES = (400, 408, 413, 415, 500, 503, 504)
+CLASSIFY_STATUSES = (400, 408, 413, 415, 422, 500, 502, 503, 504)
+BATCH_STATUSES = (400, 408, 413, 415, 500, 503)
+BODIES: tuple[type[BaseModel], ...] = (ClassifyRequest, BatchRequest, Problem)
+_REF = "#/components/schemas/{model}"
+
+_EXAMPLES: dict[int, tuple[str, str, str]] = {
+    400: ("unknown-task", "Unknown task", "There is no task 'finance/tea_leaves'. Known tasks: …"),
+    408: ("request-timeout", "Request timeout", "The body did not arrive within 30 seconds."),
+    413: ("content-too-large", "Content too large", "text: 60000 characters; the limit is 50000."),
+    415: ("unsupported-media-type", "Unsupported media type", "The body must be JSON."),
+    422: ("abstained", "No expert fits this request", "Nothing on offer fits what is asked."),
+    500: ("internal-error", "Internal error", "The fault is ours; the log has it under the request id."),
+    502: ("bad-worker-answer", "Invalid answer from a worker", "worker-0 answered with status 500."),
+    503: ("no-worker", "No worker can be reached", "No worker that holds llama-2-7b-hf can be reached now."),
+    504: ("deadline-exceeded", "Deadline exceeded", "The time for the whole request is up."),
+}
+
+
+def answers(
+    model: type[BaseModel], statuses: Iterable[int], example: dict[str, Any] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an operation: its 200 and its problems."""
+    found: dict[int | str, dict[str, Any]] = {200: {"model": model}}
+    if example is not None:
+        found[200]["content"] = {"application/json": {"example": example}}
+    for status in statuses:
+        slug, title, detail = _EXAMPLES[status]
+        problem = {
+            "type": f"/problems/{slug}",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "request_id": "5f0c1f6b0d2a4b61a3a8d8a2f6c7e901",
+        }
+        schema = {"$ref": _REF.format(model=Problem.__name__)}
+        content = {MEDIA_TYPE: {"schema": schema, "example": problem}}
+        found[status] = {"description": title, "content": content}
+        if status >= 500:
+            seconds = {"schema": {"type": "integer"}, "description": "Seconds until a retry makes sense."}
+            found[status]["headers"] = {"Retry-After": seconds}
+    return found
+
+
+def body(model: type[BaseModel]) -> dict[str, Any]:
+    """The `requestBody` of an operation that parses its body itself."""
+    schema = {"$ref": _REF.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def install(app: FastAPI) -> None:
+    """Adds the schemas of the bodies to the document, which FastAPI cannot see."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            _, schemas = models_json_schema([(model, "validation") for model in BODIES], ref_template=_REF)
+            made.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]

@@ -1,0 +1,25 @@
+"""Counters."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from app.api import openapi
+from app.api.messages import answer, runtime_of
+from app.services.stats import StatsAnswer
+
+router = APIRouter(prefix="/api/v1", tags=["fleet"])
+
+
+@router.get("/stats", summary="Counters", responses=openapi.answers(StatsAnswer, (500,)))
+async def stats(request: Request) -> Response:
+    """What this process did since it started."""
+    return answer(runtime_of(request).stats.answer())
+
+
+async def metrics(request: Request) -> Response:
+    """What Prometheus scrapes."""
+    runtime = runtime_of(request)
+    return Response(runtime.render_metrics(), media_type=CONTENT_TYPE_LATEST)

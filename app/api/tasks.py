@@ -1,0 +1,35 @@
+"""What can be asked for."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.api import openapi
+from app.api.messages import answer, runtime_of
+from moe_router.contracts import TaskInfo, TasksAnswer
+
+router = APIRouter(prefix="/api/v1", tags=["fleet"])
+
+
+@router.get("/tasks", summary="All tasks", responses=openapi.answers(TasksAnswer, openapi.READ_STATUSES))
+async def tasks(request: Request) -> Response:
+    """The tasks of the registry; `available` says whether a worker of the mapping serves it, or a probe."""
+    runtime = runtime_of(request)
+    registry, experts = runtime.registry, runtime.experts
+    found = []
+    for key, task in registry.tasks.items():
+        languages = registry.languages_of(key)
+        offered = registry.all_experts(key)
+        found.append(
+            TaskInfo(
+                task_key=key,
+                domain=key.partition("/")[0],
+                description=task.description,
+                languages=None if languages is None else list(languages),
+                labels=list(task.label_set),
+                experts=[expert.name for expert in offered],
+                available=task.probe is not None or any(experts.served(e.base_model_key) for e in offered),
+            )
+        )
+    return answer(TasksAnswer(tasks=found))

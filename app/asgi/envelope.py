@@ -1,0 +1,66 @@
+"""The outermost layer: headers on every answer, counting, and the net under unexpected faults."""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import errors
+from app.asgi.drain import Drain
+from app.asgi.exchange import Exchange, open_exchange
+from app.services.metrics import Metrics
+from moe_router.contracts import HEADER_EXPERT, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
+
+logger = logging.getLogger(__name__)
+
+CLIENT_GONE = 499
+"""Status under which a request is counted whose client went before the answer."""
+_ID, _OVERHEAD, _EXPERT = (
+    name.lower().encode() for name in (HEADER_REQUEST_ID, HEADER_OVERHEAD_MS, HEADER_EXPERT)
+)
+
+
+class Envelope:
+    """Gives a request its id, and its answer the headers; nothing but a cancellation leaves it."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, drain: Drain) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.drain = drain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = open_exchange(scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                message["headers"] = [*message["headers"], *_headers(exchange)]
+            await send(message)
+
+        try:
+            with self.drain.request(counted=scope["method"] != "GET"):
+                await self.app(scope, receive, send_with_headers)
+        except Exception:
+            logger.exception("request %s failed unexpectedly", exchange.request_id)
+            if exchange.status is None:
+                fault = errors.UnexpectedError("The fault is ours; the log has it under the request id.")
+                await errors.response(fault, exchange.request_id)(scope, receive, send_with_headers)
+        finally:
+            # The route's template, never the path itself: a label must have few values.
+            route = getattr(scope.get("route"), "path", "unmatched")
+            status = exchange.status or CLIENT_GONE
+            self.metrics.count_request(route, status, exchange.elapsed_ms() / 1000)
+
+
+def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:
+    overhead_ms = max(exchange.elapsed_ms() - exchange.worker_ms, 0.0)
+    return [
+        (_ID, exchange.request_id.encode()),
+        (_OVERHEAD, f"{overhead_ms:.3f}".encode()),
+        (_EXPERT, exchange.expert.encode("ascii", "replace")),
+    ]

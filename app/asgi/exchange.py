@@ -1,0 +1,54 @@
+"""One request on its way through the service: its id, what it carries on, what it cost."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import cast
+
+from starlette.types import Scope
+
+from moe_router.contracts import HEADER_REQUEST_ID
+
+SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+SANE_TRACE = re.compile(r"[\x20-\x7e]{1,512}")
+PASSED_ON = ("traceparent", "tracestate")
+NO_EXPERT = "none"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What the layers of the service know about one request."""
+
+    request_id: str
+    trace: dict[str, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+    body: bytes = b""
+    status: int | None = None
+    expert: str = NO_EXPERT
+    worker_ms: float = 0.0
+
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the request's head arrived."""
+        return (time.perf_counter() - self.started) * 1000
+
+
+def open_exchange(scope: Scope) -> Exchange:
+    """Starts an exchange; a sane X-Request-ID of the caller is taken, else one is made."""
+    headers = dict(scope["headers"])
+    given = headers.get(HEADER_REQUEST_ID.lower().encode(), b"").decode("latin-1")
+    request_id = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    trace = {}
+    for name in PASSED_ON:
+        value = headers.get(name.encode(), b"").decode("latin-1")
+        if SANE_TRACE.fullmatch(value):
+            trace[name] = value
+    exchange = scope["mole"] = Exchange(request_id, trace)
+    return exchange
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """The exchange that the envelope opened."""
+    return cast(Exchange, scope["mole"])

@@ -1,0 +1,59 @@
+"""The coordinator application: `uvicorn app.main:app`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app.api import classify, errors, health, openapi, stats, tasks, workers
+from app.asgi.drain import Drain
+from app.asgi.envelope import Envelope
+from app.asgi.intake import Intake
+from app.services import factory
+from app.services.runtime import LoadGating, MakeExperts, Runtime
+from app.settings import Settings
+
+DESCRIPTION = "Classifies text in many languages: finds what is asked, and asks the expert that serves it."
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    load_gating: LoadGating = factory.load_gating,
+    make_experts: MakeExperts = factory.make_experts,
+) -> FastAPI:
+    """Builds the application; the settings come from the environment at start where none are given."""
+    drain = Drain()
+    runtime = Runtime(
+        settings, load_gating=load_gating, make_experts=make_experts, draining=lambda: drain.draining
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if not logging.getLogger().handlers:
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        app.state.batch_gate = asyncio.Semaphore(runtime.settings.max_batch_concurrency)
+        drain.install(runtime.settings.drain_timeout_s)
+        try:
+            await runtime.start()
+            yield
+        finally:
+            await runtime.aclose()
+
+    app = FastAPI(title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan)
+    app.state.runtime = runtime
+    for resource in (classify, tasks, workers, stats, health):
+        app.include_router(resource.router)
+    app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
+    errors.install(app)
+    app.add_middleware(Intake, max_body_bytes=lambda: runtime.settings.max_body_bytes)
+    app.add_middleware(Envelope, metrics=runtime.metrics, drain=drain)
+    openapi.install(app)
+    return app
+
+
+app = create_app()

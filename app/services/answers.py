@@ -1,0 +1,58 @@
+"""Checks a worker's answer against what was asked; what is wrong is a fault of that worker."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from moe_router.contracts import Entity, ExpertAnswer, ExpertRequest
+from moe_router.errors import WorkerAnswerError
+from moe_router.registry import TaskSpec
+
+ENTITIES = "entities"
+SUM_TOLERANCE = 0.01
+
+
+def read_answer(body: bytes, worker_id: str) -> ExpertAnswer:
+    """Parses the body of a 200.
+
+    Raises:
+        WorkerAnswerError: it is no JSON, or does not fit the schema (a confidence that is no finite
+            number in [0, 1] among others).
+    """
+    try:
+        return ExpertAnswer.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(step)[:100] for step in first["loc"]) or "body"
+        raise WorkerAnswerError(f"{worker_id} answered with {where}: {first['msg']}") from error
+
+
+def check_answer(answer: ExpertAnswer, request: ExpertRequest, task: TaskSpec, worker_id: str) -> None:
+    """Checks the label, the distribution and the offsets.
+
+    Raises:
+        WorkerAnswerError: with what is wrong, never with the caller's text.
+    """
+    if task.kind == "extraction":
+        if answer.result != ENTITIES or answer.entities is None:
+            raise WorkerAnswerError(f"{worker_id} answered an extraction without entities")
+        for index, entity in enumerate(answer.entities):
+            _check_entity(entity, index, request.text, task, worker_id)
+        return
+    labels = set(task.label_set)
+    if labels and task.strict_label_decoding and answer.result not in labels:
+        raise WorkerAnswerError(f"{worker_id} answered with a label that {request.task_key} does not have")
+    if answer.probabilities is None:
+        return
+    if labels and not labels.issuperset(answer.probabilities):
+        raise WorkerAnswerError(f"{worker_id} gave probabilities of labels that the task does not have")
+    if abs(sum(answer.probabilities.values()) - 1.0) > SUM_TOLERANCE:
+        raise WorkerAnswerError(f"{worker_id} gave probabilities that do not sum to 1")
+
+
+def _check_entity(entity: Entity, index: int, text: str, task: TaskSpec, worker_id: str) -> None:
+    if task.label_set and entity.type not in task.label_set:
+        raise WorkerAnswerError(f"{worker_id} gave entity {index} a type that the task does not have")
+    sound = 0 <= entity.start < entity.end <= len(text)
+    if not sound or text[entity.start : entity.end] != entity.value:
+        raise WorkerAnswerError(f"{worker_id} gave entity {index} offsets that do not match the text")

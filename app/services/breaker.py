@@ -1,0 +1,59 @@
+"""Ejects a worker that fails, and lets one request try it again when some time has passed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+COOLDOWN_S = 1.0
+LONGEST_COOLDOWN_S = 4.0
+"""Short, so that a worker that is back serves again within seconds."""
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Closed (calls pass), open until a time, or half open (one trial passes).
+
+    Times are seconds of one monotonic clock, given by the caller.
+    """
+
+    threshold: int
+    """Failures in a row that open it, where one is not enough."""
+    failures: int = 0
+    open_until: float | None = None
+    reason: str | None = None
+    cooldown_s: float = COOLDOWN_S
+    trial: bool = False
+    """A trial is under way."""
+
+    def allows(self, now: float) -> bool:
+        """Whether a call may be made: closed, or half open with no trial under way."""
+        return self.open_until is None or (now >= self.open_until and not self.trial)
+
+    def begin(self, now: float) -> bool:
+        """Notes that a call begins; whether it is a trial."""
+        self.trial = self.trial or (self.open_until is not None and now >= self.open_until)
+        return self.trial
+
+    def succeeded(self) -> None:
+        """A real request was answered: closed again."""
+        self.failures, self.open_until, self.reason, self.trial = 0, None, None, False
+        self.cooldown_s = COOLDOWN_S
+
+    def failed(self, now: float, reason: str, *, at_once: bool, for_s: float | None = None) -> bool:
+        """Notes a failure; whether it opens the breaker now, for `for_s` seconds where given."""
+        self.failures += 1
+        if self.open_until is not None and now < self.open_until:
+            return False  # a call that began before the breaker opened
+        half_open = self.open_until is not None
+        if not (at_once or half_open or self.failures >= self.threshold):
+            return False
+        if half_open:
+            self.cooldown_s = min(self.cooldown_s * 2, LONGEST_COOLDOWN_S)
+        self.open_until = now + (self.cooldown_s if for_s is None else for_s)
+        self.reason = reason
+        self.trial = False
+        return True
+
+    def abandoned(self) -> None:
+        """The call was cancelled: it says nothing about the worker."""
+        self.trial = False

@@ -1,0 +1,179 @@
+"""Experts behind HTTP: asks the workers of a model in turn until one answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from app.services import faults
+from app.services.answers import check_answer
+from app.services.budget import RetryBudget
+from app.services.faults import Fault
+from app.services.fleet import Fleet
+from app.services.metrics import Metrics
+from app.services.ports import Call
+from app.services.prober import Prober
+from app.services.worker import Worker
+from app.services.worker_client import WorkerClient
+from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
+from moe_router.errors import DeadlineError, NoWorkerError, OverloadedError, WorkerAnswerError
+from moe_router.mapping import WorkerMapping
+from moe_router.registry import Expert, Registry, TaskSpec
+
+logger = logging.getLogger(__name__)
+
+
+class HttpExperts:
+    """The coordinator's side of the fleet."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        client: WorkerClient,
+        prober: Prober,
+        metrics: Metrics,
+        *,
+        attempt_timeout_s: float,
+    ) -> None:
+        self.fleet = fleet
+        self._client = client
+        self._prober = prober
+        self._metrics = metrics
+        self._attempt_timeout_s = attempt_timeout_s
+        self._budget = RetryBudget()
+        self._registry: Registry | None = None
+
+    def served(self, model_key: str) -> bool:
+        """Whether the mapping names a worker for the model."""
+        return self.fleet.holds(model_key)
+
+    def reachable(self, expert: Expert) -> bool:
+        """Whether a worker can be tried now."""
+        return bool(self.fleet.candidates(expert.base_model_key, expert.task_key))
+
+    def candidates(self, expert: Expert) -> list[str]:
+        """Ids of the workers to try, best first."""
+        return [w.worker_id for w in self.fleet.candidates(expert.base_model_key, expert.task_key)]
+
+    def workers(self) -> list[WorkerInfo]:
+        """Every worker of the mapping."""
+        return self.fleet.infos()
+
+    async def use(self, registry: Registry, mapping: WorkerMapping) -> None:
+        """Takes other files and looks at the new workers at once."""
+        self._registry = registry
+        self.fleet.use(mapping)
+        self._prober.wake()
+
+    async def start(self) -> None:
+        """Begins to probe."""
+        self._prober.start()
+
+    async def aclose(self) -> None:
+        """Stops probing and closes the connections."""
+        await self._prober.aclose()
+        await self._client.aclose()
+
+    async def classify(self, expert: Expert, request: ExpertRequest, call: Call) -> tuple[str, ExpertAnswer]:
+        """Asks one worker after another; a fault that another may mend moves on to the next.
+
+        Raises:
+            MoleError: the last fault, where no worker mends it.
+        """
+        assert self._registry is not None, "use() comes first"  # noqa: S101 - an order of our own calls
+        task = self._registry.task(expert.task_key)
+        body = request.__pydantic_serializer__.to_json(request, exclude_none=True)
+        self._budget.request()
+        tried: list[Worker] = []
+        last: Fault | None = None
+        while True:
+            worker = self._next(expert, tried, last)
+            if worker is None or (tried and not self._budget.allows(len(tried))):
+                raise self._refusal(expert, last) from last
+            tried.append(worker)
+            try:
+                return worker.worker_id, await self._attempt(worker, body, request, task, call)
+            except Fault as fault:
+                if not fault.mendable:
+                    raise fault.error from fault
+                last = fault
+
+    def _next(self, expert: Expert, tried: list[Worker], last: Fault | None) -> Worker | None:
+        open_to = self.fleet.candidates(expert.base_model_key, expert.task_key)
+        for worker in open_to:
+            if worker not in tried and not worker.full:
+                return worker
+        # A connection that was reset may only have been stale: one more try where there is no replica.
+        if last is not None and last.outcome == "reset" and len(tried) == 1:
+            return tried[0]
+        return None
+
+    def _refusal(
+        self, expert: Expert, last: Fault | None
+    ) -> NoWorkerError | OverloadedError | DeadlineError | WorkerAnswerError:
+        if last is not None and isinstance(
+            last.error, NoWorkerError | OverloadedError | DeadlineError | WorkerAnswerError
+        ):
+            return last.error
+        if any(w.full for w in self.fleet.candidates(expert.base_model_key, expert.task_key)):
+            return OverloadedError(f"Every worker that holds {expert.base_model_key} is full.")
+        return NoWorkerError(f"No worker that holds {expert.base_model_key} can be reached now.")
+
+    async def _attempt(
+        self, worker: Worker, body: bytes, request: ExpertRequest, task: TaskSpec, call: Call
+    ) -> ExpertAnswer:
+        clock = self.fleet.clock
+        started = clock()
+        left_s = call.deadline - started
+        if left_s <= 0:
+            raise DeadlineError("The time for the whole request is up.")
+        timeout_s = min(left_s, self._attempt_timeout_s)
+        worker.outstanding += 1
+        worker.breaker.begin(started)
+        outcome: faults.Outcome = "cancelled"
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._client.classify(
+                    worker, body, request_id=call.request_id, timeout_s=timeout_s, trace=call.trace
+                )
+            check_answer(answer, request, task, worker.worker_id)
+            outcome = "ok"
+            worker.breaker.succeeded()
+            worker.latencies_ms.append((clock() - started) * 1000)
+            return answer
+        except TimeoutError as error:
+            outcome = "timeout"
+            if left_s <= self._attempt_timeout_s:  # the caller's haste, no fault of the worker
+                worker.breaker.abandoned()
+                raise DeadlineError("The time for the whole request is up.") from error
+            raise self._note(worker, faults.timed_out(worker.worker_id)) from error
+        except WorkerAnswerError as error:
+            outcome = "invalid"
+            raise self._note(worker, faults.invalid(error)) from error
+        except Fault as fault:
+            outcome = fault.outcome
+            raise self._note(worker, fault) from fault.__cause__
+        finally:
+            if outcome == "cancelled":
+                worker.breaker.abandoned()
+            worker.outstanding -= 1
+            spent_s = clock() - started
+            call.worker_ms += spent_s * 1000
+            self._metrics.count_worker_call(worker.worker_id, outcome, spent_s)
+
+    def _note(self, worker: Worker, fault: Fault) -> Fault:
+        """Marks the worker as the fault says."""
+        if fault.outcome == "rejected":  # a sound answer: the request was at fault
+            worker.breaker.succeeded()
+            return fault
+        if fault.ejects == "no":
+            worker.breaker.abandoned()
+            return fault
+        reason = f"{fault.outcome}: {fault.error.detail}"
+        opened = worker.breaker.failed(
+            self.fleet.clock(), reason, at_once=fault.ejects == "at once", for_s=fault.retry_after_s
+        )
+        if opened:
+            logger.warning("worker %s is ejected: %s", worker.worker_id, reason)
+            self._prober.wake()
+        return fault

@@ -1,0 +1,139 @@
+"""Experts in this process: the pool that a worker runs, over several base models."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from app.services.metrics import Metrics
+from app.services.ports import Call
+from app.services.worker import quantiles
+from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
+from moe_router.errors import ModelAssetError, MoleError, NoWorkerError
+from moe_router.mapping import WorkerMapping
+from moe_router.registry import Expert, Registry
+
+LOCAL = "local"
+LATENCIES_KEPT = 256
+RETIRE_LOOK_S = 0.5
+
+
+class Pool(Protocol):
+    """What is needed of an `LruModelPool`."""
+
+    async def classify(
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+    ) -> ExpertAnswer:
+        """Answers one request, loading its model first where need be."""
+
+    def queue_depth(self) -> int:
+        """Requests that wait or run."""
+
+    async def aclose(self) -> None:
+        """Lets the models go."""
+
+
+PoolFactory = Callable[[Registry], Pool]
+
+
+class LocalExperts:
+    """Every model of the registry is served here, whatever the mapping says."""
+
+    def __init__(self, make_pool: PoolFactory, metrics: Metrics) -> None:
+        self._make_pool = make_pool
+        self._metrics = metrics
+        self._registry: Registry | None = None
+        self._pool: Pool | None = None
+        self._outstanding = 0
+        self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._retired: set[asyncio.Task[None]] = set()
+
+    def served(self, model_key: str) -> bool:
+        """Whether the registry declares the model."""
+        return self._registry is not None and model_key in self._registry.base_models
+
+    def reachable(self, expert: Expert) -> bool:
+        """Whether the model is declared: it is loaded when it is asked for."""
+        return self.served(expert.base_model_key)
+
+    def candidates(self, expert: Expert) -> list[str]:
+        """This process."""
+        return [LOCAL] if self.reachable(expert) else []
+
+    async def classify(self, expert: Expert, request: ExpertRequest, call: Call) -> tuple[str, ExpertAnswer]:
+        """Asks the pool.
+
+        Raises:
+            MoleError: NoWorkerError where the model cannot be loaded; else what the pool raises.
+        """
+        if self._pool is None:
+            raise NoWorkerError("The experts are not loaded.")
+        started = time.monotonic()
+        outcome = "cancelled"
+        self._outstanding += 1
+        try:
+            answer = await self._pool.classify(expert, request, deadline=call.deadline)
+            outcome = "ok"
+            self._latencies_ms.append((time.monotonic() - started) * 1000)
+            return LOCAL, answer
+        except ModelAssetError as error:
+            outcome = error.slug
+            raise NoWorkerError(error.detail) from error
+        except MoleError as error:
+            outcome = error.slug
+            raise
+        finally:
+            self._outstanding -= 1
+            spent_s = time.monotonic() - started
+            call.worker_ms += spent_s * 1000
+            self._metrics.count_worker_call(LOCAL, outcome, spent_s)
+
+    def workers(self) -> list[WorkerInfo]:
+        """This process, once for each model."""
+        if self._registry is None or self._pool is None:
+            return []
+        by_model: dict[str, list[str]] = {key: [] for key in self._registry.base_models}
+        for key in self._registry.tasks:
+            for model_key in {e.base_model_key for e in self._registry.all_experts(key)}:
+                by_model[model_key].append(key)
+        return [
+            WorkerInfo(
+                worker_id=LOCAL,
+                url="",
+                model_key=model_key,
+                state="healthy",
+                outstanding=self._outstanding,
+                queue_depth=self._pool.queue_depth(),
+                latency_ms=quantiles(self._latencies_ms),
+                tasks=tasks,
+            )
+            for model_key, tasks in by_model.items()
+        ]
+
+    async def use(self, registry: Registry, _mapping: WorkerMapping) -> None:
+        """Takes another registry: a new pool, while the old one finishes what it has."""
+        if self._registry == registry:
+            return
+        old, self._pool, self._registry = self._pool, self._make_pool(registry), registry
+        if old is not None:
+            task = asyncio.create_task(self._retire(old))
+            self._retired.add(task)
+            task.add_done_callback(self._retired.discard)
+
+    async def _retire(self, pool: Pool) -> None:
+        while pool.queue_depth():  # noqa: ASYNC110 - rare, and a pool tells nobody when it is idle
+            await asyncio.sleep(RETIRE_LOOK_S)
+        await pool.aclose()
+
+    async def start(self) -> None:
+        """Nothing runs in the background: a model is loaded when it is asked for."""
+
+    async def aclose(self) -> None:
+        """Lets all models go."""
+        for task in self._retired:
+            task.cancel()
+        if self._pool is not None:
+            await self._pool.aclose()

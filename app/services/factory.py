@@ -1,0 +1,56 @@
+"""Builds what the settings name; the only place that picks an implementation."""
+
+from __future__ import annotations
+
+from app.services.experts_http import HttpExperts
+from app.services.experts_local import LocalExperts, Pool
+from app.services.fleet import Fleet
+from app.services.metrics import Metrics
+from app.services.ports import Experts, Gating
+from app.services.prober import Prober
+from app.services.worker_client import WorkerClient, make_http_client
+from app.settings import Settings
+from moe_router.registry import Registry
+
+
+def load_gating(registry: Registry, settings: Settings) -> Gating:
+    """Loads the gating models; blocking.
+
+    Raises:
+        MoleError: a model is missing or does not fit.
+    """
+    from moe_router.gating.pipeline import GatingConfig, GatingPipeline
+
+    config = GatingConfig(
+        model_dir=settings.gating_model_dir,
+        cache_dir=settings.cache_dir,
+        lid_path=settings.lid_path,
+        threads=settings.gating_threads,
+    )
+    return GatingPipeline.load(registry, config)
+
+
+def make_experts(settings: Settings, metrics: Metrics) -> Experts:
+    """Workers over HTTP, or a pool in this process, as SERVICE_MODE says."""
+    if settings.service_mode == "monolithic":
+        return LocalExperts(lambda registry: _pool(registry, settings), metrics)
+    token = settings.worker_token
+    client = WorkerClient(
+        make_http_client(settings.connect_timeout_s), token.get_secret_value() if token else None
+    )
+    fleet = Fleet(eject_after=settings.eject_after_errors, max_in_flight=settings.max_in_flight_per_worker)
+    prober = Prober(fleet, client, interval_s=settings.probe_interval_s, timeout_s=settings.connect_timeout_s)
+    return HttpExperts(fleet, client, prober, metrics, attempt_timeout_s=settings.request_timeout_s)
+
+
+def _pool(registry: Registry, settings: Settings) -> Pool:
+    from moe_router.experts.pool import LruModelPool, PoolConfig  # torch: only where a model is loaded
+
+    config = PoolConfig(
+        adapter_root=settings.adapter_path,
+        cache_dir=settings.cache_dir,
+        worker_id="local",
+        max_concurrent=settings.max_concurrent,
+        num_threads=settings.num_threads,
+    )
+    return LruModelPool(registry, config)

@@ -1,0 +1,79 @@
+"""The coordinator's Prometheus metrics; every label has few values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from moe_router.contracts import Timings
+
+REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
+STEP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+STATES = ("healthy", "loading", "draining", "ejected", "down", "refused")
+
+
+class Metrics:
+    """One set of metrics per application, so that two in one process do not clash."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "mole_requests_total", "Requests answered.", ["route", "status"], registry=self.registry
+        )
+        self._duration = self._histogram(
+            "mole_request_duration_seconds", "From the request's head to the end of its answer.", "route"
+        )
+        self._worker_calls = Counter(
+            "mole_worker_requests_total",
+            "Calls of workers, failed attempts included.",
+            ["worker", "outcome"],
+            registry=self.registry,
+        )
+        self._worker_duration = self._histogram(
+            "mole_worker_duration_seconds", "Duration of calls of workers.", "worker"
+        )
+        self._steps = self._histogram(
+            "mole_gating_step_duration_seconds", "Duration of each gating step.", "step", STEP_SECONDS
+        )
+        self._encoder_passes = Counter(
+            "mole_encoder_passes_total", "Passes of the text encoder.", registry=self.registry
+        )
+        self._abstentions = Counter(
+            "mole_abstentions_total",
+            "Requests that gating abstained from.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._workers = Gauge("mole_workers", "Workers of the mapping.", ["state"], registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, label: str, buckets: tuple[float, ...] = REQUEST_SECONDS
+    ) -> Histogram:
+        return Histogram(name, text, [label], buckets=buckets, registry=self.registry)
+
+    def count_request(self, route: str, status: int, seconds: float) -> None:
+        """Notes an answered request; `route` is the path's template."""
+        self._requests.labels(route, str(status)).inc()
+        self._duration.labels(route).observe(seconds)
+
+    def count_worker_call(self, worker_id: str, outcome: str, seconds: float) -> None:
+        """Notes one attempt at one worker."""
+        self._worker_calls.labels(worker_id, outcome).inc()
+        self._worker_duration.labels(worker_id).observe(seconds)
+
+    def count_decision(self, timings: Timings, encoder_passes: int, abstained: str | None) -> None:
+        """Notes one gating decision; steps that were not taken are 0 ms and not noted."""
+        for step in ("language", "encode", "domain", "task"):
+            milliseconds: float = getattr(timings, step)
+            if milliseconds:
+                self._steps.labels(step).observe(milliseconds / 1000)
+        self._encoder_passes.inc(encoder_passes)
+        if abstained is not None:
+            self._abstentions.labels(abstained).inc()
+
+    def render(self, states: Mapping[str, int]) -> bytes:
+        """The text that Prometheus scrapes; `states`: workers by state."""
+        for state in STATES:
+            self._workers.labels(state).set(states.get(state, 0))
+        return generate_latest(self.registry)

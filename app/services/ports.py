@@ -1,0 +1,95 @@
+"""What the services need of gating and of the experts; two classes stand behind each use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from moe_router.gating.pipeline import Action, Decision, Observation, ProbeAnswer
+
+from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
+from moe_router.mapping import WorkerMapping
+from moe_router.registry import Expert, Registry
+
+
+@dataclass(slots=True)
+class Call:
+    """What goes with one call of an expert, and what it cost."""
+
+    request_id: str
+    deadline: float
+    """Seconds of time.monotonic()."""
+    trace: Mapping[str, str] = field(default_factory=dict)
+    worker_ms: float = 0.0
+    """Milliseconds spent waiting for workers, failed attempts included."""
+
+
+class Gating(Protocol):
+    """A `GatingPipeline`."""
+
+    async def decide(
+        self,
+        text: str,
+        description: str | None,
+        *,
+        language: str | None,
+        task: str | None,
+        via: str,
+        served: Callable[[str], bool],
+    ) -> Decision:
+        """Language, domain and task of a request."""
+
+    def next_action(
+        self,
+        decision: Decision,
+        observations: Sequence[Observation],
+        *,
+        reachable: Callable[[Expert], bool],
+    ) -> Action:
+        """What to do next, after what was observed."""
+
+    def candidates(self, decision: Decision, *, reachable: Callable[[Expert], bool]) -> list[Expert]:
+        """The task's experts, best first."""
+
+    async def probe(self, decision: Decision) -> ProbeAnswer:
+        """The probe's answer to the task."""
+
+    async def use_registry(self, registry: Registry) -> None:
+        """Takes another registry; decisions under way finish on the old one."""
+
+    async def aclose(self) -> None:
+        """Lets the models go."""
+
+
+class Experts(Protocol):
+    """Calls experts, wherever they run."""
+
+    def served(self, model_key: str) -> bool:
+        """Whether a worker holds the model, reachable or not."""
+
+    def reachable(self, expert: Expert) -> bool:
+        """Whether a call can be tried now."""
+
+    def candidates(self, expert: Expert) -> list[str]:
+        """Ids of the workers that would be asked, best first."""
+
+    async def classify(self, expert: Expert, request: ExpertRequest, call: Call) -> tuple[str, ExpertAnswer]:
+        """The id of the worker that answered, and its checked answer.
+
+        Raises:
+            MoleError: NoWorkerError, OverloadedError, WorkerAnswerError, DeadlineError, or a
+                RequestError where the worker finds the caller's request wrong.
+        """
+
+    def workers(self) -> list[WorkerInfo]:
+        """Every worker and how it is."""
+
+    async def use(self, registry: Registry, mapping: WorkerMapping) -> None:
+        """Takes other files; calls in flight finish on the old ones."""
+
+    async def start(self) -> None:
+        """Begins what runs in the background."""
+
+    async def aclose(self) -> None:
+        """Ends it."""

@@ -1,0 +1,190 @@
+"""The coordinator's life: what is loaded, what is in force, whether it takes requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import cached_property
+
+from app.services import factory
+from app.services.classification import Classification
+from app.services.config_watch import ConfigWatch, Files
+from app.services.limits import Limits
+from app.services.metrics import Metrics
+from app.services.ports import Experts, Gating
+from app.services.stats import Stats
+from app.settings import Settings
+from moe_router.contracts import CoordinatorHealth, MappingInfo, ReadyStatus
+from moe_router.errors import MoleError, NotReadyError
+from moe_router.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+LoadGating = Callable[[Registry, Settings], Gating]
+MakeExperts = Callable[[Settings, Metrics], Experts]
+
+
+class Runtime:
+    """One coordinator process."""
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        load_gating: LoadGating = factory.load_gating,
+        make_experts: MakeExperts = factory.make_experts,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._given = settings
+        self._load_gating = load_gating
+        self._make_experts = make_experts
+        self._draining = draining
+        self.metrics = Metrics()
+        self.stats = Stats()
+        self._gating: Gating | None = None
+        self._experts: Experts | None = None
+        self._watch: ConfigWatch | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._failure: str | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Read from the environment at the first use, hence not at import."""
+        return self._given or Settings()
+
+    async def start(self) -> None:
+        """Begins to load; returns before that is done, so that the process answers at once."""
+        settings = self.settings
+        self._experts = self._make_experts(settings, self.metrics)
+        self._watch = ConfigWatch(settings.registry_file, settings.mapping_file, self._take)
+        await self._watch.load()
+        self._watch.start()
+        await self._experts.start()
+
+    async def aclose(self) -> None:
+        """Ends everything."""
+        if self._watch is not None:
+            await self._watch.aclose()
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        if self._experts is not None:
+            await self._experts.aclose()
+        if self._gating is not None:
+            await self._gating.aclose()
+
+    @property
+    def status(self) -> ReadyStatus:
+        """Ready means gating is loaded and both files are valid, whatever the workers do."""
+        if self._draining():
+            return "draining"
+        if self._gating is not None and self._files() is not None:
+            return "ready"
+        refused = self._files() is None and self._watch is not None and self._watch.refused is not None
+        return "failed" if self._failure is not None or refused else "loading"
+
+    @property
+    def experts(self) -> Experts:
+        """The experts.
+
+        Raises:
+            NotReadyError: nothing is loaded yet.
+        """
+        if self._experts is None:
+            raise NotReadyError(f"The coordinator is {self.status}.")
+        return self._experts
+
+    @property
+    def registry(self) -> Registry:
+        """The registry in force.
+
+        Raises:
+            NotReadyError: no valid one was found yet.
+        """
+        files = self._files()
+        if files is None:
+            raise NotReadyError(f"The coordinator is {self.status}.")
+        return files.registry
+
+    def classification(self) -> Classification:
+        """The path of one request, over what is in force now; it keeps that to its end.
+
+        Raises:
+            NotReadyError: loading, draining or failed.
+        """
+        if self._gating is None or self.status != "ready":
+            raise NotReadyError(f"The coordinator is {self.status}.")
+        settings = self.settings
+        return Classification(
+            self._gating,
+            self.experts,
+            self.registry,
+            limits=Limits(settings.max_text_chars, settings.max_description_chars),
+            default_timeout_s=settings.total_timeout_s,
+            metrics=self.metrics,
+            stats=self.stats,
+        )
+
+    def mapping_info(self) -> MappingInfo:
+        """Which mapping is in force, and why the last edit is not."""
+        files = self._files()
+        if files is None or self._watch is None:
+            raise NotReadyError(f"The coordinator is {self.status}: {self.detail}")
+        return MappingInfo(loaded_at=files.loaded_at, refused=self._watch.refused)
+
+    @property
+    def detail(self) -> str | None:
+        """Why it is not ready, or which edit is refused."""
+        if self._failure is not None:
+            return self._failure
+        return self._watch.refused.error if self._watch is not None and self._watch.refused else None
+
+    def health(self) -> CoordinatorHealth:
+        """The body of the health endpoints."""
+        refused = self._watch.refused if self._watch is not None else None
+        workers = self._experts.workers() if self._experts is not None else []
+        healthy = sum(worker.state == "healthy" for worker in workers)
+        unloaded = "failed" if self._failure is not None else "loading"
+        return CoordinatorHealth(
+            status=self.status,
+            mode=self.settings.service_mode,
+            detail=self.detail,
+            checks={
+                "gating": unloaded if self._gating is None else "ok",
+                "configuration": "ok" if refused is None else f"refused: {refused.error}",
+                "workers": f"{healthy} of {len(workers)} healthy",
+            },
+        )
+
+    def render_metrics(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        workers = self._experts.workers() if self._experts is not None else []
+        return self.metrics.render(Counter(worker.state for worker in workers))
+
+    def _files(self) -> Files | None:
+        return self._watch.files if self._watch is not None else None
+
+    async def _take(self, files: Files) -> None:
+        if self._gating is not None:
+            await self._gating.use_registry(files.registry)
+        await self.experts.use(files.registry, files.mapping)
+        if self._gating is None and (self._loading is None or self._loading.done()):
+            self._failure = None
+            self._loading = asyncio.create_task(self._load(files.registry))
+
+    async def _load(self, registry: Registry) -> None:
+        try:
+            gating = await asyncio.to_thread(self._load_gating, registry, self.settings)
+            files = self._files()
+            if files is not None and files.registry != registry:  # edited in the meantime
+                await gating.use_registry(files.registry)
+            self._gating = gating
+            logger.info("gating is loaded")
+        except MoleError as error:
+            self._failure = error.detail
+            logger.error("gating cannot be loaded: %s", error.detail)
+        except Exception as error:
+            self._failure = f"{type(error).__name__}: {error}"
+            logger.exception("gating cannot be loaded")

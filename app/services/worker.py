@@ -1,0 +1,133 @@
+"""One worker as the coordinator sees it: what probes say, what calls say, how busy it is."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from app.services.breaker import Breaker
+from moe_router.contracts import ExpertTasksAnswer, Latency, ServedTask, WorkerInfo, WorkerState
+from moe_router.mapping import WorkerSpec
+
+ProbeView = Literal["unknown", "ready", "loading", "draining", "down", "refused"]
+LATENCIES_KEPT = 256
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """Changed on the event loop only."""
+
+    worker_id: str
+    spec: WorkerSpec
+    breaker: Breaker
+    max_in_flight: int
+    view: ProbeView = "unknown"
+    view_reason: str | None = "not probed yet"
+    outstanding: int = 0
+    queue_depth: int | None = None
+    foreign_queue: int = 0
+    """What other coordinators had queued there when it was last probed."""
+    tasks: tuple[ServedTask, ...] | None = None
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+
+    @property
+    def model_key(self) -> str:
+        """The model that the mapping says it holds."""
+        return self.spec.base_model_key
+
+    @property
+    def load(self) -> int:
+        """Calls that one more would wait behind."""
+        return self.outstanding + self.foreign_queue
+
+    @property
+    def full(self) -> bool:
+        """As many calls in flight as may be."""
+        return self.outstanding >= self.max_in_flight
+
+    def state(self, now: float) -> WorkerState:
+        """The state that `/workers` tells; `now` in seconds of the breaker's clock."""
+        if self.view == "refused":
+            return "refused"
+        if self.spec.drain or self.view == "draining":
+            return "draining"
+        if self.view == "loading":
+            return "loading"
+        if self.view == "down":
+            return "down"
+        if self.breaker.open_until is not None:
+            return "ejected"
+        return "healthy" if self.view == "ready" else "down"
+
+    def available(self, now: float) -> bool:
+        """Whether a call may be tried. A worker not probed yet may: it can only refuse the connection."""
+        return self.view in ("ready", "unknown") and not self.spec.drain and self.breaker.allows(now)
+
+    def serves(self, task_key: str) -> bool:
+        """Whether it says so itself; True while it has not been asked."""
+        return self.tasks is None or any(task.task_key == task_key for task in self.tasks)
+
+    def probed(self, view: ProbeView, reason: str | None = None, queue_depth: int | None = None) -> None:
+        """Notes what a health probe found."""
+        self.view, self.view_reason, self.queue_depth = view, reason, queue_depth
+        self.foreign_queue = max((queue_depth or 0) - self.outstanding, 0)
+        if view in ("down", "loading"):
+            self.tasks = None  # another process may come up there, with other tasks
+
+    def told_tasks(self, answer: ExpertTasksAnswer) -> None:
+        """Notes what the worker says it serves; refuses it where it holds another model."""
+        if answer.model_key != self.model_key:
+            self.refuse(f"it serves the model {answer.model_key[:200]!r}, not {self.model_key!r}")
+            return
+        self.tasks = tuple(answer.tasks)
+
+    def refuse(self, reason: str) -> None:
+        """Nothing is sent to it until a probe finds it right."""
+        self.view, self.view_reason = "refused", reason
+
+    def info(self, now: float) -> WorkerInfo:
+        """What `/workers` tells."""
+        state = self.state(now)
+        reason = {
+            "ejected": self.breaker.reason,
+            "healthy": None,
+            "draining": "drain is set in the mapping" if self.spec.drain else self.view_reason,
+        }.get(state, self.view_reason)
+        until = None
+        if state == "ejected" and self.breaker.open_until is not None:
+            until = _wall_clock(self.breaker.open_until - now)
+        return WorkerInfo(
+            worker_id=self.worker_id,
+            url=self.spec.url,
+            model_key=self.model_key,
+            state=state,
+            reason=reason,
+            until=until,
+            outstanding=self.outstanding,
+            queue_depth=self.queue_depth,
+            latency_ms=quantiles(self.latencies_ms),
+            tasks=[task.task_key for task in self.tasks or ()],
+        )
+
+
+def monotonic() -> float:
+    """The clock of breakers and deadlines, in seconds."""
+    return time.monotonic()
+
+
+def _wall_clock(seconds_from_now: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds_from_now)).isoformat(timespec="milliseconds")
+
+
+def quantiles(values: deque[float]) -> Latency:
+    """Median and 95th percentile of what is kept."""
+    if not values:
+        return Latency(p50=None, p95=None)
+    ranked = sorted(values)
+    return Latency(
+        p50=round(ranked[len(ranked) // 2], 3),
+        p95=round(ranked[min(int(len(ranked) * 0.95), len(ranked) - 1)], 3),
+    )

@@ -1,0 +1,178 @@
+"""The coordinator's settings, all from environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+import moe_router
+
+PACKAGE = Path(moe_router.__file__).parent
+TOTAL_PER_ATTEMPT = 2.5
+"""The default bound on a whole request, in attempts."""
+
+
+def _env(name: str) -> AliasChoices:
+    return AliasChoices(name)
+
+
+class Settings(BaseSettings):
+    """What an operator can set. A name in capitals is the environment variable."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, protected_namespaces=(), env_ignore_empty=True
+    )
+
+    service_mode: Literal["coordinator", "monolithic"] = Field(
+        "coordinator",
+        validation_alias=_env("SERVICE_MODE"),
+        description="Ask workers over HTTP, or run the experts in this process.",
+    )
+    config_path: Path = Field(
+        Path("config"),
+        validation_alias=_env("CONFIG_PATH"),
+        description="Folder of the two files below, where they are not set.",
+    )
+    registry_path: Path | None = Field(
+        None, validation_alias=_env("EXPERT_REGISTRY_PATH"), description="The registry."
+    )
+    mapping_path: Path | None = Field(
+        None, validation_alias=_env("EXPERT_MAPPING_PATH"), description="The mapping."
+    )
+    adapter_path: Path = Field(
+        PACKAGE / "experts" / "llms" / "adapters",
+        validation_alias=_env("ADAPTER_PATH"),
+        description="Folder that relative adapter and template paths start from.",
+    )
+    cache_dir: Path = Field(
+        Path("~/.cache/mole"),
+        validation_alias=_env("MOLE_CACHE_DIR"),
+        description="Folder of models that are assembled or converted.",
+    )
+    hf_cache_path: Path | None = Field(
+        None, validation_alias=_env("HF_CACHE_PATH"), description="Folder of models from the hub."
+    )
+    gating_model_dir: Path = Field(
+        PACKAGE / "gating" / "models",
+        validation_alias=_env("MOLE_GATING_MODEL_DIR"),
+        description="Folder of the gating weights.",
+    )
+    lid_path: Path | None = Field(
+        None,
+        validation_alias=_env("MOLE_LID_PATH"),
+        description="The language model lid.176; the usual places are searched where unset.",
+    )
+    encoder: str | None = Field(
+        None, validation_alias=_env("MOLE_ENCODER"), description="The text encoder; the default where unset."
+    )
+    gating_threads: int | None = Field(
+        None, ge=1, validation_alias=_env("MOLE_GATING_THREADS"), description="CPU threads of the encoder."
+    )
+    num_threads: int | None = Field(
+        None,
+        ge=1,
+        validation_alias=_env("MOLE_NUM_THREADS"),
+        description="CPU threads of an expert's forward pass, in monolithic mode.",
+    )
+    memory_budget_mib: int | None = Field(
+        None,
+        ge=1,
+        validation_alias=_env("MOLE_MEMORY_BUDGET_MIB"),
+        description="Memory for base models in monolithic mode, in MiB; what is free where unset.",
+    )
+    max_concurrent: int = Field(
+        1,
+        ge=1,
+        le=64,
+        validation_alias=_env("MAX_CONCURRENT_GPU_REQUESTS"),
+        description="Batches in flight on the device, in monolithic mode.",
+    )
+    worker_token: SecretStr | None = Field(
+        None, validation_alias=_env("MOLE_WORKER_TOKEN"), description="Bearer token sent to the workers."
+    )
+    request_timeout_s: float = Field(
+        120.0,
+        gt=0,
+        le=3600,
+        validation_alias=_env("REQUEST_TIMEOUT_SECONDS"),
+        description="Bound on one attempt at one worker, headers and body, in seconds.",
+    )
+    connect_timeout_s: float = Field(
+        2.0,
+        gt=0,
+        le=60,
+        validation_alias=_env("MOLE_CONNECT_TIMEOUT_SECONDS"),
+        description="Bound on connecting to a worker, and on a health probe, in seconds.",
+    )
+    probe_interval_s: float = Field(
+        1.0,
+        gt=0,
+        le=60,
+        validation_alias=_env("MOLE_PROBE_INTERVAL_SECONDS"),
+        description="Pause between two rounds of health probes, in seconds.",
+    )
+    eject_after_errors: int = Field(
+        3,
+        ge=1,
+        validation_alias=_env("MOLE_EJECT_AFTER_ERRORS"),
+        description="Invalid answers in a row that eject a worker; a broken connection does at once.",
+    )
+    max_in_flight_per_worker: int = Field(
+        256,
+        ge=1,
+        validation_alias=_env("MOLE_MAX_IN_FLIGHT_PER_WORKER"),
+        description="Calls in flight at one worker; a hung one blocks no more than these.",
+    )
+    max_text_chars: int = Field(
+        50_000,
+        ge=1,
+        validation_alias=_env("MOLE_MAX_TEXT_CHARS"),
+        description="Longest text, in code points.",
+    )
+    max_description_chars: int = Field(
+        2_000,
+        ge=1,
+        validation_alias=_env("MOLE_MAX_DESCRIPTION_CHARS"),
+        description="Longest description, in code points.",
+    )
+    max_body_bytes: int = Field(
+        8 * 2**20,
+        ge=1024,
+        validation_alias=_env("MOLE_MAX_BODY_BYTES"),
+        description="Longest request body, in bytes.",
+    )
+    max_batch_concurrency: int = Field(
+        100,
+        ge=1,
+        validation_alias=_env("MOLE_MAX_BATCH_CONCURRENCY"),
+        description="Items of batches that run at once, over all callers.",
+    )
+    drain_timeout_s: float = Field(
+        30.0,
+        ge=0,
+        validation_alias=_env("MOLE_DRAIN_TIMEOUT_SECONDS"),
+        description="How long requests in flight may take to finish after SIGTERM, in seconds.",
+    )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _home(cls, value: Any) -> Any:
+        return value.expanduser() if isinstance(value, Path) else value
+
+    @property
+    def registry_file(self) -> Path:
+        """Where the registry is read from."""
+        return self.registry_path or self.config_path / "experts_registry.json"
+
+    @property
+    def mapping_file(self) -> Path:
+        """Where the mapping is read from."""
+        return self.mapping_path or self.config_path / "expert_machine_mapping.json"
+
+    @property
+    def total_timeout_s(self) -> float:
+        """The default bound on a whole request, in seconds."""
+        return TOTAL_PER_ATTEMPT * self.request_timeout_s

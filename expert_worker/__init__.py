@@ -1,0 +1,1 @@
+"""The worker service: one process, one base model, its adapters."""

@@ -1,0 +1,162 @@
+"""What surrounds every request: its id, its body within the limit, its end when the client goes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from expert_worker import problems
+from expert_worker.drain import Drain
+from expert_worker.metrics import Metrics
+from moe_router.contracts import HEADER_REQUEST_ID
+from moe_router.errors import TextTooLongError
+
+logger = logging.getLogger(__name__)
+
+SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+CLIENT_GONE = 499
+"""Status under which a request is counted whose client went before the answer."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its way through the service."""
+
+    request_id: str
+    started: float = field(default_factory=time.perf_counter)
+    body: bytes = b""
+    status: int | None = None
+
+
+class Envelope:
+    """Outermost middleware, in pure ASGI: it costs no task switch of its own but one watcher."""
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, drain: Drain, max_body_bytes: Callable[[], int]
+    ) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.drain = drain
+        self.max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request; nothing but a cancellation leaves this method as an exception."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = scope["mole"] = Exchange(_request_id(scope))
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                name = HEADER_REQUEST_ID.lower().encode()
+                message["headers"] = [*message["headers"], (name, exchange.request_id.encode())]
+            await send(message)
+
+        try:
+            if scope["method"] in BODY_METHODS:
+                with self.drain.request():
+                    await self._with_body(scope, receive, send_with_id, exchange)
+            else:
+                await self.app(scope, receive, send_with_id)
+        except Exception:
+            logger.exception("request %s failed unexpectedly", exchange.request_id)
+            if exchange.status is None:
+                error = problems.UnexpectedError("The fault is ours; the log has it under the request id.")
+                await problems.response(error, exchange.request_id)(scope, receive, send_with_id)
+        finally:
+            self._count(scope, exchange)
+
+    async def _with_body(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        try:
+            body = await _read(receive, scope, self.max_body_bytes())
+        except TextTooLongError as error:
+            await problems.response(error, exchange.request_id)(scope, receive, send)
+            return
+        if body is None:
+            exchange.status = CLIENT_GONE
+            return
+        exchange.body = body
+        await _run_while_connected(self.app, scope, receive, send, exchange)
+
+    def _count(self, scope: Scope, exchange: Exchange) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self.metrics.requests.labels(route, str(exchange.status or CLIENT_GONE)).inc()
+        self.metrics.duration.labels(route).observe(time.perf_counter() - exchange.started)
+
+
+async def _run_while_connected(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, exchange: Exchange
+) -> None:
+    """Runs the application and cancels it when the client disconnects before the answer begins."""
+    task = asyncio.current_task()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        message = await receive()
+        while message["type"] != "http.disconnect":
+            message = await receive()
+        if exchange.status is None and task is not None:
+            gone = True
+            task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    unread = True
+
+    async def replay() -> Message:
+        nonlocal unread
+        if unread:
+            unread = False
+            return {"type": "http.request", "body": exchange.body, "more_body": False}
+        await watcher
+        return {"type": "http.disconnect"}
+
+    try:
+        await app(scope, replay, send)
+    except asyncio.CancelledError:
+        if not gone or task is None:
+            raise
+        task.uncancel()
+        exchange.status = CLIENT_GONE
+    finally:
+        watcher.cancel()
+
+
+async def _read(receive: Receive, scope: Scope, limit: int) -> bytes | None:
+    """The whole body; None where the client went in between.
+
+    Raises:
+        TextTooLongError: the body is longer than `limit` bytes.
+    """
+    too_long = TextTooLongError(f"The body is longer than {limit} bytes.")
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    if declared.isdigit() and int(declared[:20]) > limit:
+        raise too_long
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise too_long
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _request_id(scope: Scope) -> str:
+    wanted = HEADER_REQUEST_ID.lower().encode()
+    given = next((value for name, value in scope["headers"] if name == wanted), b"").decode("latin-1")
+    return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex

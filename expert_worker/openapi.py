@@ -1,0 +1,67 @@
+"""Parts of the OpenAPI document: every status that can be answered, with an example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from expert_worker.problems import MEDIA_TYPE
+from moe_router.contracts import ExpertBatchRequest, ExpertRequest, Problem
+
+CLASSIFY_STATUSES = (400, 401, 413, 415, 502, 503, 504)
+BODIES: tuple[type[BaseModel], ...] = (ExpertRequest, ExpertBatchRequest, Problem)
+_REF = "#/components/schemas/{model}"
+
+_EXAMPLES: dict[int, tuple[str, str, str]] = {
+    400: ("invalid-request", "Invalid request", "text: Field required"),
+    401: ("unauthorized", "Unauthorized", "This worker takes requests that carry its bearer token only."),
+    413: ("content-too-large", "Content too large", "text: 60000 characters; the limit is 50000."),
+    415: ("unsupported-media-type", "Unsupported media type", "The body must be JSON."),
+    502: ("bad-worker-answer", "Invalid answer from a worker", "The engine answered without probabilities."),
+    503: ("overloaded", "Overloaded", "512 requests wait already."),
+    504: ("deadline-exceeded", "Deadline exceeded", "The time that the caller gave is up."),
+}
+
+
+def answers(model: type[BaseModel], statuses: Iterable[int]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an operation: its 200 and its problems."""
+    found: dict[int | str, dict[str, Any]] = {200: {"model": model}}
+    for status in statuses:
+        slug, title, detail = _EXAMPLES[status]
+        example = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}
+        schema = {"$ref": _REF.format(model=Problem.__name__)}
+        found[status] = {
+            "description": title,
+            "content": {MEDIA_TYPE: {"schema": schema, "example": example}},
+        }
+        if status >= 500:
+            text = {"type": "string"}
+            found[status]["headers"] = {"Retry-After": {"schema": text, "description": "Seconds."}}
+    return found
+
+
+def body(model: type[BaseModel]) -> dict[str, Any]:
+    """The `requestBody` of an operation that parses its body itself."""
+    schema = {"$ref": _REF.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def install(app: FastAPI) -> None:
+    """Adds the schemas of the bodies to the document, which FastAPI cannot see."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            _, schemas = models_json_schema([(model, "validation") for model in BODIES], ref_template=_REF)
+            made.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]

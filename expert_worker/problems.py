@@ -1,0 +1,102 @@
+"""Problem details (RFC 9457): every error of the service as one JSON form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import orjson
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from moe_router.errors import MoleError, RequestError
+
+MEDIA_TYPE = "application/problem+json"
+SHOWN_MISTAKES = 5
+LONGEST_NAME = 100
+
+
+class InvalidBodyError(RequestError):
+    """The body is no JSON, or does not fit the schema; says which members are wrong."""
+
+    def __init__(self, error: ValidationError) -> None:
+        mistakes = error.errors(include_url=False, include_input=False, include_context=False)
+        self.mistakes = [_mistake(m["loc"], m["msg"]) for m in mistakes[:SHOWN_MISTAKES]]
+        super().__init__("; ".join(f"{m['member']}: {m['detail']}" for m in self.mistakes))
+
+    @property
+    def extensions(self) -> Mapping[str, object]:
+        """Where in the body each mistake is (JSON Pointer), and what it is."""
+        return {"errors": self.mistakes}
+
+
+class UnauthorizedError(RequestError):
+    """The bearer token is missing or wrong."""
+
+    status = 401
+    slug = "unauthorized"
+    title = "Unauthorized"
+
+
+class MediaTypeError(RequestError):
+    """The body is not declared as JSON."""
+
+    status = 415
+    slug = "unsupported-media-type"
+    title = "Unsupported media type"
+
+
+class UnexpectedError(MoleError):
+    """A fault of ours; the log has the trace under the request id."""
+
+    slug: ClassVar[str] = "internal-error"
+
+
+def document(error: MoleError, request_id: str) -> dict[str, Any]:
+    """The problem document of an error."""
+    return {
+        "type": f"/problems/{error.slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "request_id": request_id,
+        **error.extensions,
+    }
+
+
+def headers(error: MoleError) -> dict[str, str]:
+    """The headers that go with an error."""
+    found = {}
+    if error.retry_after_s is not None:
+        found["Retry-After"] = str(error.retry_after_s)
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        found["WWW-Authenticate"] = "Bearer"
+    return found
+
+
+def response(error: MoleError, request_id: str) -> Response:
+    """The whole response to an error."""
+    return Response(
+        orjson.dumps(document(error, request_id)), error.status, headers(error), media_type=MEDIA_TYPE
+    )
+
+
+def http_response(status: int, detail: str, extra: Mapping[str, str] | None, request_id: str) -> Response:
+    """The response to an error of the framework, such as 404 and 405."""
+    phrase = HTTPStatus(status).phrase
+    body = {
+        "type": f"/problems/{phrase.lower().replace(' ', '-')}",
+        "title": phrase,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    return Response(orjson.dumps(body), status, dict(extra or {}), media_type=MEDIA_TYPE)
+
+
+def _mistake(location: tuple[int | str, ...], message: str) -> dict[str, str]:
+    steps = [str(step)[:LONGEST_NAME] for step in location]
+    pointer = "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
+    plain = message.removeprefix("Value error, ")
+    return {"member": ".".join(steps) or "body", "pointer": pointer, "detail": plain}

@@ -1,0 +1,179 @@
+"""The worker's life: loading, ready, draining or failed; and the pool that it guards."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Protocol
+
+from expert_worker.drain import Drain
+from expert_worker.metrics import Metrics
+from expert_worker.settings import Settings
+from moe_router.assets.cache import Progress
+from moe_router.contracts import ExpertAnswer, ExpertRequest, ReadyStatus, ServedTask, WorkerHealth
+from moe_router.errors import MoleError, NotReadyError
+from moe_router.registry import Expert, Registry, load_registry
+
+logger = logging.getLogger(__name__)
+
+
+class Pool(Protocol):
+    """What the service needs of a `SingleModelPool`."""
+
+    def preload(self, progress: Progress) -> None:
+        """Loads the base model and the adapters; blocking."""
+
+    def warm_up(self) -> None:
+        """Runs one request; blocking."""
+
+    def experts(self) -> Iterable[Expert]:
+        """What is served."""
+
+    def find(self, task_key: str, language: str, adapter_name: str | None) -> Expert:
+        """The expert for a request; raises RequestError where there is none."""
+
+    async def classify(
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+    ) -> ExpertAnswer:
+        """Answers one request; `deadline` in seconds of time.monotonic()."""
+
+    def queue_depth(self) -> int:
+        """Requests that wait or run."""
+
+    async def aclose(self) -> None:
+        """Lets the model go."""
+
+
+PoolFactory = Callable[[Registry, Settings], Pool]
+
+
+def single_model_pool(registry: Registry, settings: Settings) -> Pool:
+    """The pool of the product: one base model, never evicted."""
+    from moe_router.experts.pool import PoolConfig, SingleModelPool  # torch: only where a model is loaded
+
+    config = PoolConfig(
+        adapter_root=settings.adapter_path,
+        cache_dir=settings.cache_dir,
+        worker_id=settings.worker_id,
+        max_concurrent=settings.max_concurrent,
+        max_queue=settings.max_queue,
+        max_batch_tokens=settings.max_batch_tokens,
+        num_threads=settings.num_threads,
+    )
+    return SingleModelPool(registry, settings.model_key, config)
+
+
+class Service:
+    """State of one worker process."""
+
+    def __init__(self, settings: Settings | None, build_pool: PoolFactory) -> None:
+        self._given = settings
+        self._build_pool = build_pool
+        self.metrics = Metrics()
+        self.drain = Drain()
+        self.registry: Registry | None = None
+        self.progress = 0.0
+        self.detail: str | None = "not started"
+        self.failed = False
+        self._pool: Pool | None = None
+        self._ready = False
+        self._loading: asyncio.Task[None] | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Read from the environment at the first use, hence not at import."""
+        return self._given or Settings()
+
+    @property
+    def status(self) -> ReadyStatus:
+        """How far the worker is."""
+        if self.failed:
+            return "failed"
+        if self.drain.draining:
+            return "draining"
+        return "ready" if self._ready else "loading"
+
+    @property
+    def pool(self) -> Pool:
+        """The loaded pool.
+
+        Raises:
+            NotReadyError: it is loading, draining or has failed.
+        """
+        if self._pool is None or self.status != "ready":
+            raise NotReadyError(f"The worker is {self.status}.")
+        return self._pool
+
+    def health(self) -> WorkerHealth:
+        """The body of the health endpoints."""
+        loaded = self._pool if self._ready else None
+        return WorkerHealth(
+            status=self.status,
+            worker_id=self.settings.worker_id,
+            model_key=self.settings.model_key,
+            progress=1.0 if self._ready else self.progress,
+            queue_depth=loaded.queue_depth() if loaded else 0,
+            detail=self.detail,
+        )
+
+    def served(self) -> list[ServedTask]:
+        """What is served, by task; empty while the model loads."""
+        if self._pool is None or self.registry is None or not self._ready:
+            return []
+        adapters: dict[str, list[str]] = {}
+        for expert in self._pool.experts():
+            names = adapters.setdefault(expert.task_key, [])
+            if expert.adapter_name and expert.adapter_name not in names:
+                names.append(expert.adapter_name)
+        return [
+            ServedTask(
+                task_key=key,
+                languages=_listed(self.registry.languages_of(key)),
+                labels=list(self.registry.task(key).label_set),
+                adapters=names,
+            )
+            for key, names in adapters.items()
+        ]
+
+    def start(self) -> None:
+        """Begins to load in the background."""
+        self._loading = asyncio.create_task(self._load())
+
+    async def aclose(self) -> None:
+        """Stops loading and lets the model go."""
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        if self._pool is not None:
+            await self._pool.aclose()
+
+    async def _load(self) -> None:
+        try:
+            await asyncio.to_thread(self._load_blocking)
+            self._ready, self.detail = True, None
+            self.metrics.ready.set(1)
+            logger.info("worker %s is ready with %s", self.settings.worker_id, self.settings.model_key)
+        except MoleError as error:
+            self.failed, self.detail = True, error.detail
+            logger.error("the worker cannot serve: %s", error.detail)
+        except Exception as error:
+            self.failed, self.detail = True, f"{type(error).__name__}: {error}"
+            logger.exception("the worker cannot serve")
+
+    def _load_blocking(self) -> None:
+        self.registry = load_registry(self.settings.registry_file)
+        pool = self._build_pool(self.registry, self.settings)
+        pool.preload(self._report)
+        self._report("warming up", 0.99)
+        pool.warm_up()
+        self._pool = pool
+
+    def _report(self, message: str, fraction: float) -> None:
+        # Called from the loading thread; two plain assignments need no lock.
+        self.detail, self.progress = message, min(max(fraction, 0.0), 0.99)
+
+
+def _listed(languages: tuple[str, ...] | None) -> list[str] | None:
+    return None if languages is None else list(languages)
