@@ -10,11 +10,13 @@ import httpx
 from mole.cli.console import CommandError, err
 
 if TYPE_CHECKING:
+    from mole.client import Mole
     from mole.demo.processes import Service
 
 TIMEOUT_S = 1200.0
 """The first start makes the models; a slow disk gets its time."""
 POLL_S = 0.25
+REACH_TIMEOUT_S = 60.0
 
 
 def wait_ready(services: list[Service], timeout_s: float = TIMEOUT_S) -> float:
@@ -52,6 +54,20 @@ def wait_ready(services: list[Service], timeout_s: float = TIMEOUT_S) -> float:
             if waiting:
                 time.sleep(POLL_S)
     return time.monotonic() - start
+
+
+def wait_reachable(client: Mole, timeout_s: float = REACH_TIMEOUT_S) -> None:
+    """Blocks until the coordinator, too, has seen that every worker is ready.
+
+    Raises:
+        CommandError: it did not see it in time.
+    """
+    end = time.monotonic() + timeout_s
+    while waiting := [w for w in client.workers().workers if w.state != "healthy"]:
+        if time.monotonic() > end:
+            told = ", ".join(f"{w.worker_id} {w.state} ({w.reason or 'no reason given'})" for w in waiting)
+            raise CommandError(f"the coordinator reaches no ready worker: {told}")
+        time.sleep(POLL_S)
 
 
 def _health(http: httpx.Client, service: Service) -> dict[str, Any]:

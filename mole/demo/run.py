@@ -16,7 +16,7 @@ from mole.client import Mole, MoleClientError
 from mole.demo.cases import CASES, Case
 from mole.demo.files import demo_files, mapping_for
 from mole.demo.processes import Service, free_port
-from mole.demo.ready import wait_ready
+from mole.demo.ready import wait_reachable, wait_ready
 from mole.demo.table import Outcome, outcome_table
 from mole.settings import CommandSettings
 
@@ -75,6 +75,7 @@ def _run(options: DemoOptions, services: list[Service]) -> None:
     took = wait_ready(services)
     err().print(f"both ready after {took:.1f} s", soft_wrap=True)
     with Mole(coordinator.url) as client:
+        wait_reachable(client)
         outcomes = [_ask(client, case) for case in CASES]
     if options.as_json:
         for outcome in outcomes:
