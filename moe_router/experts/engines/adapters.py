@@ -1,0 +1,81 @@
+"""LoRA adapters beside one another on one base model, never merged into it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from moe_router.errors import ModelAssetError
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def load(model: Any, name: str, path: str) -> None:
+    """Adds an adapter to the model under a name; a failure leaves the model as it was.
+
+    Args:
+        model: the base model; layers are replaced in place.
+        name: the adapter's name, free of dots.
+        path: its folder, with `adapter_config.json` and `adapter_model.safetensors`.
+
+    Raises:
+        ModelAssetError: names the adapter, the file as this process sees it, and the reason.
+    """
+    from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    folder = Path(path).absolute()
+    if "." in name:
+        raise ModelAssetError(f"adapter {name!r}: its name must not contain a dot")
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file():
+            raise ModelAssetError(f"adapter {name!r}: no such file: {folder / file}")
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        weights = load_file(folder / WEIGHTS)
+    except (ValueError, TypeError, KeyError, OSError, json.JSONDecodeError, Exception) as error:  # noqa: BLE001
+        raise ModelAssetError(f"adapter {name!r}: {folder} cannot be read: {error}") from error
+    if str(config.peft_type).rpartition(".")[2] != "LORA":
+        raise ModelAssetError(f"adapter {name!r}: {folder / CONFIG}: peft_type {config.peft_type} is not LORA")
+    try:
+        inject_adapter_in_model(config, model, adapter_name=name)
+        unknown = set_peft_model_state_dict(model, weights, adapter_name=name).unexpected_keys
+        if unknown:
+            raise ValueError(f"{len(unknown)} tensors fit nothing in the model, such as {unknown[0]!r}")
+    except Exception as error:
+        remove(model, name)
+        raise ModelAssetError(f"adapter {name!r}: {folder} does not fit the base model: {error}") from error
+    model.eval()
+
+
+def remove(model: Any, name: str) -> None:
+    """Takes an adapter away, as far as it was put in."""
+    for layer in _layers(model):
+        layer.delete_adapter(name)
+    configs = getattr(model, "peft_config", None)
+    if isinstance(configs, dict):
+        configs.pop(name, None)
+
+
+def activate(model: Any, name: str | None, loaded: Collection[str]) -> None:
+    """Sets the adapter of the next pass; None is the base model alone."""
+    if not loaded:
+        return
+    for layer in _layers(model):
+        if name is not None and name in layer.r:
+            layer.enable_adapters(True)
+            layer.set_adapter(name, inference_mode=True)
+        else:  # this adapter does not touch this layer
+            layer.enable_adapters(False)
+
+
+def _layers(model: torch.nn.Module) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]

@@ -1,0 +1,144 @@
+"""What an engine is: three steps, of which only the middle one needs the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from moe_router.errors import MoleError
+from moe_router.experts.prompting import Template
+from moe_router.experts.scoring import Floats, LabelTrie
+
+
+class OutOfMemoryError(MoleError):
+    """The device's memory does not hold the batch; a smaller one may fit."""
+
+    slug = "out-of-memory"
+    title = "Out of memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A point at which a constrained decoder must choose.
+
+    `feed` are the tokens chosen or forced since the last decision, `choices` those allowed next.
+    """
+
+    feed: tuple[int, ...]
+    choices: tuple[int, ...]
+
+
+Decoder = Generator[Decision, Floats, None]
+"""Yields decisions, is sent the log-probabilities of the choices, and ends when it has all it wants.
+
+A log-probability is normalised over the choices: what is not allowed has no share.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A tokenised prompt: the template's head, which is kept between requests, and the rest."""
+
+    adapter: str | None
+    head: tuple[int, ...]
+    tail: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelJob:
+    """Asks for the log-probability of every label after the prompt."""
+
+    prompt: Prompt
+    trie: LabelTrie
+
+    @property
+    def cost(self) -> int:
+        """Tokens to compute, for the budget of a batch."""
+        return len(self.prompt.tail) + len(self.trie.context)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeJob:
+    """Runs a constrained decoder after the prompt."""
+
+    prompt: Prompt
+    decoder: Callable[[], Decoder]
+
+    @property
+    def cost(self) -> int:
+        """Tokens to compute before decoding begins; each decision then adds a few."""
+        return len(self.prompt.tail)
+
+
+Job = LabelJob | DecodeJob
+Outcome = Floats | None
+"""(n_labels,) float64 log-probabilities of a LabelJob; None for a DecodeJob, whose decoder has the result."""
+
+
+class Tokens(Protocol):
+    """The CPU step: text to tokens. Safe to use from several threads."""
+
+    @property
+    def line_end(self) -> int:
+        """The token of a line break, which also closes a label."""
+        ...
+
+    def prompt(self, template: Template, values: Mapping[str, str], adapter: str | None) -> Prompt:
+        """Fills and tokenises a template; a value past the limit of tokens is cut at its end.
+
+        Raises:
+            MissingFieldError: the template needs a field that is not among the values.
+        """
+        ...
+
+    def encode(self, text: str, *, trusted: bool) -> tuple[int, ...]:
+        """Tokens of a stretch within a text; control tokens count only where it is trusted."""
+        ...
+
+
+class Engine(Protocol):
+    """A base model with its adapters."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """Prepares jobs, on the CPU."""
+        ...
+
+    def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Runs a batch on the device; jobs of any adapters and templates may be mixed.
+
+        Raises:
+            OutOfMemoryError: the batch does not fit; nothing was kept of it.
+        """
+        ...
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """Loads an adapter beside the others, unmerged.
+
+        Raises:
+            ModelAssetError: names the adapter and the path as this process sees it.
+        """
+        ...
+
+    def memory_bytes(self) -> int:
+        """What the model and its caches occupy on their device."""
+        ...
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        ...
+
+
+def infer_halving(engine: Engine, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
+    """As `Engine.infer`, but halves a batch that does not fit, and answers each job by itself.
+
+    A job that fails alone carries its own exception and takes no other down with it.
+    """
+    try:
+        return list(engine.infer(jobs))
+    except Exception as error:  # noqa: BLE001  a batch may fail for one of its jobs: try them apart
+        if len(jobs) == 1:
+            return [error]
+    middle = len(jobs) // 2
+    return infer_halving(engine, jobs[:middle]) + infer_halving(engine, jobs[middle:])

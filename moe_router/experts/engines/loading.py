@@ -1,0 +1,64 @@
+"""Loads a base model into memory as the registry and the machine say."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from moe_router.errors import ModelAssetError
+from moe_router.registry import BaseModelSpec
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(source: Path | str, spec: BaseModelSpec) -> tuple[Any, Any]:
+    """The model in evaluation mode, and its tokenizer.
+
+    On CUDA the weights are bfloat16, or 4-bit (NF4) through bitsandbytes where the registry says so. On a CPU they
+    are float32 unless it computes in bfloat16 itself.
+
+    Raises:
+        ModelAssetError: the model cannot be had or loaded.
+    """
+    cuda = torch.cuda.is_available()
+    options: dict[str, Any] = {"dtype": _dtype(spec, cuda), "attn_implementation": "sdpa"}
+    if cuda:
+        options["device_map"] = {"": 0} if spec.device_map in (None, "auto") else spec.device_map
+    if spec.load_in_4bit:
+        quantised = _four_bit(cuda)
+        if quantised is not None:
+            options["quantization_config"] = quantised
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(source), **options)
+        tokenizer = AutoTokenizer.from_pretrained(str(source))
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ModelAssetError(f"the base model {source} cannot be loaded: {error}") from error
+    return model.eval(), tokenizer
+
+
+def _dtype(spec: BaseModelSpec, cuda: bool) -> torch.dtype:
+    if spec.torch_dtype != "auto":
+        found = getattr(torch, spec.torch_dtype)
+        assert isinstance(found, torch.dtype)  # noqa: S101  the registry's schema allows no other name
+        return found
+    if cuda:
+        return torch.bfloat16
+    # Measured on a CPU with AVX2 only: bfloat16 is emulated there and slower than float32.
+    return torch.bfloat16 if torch.backends.cpu.get_cpu_capability() == "AVX512_BF16" else torch.float32
+
+
+def _four_bit(cuda: bool) -> Any:
+    if cuda and importlib.util.find_spec("bitsandbytes") is not None:
+        from transformers import BitsAndBytesConfig
+
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        )
+    reason = "bitsandbytes is not installed" if cuda else "there is no CUDA device"
+    logger.warning("load_in_4bit is ignored, since %s; the model takes about 4 times the memory", reason)
+    return None

@@ -1,0 +1,141 @@
+"""Many requests in one forward pass without padding: all tokens in one row, told apart by the mask.
+
+Each *segment* is a chain of tokens that sees a stated set of earlier tokens (its context) and its own
+past. Prompts are segments that see a template's cached head; the branches of a label trie are
+segments that see their prompt and the branch they grow from. So one pass serves requests of any
+lengths and templates and whole label trees; no key or value is ever copied for a row; and a
+request's numbers cannot depend on what else is in the pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import DynamicCache
+
+Slots = npt.NDArray[np.int64]
+KeyValues = list[tuple[torch.Tensor, torch.Tensor]]
+"""For each layer keys and values, (1, n_kv_heads, n_tokens, head_dim)."""
+
+NO_SLOTS: Slots = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A queued chain of tokens: its tokens, what it sees, its own slots, its first position."""
+
+    tokens: Sequence[int]
+    context: Slots
+    slots: Slots
+    start: int
+
+
+class PackedModel:
+    """A causal decoder that takes explicit attention masks.
+
+    Args:
+        decoder: the transformer without its LM head (`model.model`).
+        config: its configuration.
+        device: where its embedding lives.
+        eager: whether attention wants an additive mask rather than a boolean one.
+    """
+
+    def __init__(self, decoder: Any, config: Any, device: torch.device, *, eager: bool = False) -> None:
+        self._decoder = decoder
+        self.device = device
+        self._eager = eager
+        window = getattr(config, "sliding_window", None)
+        self._window = int(window) if window else None
+        default = "sliding_attention" if self._window else "full_attention"
+        self._kinds = tuple(sorted(set(getattr(config, "layer_types", None) or [default])))
+
+    def forward(
+        self, tokens: Sequence[int], positions: Slots, allowed: npt.NDArray[np.bool_], distance: Slots, cache: DynamicCache
+    ) -> torch.Tensor:
+        """Hidden states (n_tokens, hidden_size) of one packed row, whose keys and values join the cache."""
+        masks = {kind: self._mask(kind, allowed, distance) for kind in self._kinds}
+        output = self._decoder(
+            input_ids=torch.tensor([list(tokens)], device=self.device),
+            position_ids=torch.from_numpy(positions).unsqueeze(0).to(self.device),
+            attention_mask=masks if len(masks) > 1 else masks[self._kinds[0]],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        hidden: torch.Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def _mask(self, kind: str, allowed: npt.NDArray[np.bool_], distance: Slots) -> torch.Tensor:
+        seen = allowed
+        if kind == "sliding_attention" and self._window is not None:
+            seen = allowed & (distance < self._window)
+        mask = torch.from_numpy(seen)[None, None].to(self.device)
+        if not self._eager:
+            return mask
+        dtype = next(self._decoder.parameters()).dtype
+        return torch.zeros(mask.shape, dtype=dtype, device=self.device).masked_fill(~mask, torch.finfo(dtype).min)
+
+
+class PackedSession:
+    """A growing row of tokens on one model with one adapter.
+
+    Args:
+        model: the model; its adapter must be set already.
+        heads: keys and values of the cached heads to begin with, in the order of their slots.
+    """
+
+    def __init__(self, model: PackedModel, heads: Iterable[KeyValues] = ()) -> None:
+        self._model = model
+        heads = list(heads)
+        lengths = [head[0][0].shape[2] for head in heads]
+        joined = heads[0] if len(heads) == 1 else [_concatenated(layers) for layers in zip(*heads, strict=True)]
+        self._cache = DynamicCache(joined) if heads else DynamicCache()
+        self._positions: Slots = np.concatenate([np.arange(n) for n in lengths]) if heads else NO_SLOTS
+        self._queue: list[Segment] = []
+        starts = np.cumsum([0, *lengths])
+        self.head_slots: list[Slots] = [np.arange(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        self._next = int(starts[-1])
+
+    def add(self, tokens: Sequence[int], context: Slots, start: int) -> Slots:
+        """Queues a chain of tokens for the next pass.
+
+        Args:
+            tokens: its tokens.
+            context: slots that every one of them sees, already computed or queued before.
+            start: the position of the first.
+
+        Returns:
+            The slots of its tokens.
+        """
+        slots = np.arange(self._next, self._next + len(tokens))
+        self._next += len(tokens)
+        self._queue.append(Segment(tokens, context, slots, start))
+        return slots
+
+    def run(self) -> torch.Tensor:
+        """Computes what is queued: (n_queued_tokens, hidden_size), in the order of the queue."""
+        base = len(self._positions)
+        queue, self._queue = self._queue, []
+        fresh = np.concatenate([np.arange(s.start, s.start + len(s.tokens)) for s in queue])
+        self._positions = np.concatenate([self._positions, fresh])
+        allowed = np.zeros((len(fresh), self._next), dtype=np.bool_)
+        for segment in queue:
+            first, last = int(segment.slots[0]), int(segment.slots[-1]) + 1
+            rows = slice(first - base, last - base)
+            allowed[rows, segment.context] = True
+            allowed[rows, first:last] = np.tri(last - first, dtype=np.bool_)
+        distance = fresh[:, None] - self._positions[None, :]
+        tokens = [token for segment in queue for token in segment.tokens]
+        return self._model.forward(tokens, fresh, allowed, distance, self._cache)
+
+    def key_values(self) -> KeyValues:
+        """Keys and values of all that was computed."""
+        return [(layer.keys, layer.values) for layer in self._cache.layers]
+
+
+def _concatenated(layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.cat([keys for keys, _ in layers], dim=2), torch.cat([values for _, values in layers], dim=2)

@@ -1,0 +1,81 @@
+"""Text to tokens with a Hugging Face tokenizer, piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from moe_router.errors import ModelAssetError
+from moe_router.experts.engines.base import Prompt
+from moe_router.experts.prompting import Piece, Template
+
+_ANCHOR = "|"
+_CHARS_PER_TOKEN = 32
+"""No common tokenizer's tokens are longer: a longer text is cut here first, so that its tokenising is bounded."""
+
+
+class HfTokens:
+    """Tokenises templates and values with a fast tokenizer.
+
+    Every piece is tokenised by itself, so that a text cannot merge with the template, and a text that
+    spells out a control token such as `<start_of_turn>` or `</s>` gets plain letters.
+
+    Args:
+        tokenizer: a transformers tokenizer that is backed by `tokenizers`.
+        max_text_tokens: a value's limit; what goes beyond is cut off at its end.
+
+    Raises:
+        ModelAssetError: the tokenizer is of the slow kind.
+    """
+
+    def __init__(self, tokenizer: Any, max_text_tokens: int) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelAssetError(f"{type(tokenizer).__name__} has no fast form (tokenizer.json)")
+        self._trusted = tokenizer.backend_tokenizer
+        # A second tokenizer rather than a switch on one: it is used from several threads.
+        self._untrusted = type(self._trusted).from_str(self._trusted.to_str())
+        self._untrusted.encode_special_tokens = True
+        self._max_text_tokens = max_text_tokens
+        bos = tokenizer.bos_token_id
+        self._start = () if bos is None else (int(bos),)
+        # SentencePiece's dummy space would otherwise begin every piece, not only the first.
+        self._dummy_space = self._raw("a", True) != self._after_anchor("a", True)
+        self._head = lru_cache(maxsize=256)(self._encode_head)
+
+    @property
+    def line_end(self) -> int:
+        """The token of a line break."""
+        return self.encode("\n", trusted=True)[-1]
+
+    def encode(self, text: str, *, trusted: bool) -> tuple[int, ...]:
+        """Tokens of a stretch within a text."""
+        return self._after_anchor(text, trusted) if self._dummy_space else self._raw(text, trusted)
+
+    def prompt(self, template: Template, values: Mapping[str, str], adapter: str | None) -> Prompt:
+        """Fills and tokenises a template."""
+        tail: list[int] = []
+        for piece in template.trimmed(values):
+            tail.extend(self._piece(piece))
+        head = self._head(template.head)
+        if not tail:  # nothing to compute on: the last token of the head must be computed anew
+            head, tail = head[:-1], list(head[-1:])
+        return Prompt(adapter, head, tuple(tail))
+
+    def _piece(self, piece: Piece) -> tuple[int, ...]:
+        if piece.trusted:
+            return self.encode(piece.text, trusted=True)
+        short = piece.text[: self._max_text_tokens * _CHARS_PER_TOKEN]
+        return self.encode(short, trusted=False)[: self._max_text_tokens]
+
+    def _encode_head(self, head: str) -> tuple[int, ...]:
+        return (*self._start, *self._raw(head, True)) if head else self._start
+
+    def _raw(self, text: str, trusted: bool) -> tuple[int, ...]:
+        tokenizer = self._trusted if trusted else self._untrusted
+        return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _after_anchor(self, text: str, trusted: bool) -> tuple[int, ...]:
+        anchor = self._raw(_ANCHOR, trusted)
+        whole = self._raw(_ANCHOR + text, trusted)
+        return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self._raw(text, trusted)

@@ -1,0 +1,267 @@
+"""The engine on Hugging Face transformers and peft, on CPU and CUDA."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from moe_router.errors import ModelAssetError
+from moe_router.experts.engines import adapters
+from moe_router.experts.engines.base import DecodeJob, Decoder, Job, LabelJob, OutOfMemoryError, Outcome, Prompt
+from moe_router.experts.engines.packed import KeyValues, PackedModel, PackedSession, Slots
+from moe_router.experts.engines.tokens import HfTokens
+from moe_router.experts.scoring import ROOT, Floats, log_softmax
+
+logger = logging.getLogger(__name__)
+
+INLINE_BRANCHES = 8
+"""A trie whose branches need no more tokens than this is scored in one pass together with its prompt."""
+
+NEGLIGIBLE = 5e-4
+"""The least likely branches of a big trie, up to this probability in all, are not looked into.
+
+Their labels share what reaches them, so that no label's probability is off by more."""
+
+MAX_HEADS = 64
+"""Cached template heads per model; the one that was not used for longest goes."""
+
+SELF_CHECK_TOLERANCE = 0.05
+"""Greatest difference of logits between a packed and a plain pass, in bfloat16; in float32 it is near 1e-4."""
+
+
+class TransformersEngine:
+    """One base model and its unmerged adapters.
+
+    One batch runs at a time: the adapter in use is a state of the model.
+
+    Args:
+        model: an `AutoModelForCausalLM` in evaluation mode.
+        tokens: its tokenizer.
+
+    Raises:
+        ModelAssetError: the model's architecture does not honour explicit attention masks.
+    """
+
+    def __init__(self, model: Any, tokens: HfTokens) -> None:
+        self._model = model
+        self._tokens = tokens
+        self._lock = threading.Lock()
+        self._heads: OrderedDict[tuple[str | None, tuple[int, ...]], KeyValues] = OrderedDict()
+        self._adapters: set[str] = set()
+        device = model.get_input_embeddings().weight.device
+        eager = getattr(model.config, "_attn_implementation", "sdpa") == "eager"
+        self._packed = PackedModel(model.get_decoder(), model.config, device, eager=eager)
+        self._softcap = getattr(model.config, "final_logit_softcapping", None)
+        self._self_check()
+
+    @property
+    def tokens(self) -> HfTokens:
+        """Prepares jobs, on the CPU."""
+        return self._tokens
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """Loads a LoRA adapter beside the others, unmerged."""
+        with self._lock:
+            adapters.load(self._model, name, path)
+            self._adapters.add(name)
+
+    def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Runs a batch: one group of passes per adapter in it."""
+        outcomes: list[Outcome] = [None] * len(jobs)
+        with self._lock, torch.inference_mode(), _translated():
+            for adapter in dict.fromkeys(job.prompt.adapter for job in jobs):
+                adapters.activate(self._model, adapter, self._adapters)
+                group = [(index, job) for index, job in enumerate(jobs) if job.prompt.adapter == adapter]
+                self._score([(i, job) for i, job in group if isinstance(job, LabelJob)], outcomes)
+                self._decode([job for _, job in group if isinstance(job, DecodeJob)])
+        return outcomes
+
+    def memory_bytes(self) -> int:
+        """The weights, with those of the adapters, and the cached heads."""
+        tensors = [*self._model.parameters(), *self._model.buffers()]
+        tensors += [tensor for head in self._heads.values() for pair in head for tensor in pair]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def close(self) -> None:
+        """Drops the model and its caches."""
+        with self._lock:
+            self._heads.clear()
+            self._model = None
+            self._packed = None  # type: ignore[assignment]  # nothing may use a closed engine
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _open(self, prompts: Sequence[Prompt]) -> tuple[PackedSession, list[Slots]]:
+        """A session that holds the prompts' heads, and queues their tails."""
+        kept = {prompt.head: self._head(prompt.adapter, prompt.head) for prompt in prompts if prompt.head}
+        session = PackedSession(self._packed, kept.values())
+        slots = dict(zip(kept, session.head_slots, strict=True))
+        none = np.empty(0, dtype=np.int64)
+        seen = []
+        for prompt in prompts:
+            head = slots.get(prompt.head, none)
+            tail = session.add(prompt.tail, head, len(prompt.head))
+            seen.append(np.concatenate([head, tail]))
+        return session, seen
+
+    def _head(self, adapter: str | None, head: tuple[int, ...]) -> KeyValues:
+        key = (adapter, head)
+        if key not in self._heads:
+            session = PackedSession(self._packed)
+            session.add(head, np.empty(0, dtype=np.int64), 0)
+            session.run()
+            self._heads[key] = session.key_values()
+            if len(self._heads) > MAX_HEADS:
+                self._heads.popitem(last=False)
+        self._heads.move_to_end(key)
+        return self._heads[key]
+
+    def _score(self, jobs: Sequence[tuple[int, LabelJob]], outcomes: list[Outcome]) -> None:
+        if not jobs:
+            return
+        session, seen = self._open([job.prompt for _, job in jobs])
+        at_root, offset = [], 0
+        for _, job in jobs:
+            offset += len(job.prompt.tail)
+            at_root.append(offset - 1)
+        logits: list[dict[int, Floats]] = [{} for _ in jobs]
+        wanted = [(row, ROOT, at_root[row]) for row in range(len(jobs))]
+        inline = [row for row, (_, job) in enumerate(jobs) if len(job.trie.context) <= INLINE_BRANCHES]
+        for row in inline:
+            wanted += self._grow(session, jobs[row][1], seen[row], row, jobs[row][1].trie.context, offset)
+            offset += len(jobs[row][1].trie.context)
+        self._read(session.run(), [job for _, job in jobs], wanted, logits)
+        self._score_deep(session, jobs, seen, [row for row in range(len(jobs)) if row not in set(inline)], logits)
+        for (index, job), known in zip(jobs, logits, strict=True):
+            outcomes[index] = job.trie.log_probabilities(known)
+
+    def _score_deep(
+        self,
+        session: PackedSession,
+        jobs: Sequence[tuple[int, LabelJob]],
+        seen: Sequence[Slots],
+        rows: Sequence[int],
+        logits: list[dict[int, Floats]],
+    ) -> None:
+        """A second pass for big tries, over the branches that their first tokens leave possible."""
+        wanted: list[tuple[int, int, int]] = []
+        offset = 0
+        for row in rows:
+            job = jobs[row][1]
+            nodes = job.trie.context_of(job.trie.worth_reading(logits[row], NEGLIGIBLE))
+            wanted += self._grow(session, job, seen[row], row, nodes, offset)
+            offset += len(nodes)
+        if wanted:
+            self._read(session.run(), [job for _, job in jobs], wanted, logits)
+
+    def _grow(
+        self, session: PackedSession, job: LabelJob, seen: Slots, row: int, nodes: Sequence[int], offset: int
+    ) -> list[tuple[int, int, int]]:
+        """Queues a trie's nodes; returns (row, branch, index in the pass) of those at which labels part."""
+        contexts = {ROOT: seen}
+        branches = set(job.trie.branches)
+        start = len(job.prompt.head) + len(job.prompt.tail) - 1
+        found = []
+        for index, at in enumerate(nodes):
+            node = job.trie.nodes[at]
+            context = contexts[node.parent]
+            slot = session.add([node.token], context, start + node.depth)
+            contexts[at] = np.concatenate([context, slot])
+            if at in branches:
+                found.append((row, at, offset + index))
+        return found
+
+    def _read(
+        self,
+        hidden: torch.Tensor,
+        jobs: Sequence[LabelJob],
+        wanted: Sequence[tuple[int, int, int]],
+        logits: list[dict[int, Floats]],
+    ) -> None:
+        choices = [tuple(jobs[row].trie.nodes[branch].children) for row, branch, _ in wanted]
+        rows = self._logits(hidden[[at for *_, at in wanted]], choices)
+        for (row, branch, _), values in zip(wanted, rows, strict=True):
+            logits[row][branch] = values
+
+    def _decode(self, jobs: Sequence[DecodeJob]) -> None:
+        if not jobs:
+            return
+        session, seen = self._open([job.prompt for job in jobs])
+        hidden = session.run()
+        ends = np.cumsum([len(job.prompt.tail) for job in jobs]) - 1
+        last = [hidden[int(end)] for end in ends]
+        decoders: list[Decoder] = [job.decoder() for job in jobs]
+        places = [len(job.prompt.head) + len(job.prompt.tail) for job in jobs]
+        asked = {row: next(decoder, None) for row, decoder in enumerate(decoders)}
+        while asked := {row: decision for row, decision in asked.items() if decision is not None}:
+            fed = [row for row, decision in asked.items() if decision.feed]
+            for row in fed:
+                slots = session.add(asked[row].feed, seen[row], places[row])
+                seen[row] = np.concatenate([seen[row], slots])
+                places[row] += len(slots)
+            if fed:
+                hidden = session.run()
+                for row, end in zip(fed, np.cumsum([len(asked[row].feed) for row in fed]) - 1, strict=True):
+                    last[row] = hidden[int(end)]
+            rows = list(asked)
+            scores = self._logits(torch.stack([last[row] for row in rows]), [asked[row].choices for row in rows])
+            asked = {row: _send(decoders[row], log_softmax(s)) for row, s in zip(rows, scores, strict=True)}
+
+    def _logits(self, hidden: torch.Tensor, choices: Sequence[Sequence[int]]) -> list[Floats]:
+        """The logits of each row's own choices; only their rows of the LM head are multiplied."""
+        tokens = sorted({token for row in choices for token in row})
+        place = {token: index for index, token in enumerate(tokens)}
+        head = self._model.get_output_embeddings()
+        if type(head) is torch.nn.Linear:
+            weight = head.weight[tokens].float()
+            values = hidden.to(weight.device).float() @ weight.T
+            if head.bias is not None:
+                values += head.bias[tokens].float()
+        else:  # quantised, or trained as part of an adapter
+            values = head(hidden)[:, tokens].float()
+        if self._softcap is not None:
+            values = torch.tanh(values / self._softcap) * self._softcap
+        table = values.double().cpu().numpy()
+        return [table[index, [place[token] for token in row]] for index, row in enumerate(choices)]
+
+    def _self_check(self) -> None:
+        """Compares a packed pass with a plain one: some architectures ignore masks, or scale their logits."""
+        tokens = list(self._tokens.encode("One, two, three: a packed pass must equal a plain one.", trusted=True))
+        with torch.inference_mode():
+            adapters.activate(self._model, None, self._adapters)
+            plain = self._model(torch.tensor([tokens], device=self._packed.device)).logits[0, -1]
+            session = PackedSession(self._packed)
+            first = session.add(tokens[:4], np.empty(0, dtype=np.int64), 0)
+            session.add(tokens[:4], np.empty(0, dtype=np.int64), 0)  # a neighbour that must not be seen
+            session.run()
+            session.add(tokens[4:], first, 4)
+            [packed] = self._logits(session.run()[-1:], [tokens])
+        difference = float(np.abs(packed - plain[tokens].double().cpu().numpy()).max())
+        if not difference <= SELF_CHECK_TOLERANCE * max(1.0, float(np.abs(packed).max()) / 10):
+            raise ModelAssetError(
+                f"{type(self._model).__name__} cannot be served: its logits differ by {difference:.3g} "
+                "when requests share a pass (it ignores attention masks or positions)"
+            )
+
+
+def _send(decoder: Decoder, log_probabilities: Floats) -> Any:
+    try:
+        return decoder.send(log_probabilities)
+    except StopIteration:
+        return None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise OutOfMemoryError("The device's memory does not hold this batch.") from error
