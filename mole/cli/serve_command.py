@@ -115,7 +115,27 @@ def _serve(target: str, host: str, port: int, log_level: str, environment: dict[
     _check_free(host, port)
     # The services read their settings from the environment alone, so options are put there.
     os.environ.update(environment)
+    _check_files(target)
     uvicorn.run(target, host=host, port=port, log_level=log_level)
+
+
+def _check_files(target: str) -> None:
+    """Says before the models are loaded that a setting or a file is unusable."""
+    from moe_router.config_check import check_files
+
+    if target.startswith("app."):
+        from app.settings import Settings
+
+        settings = Settings()
+        mapping = settings.mapping_file if settings.service_mode == "coordinator" else None
+        report = check_files(settings.registry_file, mapping, settings.adapter_path)
+    else:
+        from expert_worker.settings import Settings as WorkerSettings
+
+        worker = WorkerSettings()
+        report = check_files(worker.registry_file, None, worker.adapter_path)
+    if not report.ok:
+        raise CommandError(f"{report.errors[0]}. `mole config check` tells all.")
 
 
 def _check_free(host: str, port: int) -> None:

@@ -110,5 +110,6 @@ def coordinator() -> Iterator[StubCoordinator]:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MOLE_URL", "MOLE_API_KEY", "CONFIG_PATH", "EXPERT_REGISTRY_PATH", "EXPERT_MAPPING_PATH"):
+    names = ("MOLE_URL", "MOLE_API_KEY", "CONFIG_PATH", "EXPERT_REGISTRY_PATH", "EXPERT_MAPPING_PATH")
+    for name in (*names, "WORKER_MODEL_KEY"):
         monkeypatch.delenv(name, raising=False)

@@ -92,6 +92,16 @@ def test_a_taken_port_is_named_before_anything_is_loaded(coordinator):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_missing_setting_or_file_is_named_before_anything_is_loaded(tmp_path: Path):
+    done = mole("serve", "worker", "--port", "18304")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "WORKER_MODEL_KEY" in done.stderr
+    gone = tmp_path / "gone.json"
+    done = mole("serve", "monolithic", "--port", "18304", "--registry", str(gone))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"{gone}" in done.stderr
+
+
 def test_config_check_names_file_line_path_and_reason(tmp_path: Path):
     registry = tmp_path / "registry.json"
     registry.write_text('{\n "base_models": {},\n "tasks": {"a/b": {"base_model_key": "m"}}\n}')
