@@ -10,6 +10,8 @@ import typer
 from mole.cli.console import ExitCode, out, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
     from moe_router.config_check import Report
 
 app = typer.Typer(help="Look at the files that operators edit.", no_args_is_help=True)
@@ -66,9 +68,14 @@ def _show(report: Report) -> None:
     for finding in report.findings:
         # One finding a line, as compilers do, so that editors and grep can read it.
         out().print(Text(finding.severity, styles[finding.severity]) + Text(f" {finding}"), soft_wrap=True)
-    parts = [f"{len(report.errors)} errors, {len(report.warnings)} warnings"]
+    parts = [f"{_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}"]
     if report.registry is not None:
-        parts.append(f"{len(report.registry.tasks)} tasks, {len(report.registry.base_models)} base models")
+        tasks, models = report.registry.tasks, report.registry.base_models
+        parts.append(f"{_count(tasks, 'task')}, {_count(models, 'base model')}")
     if report.mapping is not None:
-        parts.append(f"{len(report.mapping.workers)} workers")
+        parts.append(_count(report.mapping.workers, "worker"))
     out().print("; ".join(parts), soft_wrap=True)
+
+
+def _count(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
