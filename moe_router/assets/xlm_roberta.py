@@ -40,7 +40,8 @@ class Shape:
     layers: int
     heads: int
     epsilon: float
-    pad_token_id: int = 1
+    position_offset: int = 1
+    """The position of the first token, less 1: XLM-R's padding index, or -1 where positions count from 0."""
 
 
 def build(weights: Weights, shape: Shape, pooling: Literal["mean", "cls"] = "mean") -> onnx.ModelProto:
@@ -90,10 +91,9 @@ class _Builder:
         word = self.node("Gather", [rows, "input_ids"])
         word = self.node("Cast", [word], to=TensorProto.FLOAT)
         word = self.node("Mul", [word, self.node("Gather", [self.constant(scale), "input_ids"])])
-        # XLM-R counts the tokens that are not padding from pad_token_id + 1 on.
         counted = self.node("CumSum", ["attention_mask", self.constant(np.array(1))])
         counted = self.node("Mul", [counted, "attention_mask"])
-        positions = self.node("Add", [counted, self.constant(np.array(self.shape.pad_token_id))])
+        positions = self.node("Add", [counted, self.constant(np.array(self.shape.position_offset))])
         table = self.weights["embeddings.position_embeddings.weight"]
         table = table + self.weights["embeddings.token_type_embeddings.weight"][0]
         position = self.node("Gather", [self.constant(table.astype(np.float32)), positions])
@@ -141,7 +141,7 @@ class _Builder:
         return self.linear(x, self.weights[prefix + "weight"], self.weights[prefix + "bias"])
 
     def linear(self, x: str, weight: Array, bias: Array) -> str:
-        """x W^T + b with W (out, in) in int8 per output channel and x in uint8 per token."""
+        """Computes x W^T + b with W (out, in) in int8 per output channel and x in uint8 per token."""
         scale = np.maximum(np.abs(weight).max(axis=1), TINY).astype(np.float32) / WEIGHT_RANGE
         quantised = np.ascontiguousarray(np.rint(weight / scale[:, None]).astype(np.int8).T)
         peak = self.node("ReduceMax", [self.node("Abs", [x])], axes=[-1], keepdims=1)

@@ -1,0 +1,167 @@
+"""A calibrated head over classes: the description decides, the text where the description leaves it open.
+
+Reading description and text into one vector lets the surface of the text overrule what is asked.
+Here the description alone gives a distribution over the classes, "none of these", and *open*
+classes such as "sentiment, of whatever this is"; the mass of an open class, and that alone, is
+shared out by what the text is:
+
+    p(k | d, t) = p(k | d) + sum over open o of p(o | d) p(k | t, o)
+
+Without a description the text decides alone. Since t enters only through open classes, it need not
+be encoded where the description leaves little open.
+
+A class that the weights have never seen competes through its prototype, the mean vector of the
+phrasings that describe it, by cosine similarity; known classes are blended with theirs too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_router.errors import ModelAssetError
+from moe_router.gating.weights import Floats, Weights
+
+NONE = "none"
+"""The class of what fits no other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Probabilities over the classes in use; with `none` they sum to 1."""
+
+    names: tuple[str, ...]
+    probabilities: Floats
+    none: float
+    open: float
+    """The mass that the text has shared out, or would."""
+
+    def as_dict(self) -> dict[str, float]:
+        """By name, without `none`."""
+        return dict(zip(self.names, self.probabilities.tolist(), strict=True))
+
+
+class MixtureHead:
+    """Classifies from unit vectors of a description, a text, or both. Pure and thread-safe."""
+
+    def __init__(self, weights: Weights, names: Sequence[str], prototypes: Mapping[str, Floats]) -> None:
+        """Binds trained weights to the classes in use.
+
+        Args:
+            weights: arrays `describe.weight` (known + 1 + opens, hidden), `describe.bias`,
+                `read.weight` (known, hidden), `read.bias`, `centre` (hidden,) and the meta data
+                `classes`, `opens` {name: {text class: class}}, `temperature`, `read_temperature`,
+                `match` {scale, bias, blend}.
+            names: the classes in use; of the trained classes the others are masked, which means
+                that what asks for them fits none.
+            prototypes: (n, hidden) unit vectors of phrasings for each class in use; may be empty.
+        """
+        meta = weights.meta
+        try:
+            self._known: tuple[str, ...] = tuple(meta["classes"])
+            self._opens: dict[str, dict[str, str]] = dict(meta["opens"])
+            self._temperature = float(meta["temperature"])
+            self._read_temperature = float(meta["read_temperature"])
+            match = meta["match"]
+            self._scale, self._bias, self._blend = (float(match[k]) for k in ("scale", "bias", "blend"))
+            self._describe = weights.arrays["describe.weight"], weights.arrays["describe.bias"]
+            self._read = weights.arrays["read.weight"], weights.arrays["read.bias"]
+            self._centre = weights.arrays["centre"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelAssetError(f"the weights of a head lack {error}") from error
+        columns = len(self._known) + 1 + len(self._opens)
+        if self._describe[0].shape[0] != columns or self._read[0].shape[0] != len(self._known):
+            raise ModelAssetError("the weights of a head have other classes than their description")
+        self.names = tuple(names)
+        self._column = {name: index for index, name in enumerate(self._known)}
+        self._unseen = [name for name in self.names if name not in self._column]
+        self._prototypes = self._stack(prototypes)
+
+    def __call__(self, description: Floats | None, text: Floats | None) -> Distribution:
+        """Classifies.
+
+        Args:
+            description: (hidden,) unit vector, or None where there is none.
+            text: (hidden,) unit vector, or None where there is none or it was not encoded.
+
+        Returns:
+            The distribution; all mass on none where there is neither.
+        """
+        if description is None:
+            return self._from_text(text)
+        by_name = self._from_description(description)
+        read = self._reading(text) if text is not None else None
+        shared_out = 0.0
+        none = by_name.pop(NONE)
+        for name, targets in self._opens.items():
+            mass = by_name.pop(name)
+            shared_out += mass
+            for target, share in self._shares(targets, read).items():
+                if target in self.names:
+                    by_name[target] = by_name.get(target, 0.0) + mass * share
+                else:
+                    none += mass * share
+        probabilities = np.array([by_name.get(name, 0.0) for name in self.names], np.float32)
+        none += sum(p for name, p in by_name.items() if name not in self.names)
+        return Distribution(self.names, probabilities, float(none), shared_out)
+
+    def _from_text(self, text: Floats | None) -> Distribution:
+        read = self._reading(text) if text is not None else {}
+        probabilities = np.array([read.get(name, 0.0) for name in self.names], np.float32)
+        return Distribution(self.names, probabilities, float(max(0.0, 1.0 - probabilities.sum())), 1.0)
+
+    def _from_description(self, description: Floats) -> dict[str, float]:
+        weight, bias = self._describe
+        logits = weight @ description + bias
+        similarity = self._similarities(description)
+        for name, column in self._column.items():
+            if name in similarity:
+                logits[column] += self._blend * similarity[name]
+        unseen = np.array(
+            [self._scale * similarity.get(n, -1.0) + self._bias for n in self._unseen], np.float32
+        )
+        p = softmax(np.concatenate([logits, unseen]) / np.float32(self._temperature))
+        order = [*self._known, NONE, *self._opens, *self._unseen]
+        return dict(zip(order, p.tolist(), strict=True))
+
+    def _similarities(self, description: Floats) -> dict[str, float]:
+        names, matrix = self._prototypes
+        if not names:
+            return {}
+        return dict(zip(names, (matrix @ unit(description - self._centre)).tolist(), strict=True))
+
+    def _reading(self, text: Floats) -> dict[str, float]:
+        weight, bias = self._read
+        p = softmax((weight @ text + bias) / np.float32(self._read_temperature))
+        return dict(zip(self._known, p.tolist(), strict=True))
+
+    def _shares(self, targets: Mapping[str, str], read: Mapping[str, float] | None) -> dict[str, float]:
+        """How an open class is shared out: by the text, or evenly where that says nothing."""
+        distinct = list(dict.fromkeys(targets.values()))
+        even = 1.0 / len(distinct)
+        if read is None:
+            return dict.fromkeys(distinct, even)
+        shares = dict.fromkeys(distinct, 0.0)
+        for source, target in targets.items():
+            shares[target] += read.get(source, 0.0)
+        rest = 1.0 - sum(shares.values())
+        return {target: share + rest * even for target, share in shares.items()}
+
+    def _stack(self, prototypes: Mapping[str, Floats]) -> tuple[list[str], Floats]:
+        names = [name for name in self.names if name in prototypes and len(prototypes[name])]
+        rows = [unit(unit(prototypes[name] - self._centre).mean(axis=0)) for name in names]
+        return names, np.stack(rows) if rows else np.zeros((0, len(self._centre)), np.float32)
+
+
+def softmax(logits: Floats) -> Floats:
+    """Softmax over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), np.float32)
+
+
+def unit(vectors: Floats) -> Floats:
+    """Rows scaled to length 1; zero rows stay zero."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(length, 1e-9), np.float32)

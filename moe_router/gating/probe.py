@@ -1,0 +1,57 @@
+"""A probe: a calibrated linear head on the text encoding that answers a task without a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from moe_router.errors import ModelAssetError
+from moe_router.gating.heads import softmax
+from moe_router.gating.weights import Floats, load
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswer:
+    """The best label, its calibrated probability, and the whole distribution in the order of the labels."""
+
+    label: str
+    confidence: float
+    margin: float
+    probabilities: dict[str, float]
+
+
+class Probe:
+    """Answers one task from a text's vector. Pure and thread-safe."""
+
+    def __init__(self, path: Path, labels: tuple[str, ...], *, encoder: str, hidden: int) -> None:
+        """Loads `path`.safetensors and `path`.json.
+
+        Args:
+            path: without a suffix.
+            labels: of the task; the probe must have been trained on exactly these.
+            encoder: the identity of the encoder in use.
+            hidden: the length of its vectors.
+
+        Raises:
+            ModelAssetError: the files are missing, or made for other labels or another encoder.
+        """
+        weights = load(path.parent, path.name, encoder=encoder, hidden=hidden)
+        try:
+            self._weight, self._bias = weights.arrays["weight"], weights.arrays["bias"]
+            self._temperature = np.float32(weights.meta["temperature"])
+            trained = tuple(weights.meta["labels"])
+        except KeyError as error:
+            raise ModelAssetError(f"the probe {path} lacks {error}") from error
+        if set(trained) != set(labels) or self._weight.shape != (len(trained), hidden):
+            raise ModelAssetError(f"the probe {path} was made for other labels than the registry's")
+        self._labels = trained
+
+    def __call__(self, text: Floats) -> ProbeAnswer:
+        """Answers from the text's (hidden,) unit vector."""
+        p = softmax((self._weight @ text + self._bias) / self._temperature)
+        best = int(p.argmax())
+        second = float(np.partition(p, -2)[-2]) if len(p) > 1 else 0.0
+        probabilities = dict(zip(self._labels, p.tolist(), strict=True))
+        return ProbeAnswer(self._labels[best], float(p[best]), float(p[best]) - second, probabilities)

@@ -1,0 +1,105 @@
+"""The Q-network: the value of taking an action in a state, as a forward pass in NumPy.
+
+    Q(s, a) = w3 · relu(W2 relu(We [d, t] + Wa phi(s, a) + b1) + b2) + b3
+
+d and t are the encodings of description and text (zeros where there is none), phi what else is
+known of the state and the action (`FEATURES`). The action is an input, not an output, so that an
+expert that came into the registry after training has a value too. An action is an expert, the
+probe, or accepting the last answer. Trained by `moe_router.training.qlearning`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_router.errors import ModelAssetError
+from moe_router.gating.weights import Floats, Weights
+
+WEIGHTS = "qnetwork"
+"""Name of the weight files."""
+
+FEATURES = (
+    "task_probability", "none_probability", "domain_probability", "language_probability", "undetermined",
+    "accept", "probe", "expert", "cost", "probed", "probe_confidence", "probe_margin",
+    "asked", "last_confidence", "best_confidence", "agreement", "repeated",
+)  # fmt: skip
+"""What phi holds, in order; all in [0, 1] but `cost`, relative to an LLM expert's usual 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionFeatures:
+    """phi(s, a); see `FEATURES`."""
+
+    task_probability: float = 0.0
+    none_probability: float = 0.0
+    domain_probability: float = 0.0
+    language_probability: float = 0.0
+    undetermined: float = 0.0
+    accept: float = 0.0
+    probe: float = 0.0
+    expert: float = 0.0
+    cost: float = 0.0
+    probed: float = 0.0
+    probe_confidence: float = 0.0
+    probe_margin: float = 0.0
+    asked: float = 0.0
+    last_confidence: float = 0.0
+    best_confidence: float = 0.0
+    agreement: float = 0.0
+    repeated: float = 0.0
+
+    def vector(self) -> Floats:
+        """(len(FEATURES),) float32."""
+        return np.array([getattr(self, name) for name in FEATURES], np.float32)
+
+
+class QNetwork:
+    """Evaluates trained weights. Pure and thread-safe."""
+
+    def __init__(self, weights: Weights, hidden: int) -> None:
+        """Takes the arrays of the three layers.
+
+        Args:
+            weights: `encoding.weight` (width, 2 hidden), `action.weight` (width, features), `1.bias`,
+                `2.weight`, `2.bias`, `3.weight`, `3.bias`.
+            hidden: the length of the encoder's vectors.
+
+        Raises:
+            ModelAssetError: an array is missing or of another shape.
+        """
+        a = weights.arrays
+        try:
+            self._encoding, self._action, self._b1 = a["encoding.weight"], a["action.weight"], a["1.bias"]
+            self._w2, self._b2, self._w3, self._b3 = a["2.weight"], a["2.bias"], a["3.weight"], a["3.bias"]
+        except KeyError as error:
+            raise ModelAssetError(f"the Q-network's weights lack {error}") from error
+        if self._encoding.shape[1] != 2 * hidden or self._action.shape[1] != len(FEATURES):
+            raise ModelAssetError(
+                "the Q-network's weights are of other dimensions; make new ones with `mole train gating`"
+            )
+
+    def state(self, description: Floats | None, text: Floats | None) -> Floats:
+        """The part of the first layer that all actions share: (width,) float32."""
+        hidden = self._encoding.shape[1] // 2
+        value = self._b1.copy()
+        if description is not None:
+            value += self._encoding[:, :hidden] @ description
+        if text is not None:
+            value += self._encoding[:, hidden:] @ text
+        return value
+
+    def values(self, state: Floats, actions: Floats) -> Floats:
+        """Q of each action.
+
+        Args:
+            state: from `state`.
+            actions: (n, len(FEATURES)) float32.
+
+        Returns:
+            (n,) float32: the expected correctness of the final answer less the costs still to come.
+        """
+        first = np.maximum(actions @ self._action.T + state, 0.0)
+        second = np.maximum(first @ self._w2.T + self._b2, 0.0)
+        return np.asarray((second @ self._w3.T + self._b3)[:, 0], np.float32)
