@@ -133,7 +133,10 @@ def cuda_gpus() -> list[str]:
 def cached_models(cache: Path) -> list[str]:
     """Folders of the cache that hold a finished model."""
     marks = ("encoder.json", "config.json")
-    found = {mark.parent for name in marks for mark in cache.glob(f"*/*/{name}")}
+    found = {
+        mark.parent for name in marks for depth in ("*", "*/*") for mark in cache.glob(f"{depth}/{name}")
+    }
+    # A folder whose name begins with a dot is still being made.
     return sorted(str(folder.relative_to(cache)) for folder in found if not folder.name.startswith("."))
 
 
