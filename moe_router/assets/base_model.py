@@ -27,7 +27,7 @@ def is_embedded(hf_name: str) -> bool:
 def ensure_base_model(hf_name: str, cache: Path, progress: Progress | None = None) -> Path | str:
     """What `from_pretrained` takes: a folder for `embedded:…`, otherwise the name as it is.
 
-    The first call for an embedded model converts it (about 540 MB, under a minute); later ones return at once.
+    The first call for an embedded model converts it (about 540 MB, under a minute); later calls find it.
 
     Args:
         hf_name: a name on the hub, a folder, or `embedded:gemma-3-270m`.

@@ -79,6 +79,11 @@ class Template:
         return first.text.rstrip(" ") if isinstance(first, Literal) else ""
 
     @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the values without which the template cannot be filled."""
+        return tuple(dict.fromkeys(part.name for part in self.parts if isinstance(part, Value)))
+
+    @property
     def label_prefix(self) -> str:
         """What stands between the prompt and the label: a space, unless the template ends in a line break."""
         last = self.parts[-1]
@@ -115,7 +120,7 @@ def default_template(description: str | None, labels: Sequence[str]) -> str:
     return _plain(f"{asked}.\nAnswer with one of: {', '.join(labels)}.\n\nText: ") + "{{input}}\nAnswer:"
 
 
-class TemplateFile(RootModel[dict[str, str]], jsonfile.CheckedModel):  # type: ignore[misc]
+class TemplateFile(RootModel[dict[str, str]], jsonfile.CheckedModel):
     """`template.json`: model keys, and `default`, to prompts."""
 
     root: dict[str, str] = Field(min_length=1)
@@ -208,7 +213,7 @@ def _filled(part: Literal | Value | Section, values: Mapping[str, str]) -> Itera
 
 
 def _joined(pieces: Sequence[Piece]) -> list[Piece]:
-    """Moves spaces before a value into it, so that its first word is tokenised as a word, and joins literals."""
+    """Moves spaces before a value into it, so that its first word is read as a word, and joins literals."""
     joined: list[Piece] = []
     for piece in pieces:
         last = joined[-1] if joined else None

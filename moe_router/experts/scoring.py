@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +108,9 @@ class LabelTrie:
                 total[label] = arrived
         return total
 
-    def worth_reading(self, logits: Mapping[int, Sequence[float] | Floats], negligible: float) -> tuple[int, ...]:
+    def worth_reading(
+        self, logits: Mapping[int, Sequence[float] | Floats], negligible: float
+    ) -> tuple[int, ...]:
         """The branches whose logits are not known and matter.
 
         Left out are the least likely children of known branches, as long as all of them together have no more
@@ -130,7 +133,7 @@ class LabelTrie:
         path = [branch]
         while self.nodes[path[-1]].parent != -1:
             path.append(self.nodes[path[-1]].parent)
-        for node, parent in zip(path, path[1:], strict=False):
+        for node, parent in pairwise(path):
             if parent in known:
                 return node
         return path[-1]
@@ -166,7 +169,7 @@ def _closed(own: tuple[int, ...], all_sequences: Sequence[Sequence[int]], end: i
 
 
 def log_sum_exp(values: Sequence[float] | Floats) -> float:
-    """log Σ exp(value), without overflow."""
+    """Log Σ exp(value), without overflow."""
     array = np.asarray(values, dtype=np.float64)
     top = array.max()
     if not np.isfinite(top):
@@ -180,7 +183,9 @@ def log_softmax(values: Sequence[float] | Floats) -> Floats:
     return array - log_sum_exp(array)
 
 
-def distribution(log_probabilities: Floats, *, prior: Floats | None = None, temperature: float = 1.0) -> Floats:
+def distribution(
+    log_probabilities: Floats, *, prior: Floats | None = None, temperature: float = 1.0
+) -> Floats:
     """Calibrated probabilities, summing to 1: softmax((log p - log prior) / temperature).
 
     Args:
@@ -198,4 +203,5 @@ def distribution(log_probabilities: Floats, *, prior: Floats | None = None, temp
         raise ValueError("the model answered with NaN")
     shifted = log_probabilities if prior is None else log_probabilities - prior
     probabilities: Floats = np.exp(log_softmax(shifted / temperature))
-    return probabilities / probabilities.sum()
+    normalised: Floats = probabilities / probabilities.sum()
+    return normalised

@@ -39,13 +39,16 @@ def load(model: Any, name: str, path: str) -> None:
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
         weights = load_file(folder / WEIGHTS)
-    except (ValueError, TypeError, KeyError, OSError, json.JSONDecodeError, Exception) as error:  # noqa: BLE001
+    except (ValueError, TypeError, KeyError, OSError, json.JSONDecodeError, Exception) as error:
         raise ModelAssetError(f"adapter {name!r}: {folder} cannot be read: {error}") from error
     if str(config.peft_type).rpartition(".")[2] != "LORA":
-        raise ModelAssetError(f"adapter {name!r}: {folder / CONFIG}: peft_type {config.peft_type} is not LORA")
+        raise ModelAssetError(
+            f"adapter {name!r}: {folder / CONFIG}: peft_type {config.peft_type} is not LORA"
+        )
     try:
         inject_adapter_in_model(config, model, adapter_name=name)
-        unknown = set_peft_model_state_dict(model, weights, adapter_name=name).unexpected_keys
+        result: Any = set_peft_model_state_dict(model, weights, adapter_name=name)
+        unknown = result.unexpected_keys
         if unknown:
             raise ValueError(f"{len(unknown)} tensors fit nothing in the model, such as {unknown[0]!r}")
     except Exception as error:

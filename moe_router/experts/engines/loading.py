@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 def load_model(source: Path | str, spec: BaseModelSpec) -> tuple[Any, Any]:
     """The model in evaluation mode, and its tokenizer.
 
-    On CUDA the weights are bfloat16, or 4-bit (NF4) through bitsandbytes where the registry says so. On a CPU they
-    are float32 unless it computes in bfloat16 itself.
+    On CUDA the weights are bfloat16, or 4-bit (NF4) through bitsandbytes where the registry says so. On a
+    CPU they are float32 unless it computes in bfloat16 itself.
 
     Raises:
         ModelAssetError: the model cannot be had or loaded.
@@ -38,7 +38,8 @@ def load_model(source: Path | str, spec: BaseModelSpec) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(str(source))
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelAssetError(f"the base model {source} cannot be loaded: {error}") from error
-    return model.eval(), tokenizer
+    model.train(False)
+    return model, tokenizer
 
 
 def _dtype(spec: BaseModelSpec, cuda: bool) -> torch.dtype:
@@ -48,17 +49,17 @@ def _dtype(spec: BaseModelSpec, cuda: bool) -> torch.dtype:
         return found
     if cuda:
         return torch.bfloat16
-    # Measured on a CPU with AVX2 only: bfloat16 is emulated there and slower than float32.
-    return torch.bfloat16 if torch.backends.cpu.get_cpu_capability() == "AVX512_BF16" else torch.float32
+    # Without the instructions bfloat16 is emulated, slower than float32.
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.bfloat16 if native() else torch.float32
 
 
 def _four_bit(cuda: bool) -> Any:
     if cuda and importlib.util.find_spec("bitsandbytes") is not None:
         from transformers import BitsAndBytesConfig
 
-        return BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-        )
+        make: Any = BitsAndBytesConfig
+        return make(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
     reason = "bitsandbytes is not installed" if cuda else "there is no CUDA device"
     logger.warning("load_in_4bit is ignored, since %s; the model takes about 4 times the memory", reason)
     return None

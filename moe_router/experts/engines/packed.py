@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,12 @@ class PackedModel:
         self._kinds = tuple(sorted(set(getattr(config, "layer_types", None) or [default])))
 
     def forward(
-        self, tokens: Sequence[int], positions: Slots, allowed: npt.NDArray[np.bool_], distance: Slots, cache: DynamicCache
+        self,
+        tokens: Sequence[int],
+        positions: Slots,
+        allowed: npt.NDArray[np.bool_],
+        distance: Slots,
+        cache: DynamicCache,
     ) -> torch.Tensor:
         """Hidden states (n_tokens, hidden_size) of one packed row, whose keys and values join the cache."""
         masks = {kind: self._mask(kind, allowed, distance) for kind in self._kinds}
@@ -77,7 +83,9 @@ class PackedModel:
         if not self._eager:
             return mask
         dtype = next(self._decoder.parameters()).dtype
-        return torch.zeros(mask.shape, dtype=dtype, device=self.device).masked_fill(~mask, torch.finfo(dtype).min)
+        return torch.zeros(mask.shape, dtype=dtype, device=self.device).masked_fill(
+            ~mask, torch.finfo(dtype).min
+        )
 
 
 class PackedSession:
@@ -92,12 +100,14 @@ class PackedSession:
         self._model = model
         heads = list(heads)
         lengths = [head[0][0].shape[2] for head in heads]
-        joined = heads[0] if len(heads) == 1 else [_concatenated(layers) for layers in zip(*heads, strict=True)]
+        joined = (
+            heads[0] if len(heads) == 1 else [_concatenated(layers) for layers in zip(*heads, strict=True)]
+        )
         self._cache = DynamicCache(joined) if heads else DynamicCache()
         self._positions: Slots = np.concatenate([np.arange(n) for n in lengths]) if heads else NO_SLOTS
         self._queue: list[Segment] = []
         starts = np.cumsum([0, *lengths])
-        self.head_slots: list[Slots] = [np.arange(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        self.head_slots: list[Slots] = [np.arange(a, b) for a, b in pairwise(starts)]
         self._next = int(starts[-1])
 
     def add(self, tokens: Sequence[int], context: Slots, start: int) -> Slots:
@@ -134,8 +144,11 @@ class PackedSession:
 
     def key_values(self) -> KeyValues:
         """Keys and values of all that was computed."""
-        return [(layer.keys, layer.values) for layer in self._cache.layers]
+        layers: Any = self._cache.layers
+        return [(layer.keys, layer.values) for layer in layers]
 
 
 def _concatenated(layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    if len(layers) == 1:
+        return layers[0]
     return torch.cat([keys for keys, _ in layers], dim=2), torch.cat([values for _, values in layers], dim=2)

@@ -12,7 +12,7 @@ from moe_router.experts.prompting import Piece, Template
 
 _ANCHOR = "|"
 _CHARS_PER_TOKEN = 32
-"""No common tokenizer's tokens are longer: a longer text is cut here first, so that its tokenising is bounded."""
+"""Common tokenizers have none longer: a longer text is cut here first, so that its tokenising is bounded."""
 
 
 class HfTokens:

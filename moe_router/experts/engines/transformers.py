@@ -14,7 +14,15 @@ import torch
 
 from moe_router.errors import ModelAssetError
 from moe_router.experts.engines import adapters
-from moe_router.experts.engines.base import DecodeJob, Decoder, Job, LabelJob, OutOfMemoryError, Outcome, Prompt
+from moe_router.experts.engines.base import (
+    DecodeJob,
+    Decoder,
+    Job,
+    LabelJob,
+    Outcome,
+    OutOfMemoryError,
+    Prompt,
+)
 from moe_router.experts.engines.packed import KeyValues, PackedModel, PackedSession, Slots
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.scoring import ROOT, Floats, log_softmax
@@ -33,7 +41,7 @@ MAX_HEADS = 64
 """Cached template heads per model; the one that was not used for longest goes."""
 
 SELF_CHECK_TOLERANCE = 0.05
-"""Greatest difference of logits between a packed and a plain pass, in bfloat16; in float32 it is near 1e-4."""
+"""Greatest difference of logits between a packed and a plain pass; in float32 it is near 1e-4."""
 
 
 class TransformersEngine:
@@ -138,7 +146,9 @@ class TransformersEngine:
             wanted += self._grow(session, jobs[row][1], seen[row], row, jobs[row][1].trie.context, offset)
             offset += len(jobs[row][1].trie.context)
         self._read(session.run(), [job for _, job in jobs], wanted, logits)
-        self._score_deep(session, jobs, seen, [row for row in range(len(jobs)) if row not in set(inline)], logits)
+        self._score_deep(
+            session, jobs, seen, [row for row in range(len(jobs)) if row not in set(inline)], logits
+        )
         for (index, job), known in zip(jobs, logits, strict=True):
             outcomes[index] = job.trie.log_probabilities(known)
 
@@ -211,7 +221,9 @@ class TransformersEngine:
                 for row, end in zip(fed, np.cumsum([len(asked[row].feed) for row in fed]) - 1, strict=True):
                     last[row] = hidden[int(end)]
             rows = list(asked)
-            scores = self._logits(torch.stack([last[row] for row in rows]), [asked[row].choices for row in rows])
+            scores = self._logits(
+                torch.stack([last[row] for row in rows]), [asked[row].choices for row in rows]
+            )
             asked = {row: _send(decoders[row], log_softmax(s)) for row, s in zip(rows, scores, strict=True)}
 
     def _logits(self, hidden: torch.Tensor, choices: Sequence[Sequence[int]]) -> list[Floats]:
@@ -233,7 +245,9 @@ class TransformersEngine:
 
     def _self_check(self) -> None:
         """Compares a packed pass with a plain one: some architectures ignore masks, or scale their logits."""
-        tokens = list(self._tokens.encode("One, two, three: a packed pass must equal a plain one.", trusted=True))
+        tokens = list(
+            self._tokens.encode("One, two, three: a packed pass must equal a plain one.", trusted=True)
+        )
         with torch.inference_mode():
             adapters.activate(self._model, None, self._adapters)
             plain = self._model(torch.tensor([tokens], device=self._packed.device)).logits[0, -1]

@@ -1,0 +1,258 @@
+"""Entities with exact places, by decoding that can only name spans of the text.
+
+The expert writes one line per entity, `- VALUE = TYPE`, in the order of the text, and then `- END`. At each
+token only those are allowed that keep this true: a value must be a run of whole words of the text that
+begins after the last entity's end, and a type one of the task's. So the output always parses, values are
+verbatim, entities do not overlap, and decoding ends after a bounded number of choices.
+
+Why an automaton of our own and not xgrammar or lm-format-enforcer: both compile a grammar, and a
+grammar of "a run of words of *this* text" would have to be compiled anew for each text. Here the text's
+words are the automaton; where they leave one way on, the tokens are taken without asking the model, so that
+an entity costs as many passes as it has choices, not tokens. And it knows *which* occurrence of a word
+was chosen, hence the offsets.
+
+Confidence is the product of the choices' probabilities, each normalised over what was allowed: of an entity,
+those of its own line; of the whole list, all of them, of all windows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from moe_router.contracts import Entity
+from moe_router.experts import formats
+from moe_router.experts.engines.base import Decision, Decoder
+from moe_router.experts.scoring import Floats
+
+WINDOW_WORDS = 80
+"""Words, or characters of scripts without spaces, that one decoder sees at a time."""
+
+OVERLAP_WORDS = 20
+"""Words that neighbouring windows share; a longer entity may be cut at a window's edge."""
+
+MAX_ENTITY_WORDS = 16
+MAX_ENTITIES = 32
+"""Bounds on what one window may yield."""
+
+_UNSPACED = r"぀-ヿ㐀-鿿豈-﫿฀-๿຀-໿က-႟ក-៿"
+"""Kana, Han, Thai, Lao, Burmese and Khmer: each character may begin or end an entity."""
+_WORD = re.compile(
+    rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+",
+)
+_EDGES = "()[]{}<>\"'“”„‘’«».,;:!?¿¡…。、，！？；：「」『』（）【】《》؟،؛।"
+
+EncodeWord = Callable[[str], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A stretch of the text that an entity contains whole or not at all: text[start:end]."""
+
+    start: int
+    end: int
+    solid: bool
+    """Whether an entity may begin or end with it: it is not mere punctuation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """The tokens of the lines' fixed parts, and of the types."""
+
+    dash: tuple[int, ...]
+    equals: tuple[int, ...]
+    line_end: tuple[int, ...]
+    stop: tuple[int, ...]
+    types: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, types: Sequence[str], encode: EncodeWord) -> Grammar:
+        """The grammar in a tokenizer's tokens."""
+        return cls(
+            encode("-"),
+            encode(" ="),
+            encode("\n"),
+            encode(" END"),
+            tuple((t, encode(f" {t}")) for t in types),
+        )
+
+
+@dataclass(slots=True)
+class Found:
+    """What a decoder found in its window; offsets are those of the whole text."""
+
+    entities: list[Entity] = field(default_factory=list)
+    log_probability: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of the text, text[start:end], and its words, whose offsets are those of the whole text."""
+
+    start: int
+    end: int
+    words: tuple[Word, ...]
+
+
+def words_of(text: str) -> list[Word]:
+    """The words of a text; punctuation around a word is split off, inside it stays."""
+    words: list[Word] = []
+    for match in _WORD.finditer(text):
+        chunk, at = match.group(), match.start()
+        left = len(chunk) - len(chunk.lstrip(_EDGES))
+        core = chunk.strip(_EDGES)
+        words += [Word(at + i, at + i + 1, False) for i in range(left)]
+        if core:
+            end = at + left + len(core)
+            # "Dr." and "Inc." keep their full stop as an edge that may be taken in.
+            words.append(Word(at + left, end, any(c.isalnum() for c in core)))
+            words += [
+                Word(end + i, end + i + 1, chunk[left + len(core) + i] == ".")
+                for i in range(match.end() - end)
+            ]
+    return words
+
+
+def windows_of(text: str, size: int = WINDOW_WORDS, overlap: int = OVERLAP_WORDS) -> list[Window]:
+    """Windows that together cover all words, each sharing `overlap` words with the next."""
+    words = words_of(text)
+    windows = []
+    for first in range(0, max(len(words) - overlap, 1), size - overlap):
+        part = words[first : first + size]
+        if part:
+            windows.append(Window(part[0].start, part[-1].end, tuple(part)))
+    return windows
+
+
+def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, found: Found) -> Decoder:
+    """A constrained decoder for one window; what it finds is put into `found`."""
+    walk = _Walk()
+    place = 0
+    for _ in range(MAX_ENTITIES):
+        walk.feed += grammar.dash
+        starts = [
+            (k, _tokens(text, window.words[k], encode, first=True))
+            for k in range(place, len(window.words))
+            if window.words[k].solid
+        ]
+        first = yield from walk.choose([*starts, (-1, grammar.stop)])
+        if first < 0:
+            break
+        line_start = walk.line()
+        last = yield from _value(text, window.words, first, grammar, encode, walk)
+        walk.feed += grammar.equals
+        kind = yield from walk.choose(list(enumerate(tokens for _, tokens in grammar.types)))
+        walk.feed += grammar.line_end
+        start, end = window.words[first].start, window.words[last].end
+        confidence = float(np.exp(walk.log_probability - line_start))
+        found.entities.append(
+            Entity(
+                type=grammar.types[kind][0],
+                start=start,
+                end=end,
+                value=text[start:end],
+                confidence=min(confidence, 1.0),
+            )
+        )
+        place = last + 1
+    found.log_probability = walk.log_probability
+
+
+def _value(
+    text: str, words: Sequence[Word], first: int, grammar: Grammar, encode: EncodeWord, walk: _Walk
+) -> Generator[Decision, Floats, int]:
+    """The entity's words after its first one; returns the index of the last."""
+    last = first
+    while last + 1 < len(words) and last + 1 - first < MAX_ENTITY_WORDS:
+        on = _tokens(text, words[last + 1], encode, first=False)
+        if not words[last].solid and _solid_after(words, last):
+            walk.feed += on
+        elif not _solid_after(words, last) or on[0] == grammar.equals[0]:
+            break
+        else:
+            goes_on = yield from walk.decide(stop=grammar.equals[0], on=on[0])
+            if not goes_on:
+                break
+            walk.feed += on
+        last += 1
+    while not words[last].solid:  # the bound was met within punctuation
+        last -= 1
+    return last
+
+
+def _solid_after(words: Sequence[Word], index: int) -> bool:
+    return any(word.solid for word in words[index + 1 :])
+
+
+def _tokens(text: str, word: Word, encode: EncodeWord, *, first: bool) -> tuple[int, ...]:
+    spaced = first or (word.start > 0 and text[word.start - 1].isspace())
+    return encode((" " if spaced else "") + text[word.start : word.end])
+
+
+class _Walk:
+    """Asks the model only where there is a choice, and keeps account of how sure it was."""
+
+    def __init__(self) -> None:
+        self.feed: tuple[int, ...] = ()
+        self.log_probability = 0.0
+        self._line = 0.0
+
+    def line(self) -> float:
+        """The log-probability before the choice that began this line."""
+        return self._line
+
+    def choose(self, options: Sequence[tuple[int, tuple[int, ...]]]) -> Generator[Decision, Floats, int]:
+        """Picks one of several token sequences; of equal ones, the first. Returns its key."""
+        self._line = self.log_probability
+        left = list(options)
+        depth = 0
+        while len({tokens for _, tokens in left}) > 1:
+            # One that is complete here while others go on is taken where nothing longer is likelier.
+            following = dict.fromkeys(tokens[depth] for _, tokens in left if len(tokens) > depth)
+            complete = [option for option in left if len(option[1]) == depth]
+            if complete and len(following) == 1 and len(left) == len(complete):
+                break
+            if len(following) == 1 and not complete:
+                self.feed += tuple(following)
+                depth += 1
+                continue
+            if complete:  # tokens of different length: settle for the longest that was spelt out
+                left = complete
+                break
+            token = yield from self._ask(tuple(following))
+            self.feed += (token,)
+            left = [option for option in left if option[1][depth] == token]
+            depth += 1
+        key, tokens = left[0]
+        self.feed += tokens[depth:]
+        return key
+
+    def decide(self, *, stop: int, on: int) -> Generator[Decision, Floats, bool]:
+        """Whether the value goes on with the next word; neither token is fed."""
+        token = yield from self._ask((stop, on))
+        return token == on
+
+    def _ask(self, choices: tuple[int, ...]) -> Generator[Decision, Floats, int]:
+        feed, self.feed = self.feed, ()
+        scores = yield Decision(feed, choices)
+        best = int(np.argmax(scores))
+        self.log_probability += float(scores[best])
+        return choices[best]
+
+
+def merged(text: str, windows: Sequence[Found], types: Iterable[str]) -> list[Entity]:
+    """One list from overlapping windows and rules: in order, without overlaps.
+
+    A rule's finding stands before a model's; a model's value that breaks the rule of its type is dropped; of
+    two that overlap the surer stays.
+    """
+    kept = formats.find(text, types)
+    claims = [entity for window in windows for entity in window.entities]
+    for entity in sorted(claims, key=lambda e: (-e.confidence, e.start, e.end)):
+        free = all(entity.end <= other.start or entity.start >= other.end for other in kept)
+        if free and not formats.contradicts(entity.type, entity.value):
+            kept.append(entity)
+    return sorted(kept, key=lambda e: e.start)

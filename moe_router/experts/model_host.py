@@ -1,0 +1,230 @@
+"""A loaded base model with the experts on it, and the queue in front."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moe_router.assets.cache import Progress
+from moe_router.contracts import ExpertAnswer, ExpertRequest
+from moe_router.errors import MoleError, NoWorkerError
+from moe_router.experts.batcher import Batcher
+from moe_router.experts.engines.base import Engine, Job, Outcome, infer_halving
+from moe_router.experts.engines.factory import EngineOptions, make_engine
+from moe_router.experts.task_expert import TaskExpert
+from moe_router.registry import BaseModelSpec, Expert, Registry
+
+logger = logging.getLogger(__name__)
+
+MakeEngine = Callable[[BaseModelSpec, EngineOptions, Progress | None], Engine]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolConfig:
+    """How experts are run.
+
+    Attributes:
+        adapter_root: relative adapter and template paths are taken from here.
+        cache_dir: keeps converted models.
+        worker_id: named in answers.
+        max_concurrent: batches in flight for a model; an engine still computes one at a time.
+        max_queue: requests that may wait for a model; more are refused.
+        max_batch_tokens: bound on the tokens of a batch, template heads not counted.
+        max_text_tokens: a text is cut off after so many tokens; extraction reads it whole, in windows.
+        num_threads: CPU threads of a pass; None leaves it to torch.
+        memory_budget_bytes: bound on the base models that an LruModelPool holds; None is measured.
+    """
+
+    adapter_root: Path
+    cache_dir: Path
+    worker_id: str
+    max_concurrent: int = 1
+    max_queue: int = 256
+    max_batch_tokens: int = 1024
+    max_text_tokens: int = 2048
+    num_threads: int | None = None
+    memory_budget_bytes: int | None = None
+
+
+class ModelHost:
+    """One base model, every expert of the registry that uses it, and a batcher.
+
+    Args:
+        registry: where the experts are declared.
+        model_key: the base model's key in it.
+        config: how to run.
+        engine_factory: loads the base model.
+    """
+
+    def __init__(
+        self, registry: Registry, model_key: str, config: PoolConfig, engine_factory: MakeEngine = make_engine
+    ) -> None:
+        self._registry = registry
+        self._config = config
+        self._make_engine = engine_factory
+        self.model_key = model_key
+        self.experts: dict[Expert, TaskExpert] = {}
+        self.failures: dict[Expert, str] = {}
+        self._engine: Engine | None = None
+        self._batcher: Batcher[Job, Outcome] | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The loaded engine.
+
+        Raises:
+            NoWorkerError: the model is not loaded.
+        """
+        if self._engine is None:
+            raise NoWorkerError(f"The model {self.model_key!r} is not loaded.")
+        return self._engine
+
+    def load(self, progress: Progress | None = None) -> None:
+        """Loads the base model, the adapters and the templates; blocking.
+
+        An expert that cannot be made is kept in `failures` and logged; it does not take the others down.
+
+        Raises:
+            ModelAssetError: the base model itself cannot be loaded.
+        """
+        spec = self._registry.base_models[self.model_key]
+        options = EngineOptions(
+            self._config.cache_dir, self._config.max_text_tokens, self._config.num_threads
+        )
+        self._engine = self._make_engine(spec, options, progress)
+        loaded: dict[str, str] = {}
+        for expert in self._declared():
+            try:
+                adapter = self._adapter(expert, loaded)
+                self.experts[expert] = TaskExpert(
+                    expert, self._registry.task(expert.task_key), self._template(expert), self._engine.tokens,
+                    adapter, max_text_tokens=self._config.max_text_tokens,
+                )  # fmt: skip
+            except (MoleError, ValueError) as error:
+                self.failures[expert] = str(error)
+                logger.error("%s: expert %s cannot be served: %s", expert.task_key, expert.name, error)
+        self._batcher = Batcher(
+            self._infer,
+            max_batch_cost=self._config.max_batch_tokens,
+            max_queue=self._config.max_queue,
+            max_in_flight=self._config.max_concurrent,
+        )
+
+    def warm_up(self) -> None:
+        """Asks every expert once: template heads are read, and the zero-shot experts' priors measured."""
+        for expert, task_expert in self.experts.items():
+            started = time.monotonic()
+            jobs = task_expert.warm_up_jobs()
+            task_expert.warmed_up(self.engine.infer(jobs))
+            logger.info(
+                "%s (%s) warmed up in %.2f s", expert.task_key, expert.name, time.monotonic() - started
+            )
+
+    async def classify(
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+    ) -> ExpertAnswer:
+        """Answers one request.
+
+        Args:
+            expert: one of this model's.
+            request: what is asked.
+            deadline: seconds of time.monotonic().
+
+        Raises:
+            MissingFieldError: the template needs a field that the request lacks.
+            OverloadedError: the queue is full.
+            DeadlineError: the time is up.
+            NoWorkerError: the expert could not be made.
+        """
+        started = time.monotonic()
+        task_expert = self.experts.get(expert)
+        if task_expert is None or self._batcher is None:
+            reason = self.failures.get(expert, "it is not on this model")
+            raise NoWorkerError(f"{expert.task_key}: the expert {expert.name!r} cannot be served: {reason}")
+        work = await asyncio.to_thread(task_expert.prepare, request)
+        outcomes = await _all(
+            [
+                self._batcher.submit(job, cost=job.cost, group=expert.task_key, deadline=deadline)
+                for job in work.jobs
+            ]
+        )
+        found = task_expert.finish(work, outcomes)
+        return ExpertAnswer(
+            request_id=request.request_id,
+            result=found.result,
+            confidence=found.confidence,
+            probabilities=found.probabilities if request.return_probabilities else None,
+            entities=found.entities,
+            raw_response=found.raw_response,
+            worker_id=self._config.worker_id,
+            model_key=self.model_key,
+            adapter_name=expert.adapter_name,
+            processing_time_ms=(time.monotonic() - started) * 1000,
+        )
+
+    @property
+    def queue_depth(self) -> int:
+        """Jobs that wait or are being computed."""
+        return 0 if self._batcher is None else self._batcher.depth
+
+    async def aclose(self) -> None:
+        """Answers what was taken, then gives the memory back."""
+        if self._batcher is not None:
+            await self._batcher.aclose()
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _infer(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
+        return infer_halving(self.engine, jobs)
+
+    def _declared(self) -> list[Expert]:
+        found = [e for key in self._registry.tasks for e in self._registry.all_experts(key)]
+        return [expert for expert in found if expert.base_model_key == self.model_key]
+
+    def _adapter(self, expert: Expert, loaded: dict[str, str]) -> str | None:
+        """The engine's name of the expert's adapter, loaded unless another expert has it already."""
+        if expert.adapter_path is None:
+            return None
+        path = str(resolve(self._config.adapter_root, expert.adapter_path))
+        if path not in loaded:
+            name = f"{expert.name.replace('.', '_')}-{len(loaded)}"  # peft wants names without dots
+            self.engine.load_adapter(name, path)
+            loaded[path] = name
+        return loaded[path]
+
+    def _template(self, expert: Expert) -> Path | None:
+        return (
+            None if expert.template_path is None else resolve(self._config.adapter_root, expert.template_path)
+        )
+
+
+async def _all(waits: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
+    """Awaits them all; the first failure, or a cancellation, cancels the rest."""
+    if len(waits) == 1:
+        return [await waits[0]]
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def resolve(root: Path, path: str) -> Path:
+    """An absolute path as it is; a relative one from the root.
+
+    A fleet that names its paths from a project's root (`src/experts/llms/adapters/…`) is understood as well:
+    where nothing is at the whole path, what follows `adapters/` is taken from the root.
+    """
+    whole = root / Path(path).expanduser()
+    _, found, rest = path.rpartition("adapters/")
+    if found and not whole.exists() and (root / rest).exists():
+        return root / rest
+    return whole

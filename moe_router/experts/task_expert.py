@@ -1,0 +1,170 @@
+"""One expert: from a request to jobs for the engine, and from their outcomes to an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from moe_router.contracts import Entity, ExpertRequest
+from moe_router.errors import ConfigError, ModelAssetError
+from moe_router.experts import extraction, formats
+from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, Tokens
+from moe_router.experts.prompting import INPUT, Template, default_template, load_template
+from moe_router.experts.scoring import Floats, LabelTrie, distribution
+from moe_router.registry import Expert, TaskSpec
+
+CONTENT_FREE = ("N/A",)
+"""Texts that say nothing: what a zero-shot expert prefers for them is its bias."""
+
+ENTITIES = "entities"
+"""The `result` of an extraction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The jobs of one request; for an extraction also where their decoders put what they find."""
+
+    jobs: tuple[Job, ...]
+    text: str = ""
+    found: tuple[extraction.Found, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an expert found: a label, or entities."""
+
+    result: str
+    confidence: float
+    probabilities: dict[str, float] | None
+    entities: list[Entity] | None
+    raw_response: str
+
+
+class TaskExpert:
+    """Serves one expert of the registry.
+
+    Args:
+        expert: which one.
+        task: its task.
+        template_path: its `template.json`; None takes a template made from the task's description.
+        tokens: the engine's tokenizer.
+        adapter: the engine's name of its adapter; None asks the base model.
+        max_text_tokens: a classified text's limit.
+
+    Raises:
+        ConfigError: the template is missing or malformed.
+        ModelAssetError: the labels cannot be told apart, or there are none.
+    """
+
+    def __init__(
+        self,
+        expert: Expert,
+        task: TaskSpec,
+        template_path: Path | None,
+        tokens: Tokens,
+        adapter: str | None,
+        *,
+        max_text_tokens: int = 2048,
+    ) -> None:
+        if not task.label_set:
+            raise ModelAssetError(f"{expert.task_key}: the label_set is empty")
+        self.expert = expert
+        self.labels = task.label_set
+        self._extracts = task.kind == "extraction"
+        self._tokens = tokens
+        self._adapter = adapter
+        self._description = task.description or ""
+        self._max_text_tokens = max_text_tokens
+        constants = {"labels": ", ".join(task.label_set), "task": expert.task_key}
+        self._template = self._load_template(template_path, constants)
+        self._encode = partial(tokens.encode, trusted=False)
+        if self._extracts:
+            self._grammar = extraction.Grammar.of(task.label_set, self._encode)
+        else:
+            self._trie = self._label_trie()
+        self._prior: Floats | None = None
+        self._temperature = 1.0
+
+    def prepare(self, request: ExpertRequest) -> Work:
+        """Tokenises a request; CPU only, safe in any thread.
+
+        Raises:
+            MissingFieldError: the template needs a field that the request lacks.
+        """
+        return self._prepare(request.text, request.language, request.description, request.fields or {})
+
+    def finish(self, work: Work, outcomes: Sequence[Outcome]) -> Finding:
+        """The answer from what the engine computed for `work.jobs`, in their order."""
+        return self._entities(work) if self._extracts else self._label(outcomes)
+
+    def warm_up_jobs(self) -> list[Job]:
+        """Jobs that read the template's head, and for a zero-shot expert measure its bias."""
+        fields = dict.fromkeys(self._template.required, CONTENT_FREE[0])
+        return [job for text in CONTENT_FREE for job in self._prepare(text, "en", None, fields).jobs]
+
+    def warmed_up(self, outcomes: Sequence[Outcome]) -> None:
+        """Takes the outcomes of `warm_up_jobs`."""
+        if self._adapter is None and not self._extracts:
+            self._prior = np.mean([outcome for outcome in outcomes if outcome is not None], axis=0)
+
+    def _prepare(self, text: str, language: str, description: str | None, fields: Mapping[str, str]) -> Work:
+        values = {
+            **fields,
+            "description": description or self._description,
+            "language": language,
+            INPUT: text,
+        }
+        if not self._extracts:
+            return Work((LabelJob(self._tokens.prompt(self._template, values, self._adapter), self._trie),))
+        jobs, found = [], []
+        for window in extraction.windows_of(text):
+            here = extraction.Found()
+            part = {**values, INPUT: text[window.start : window.end]}
+            decode = partial(extraction.decoder, text, window, self._grammar, self._encode, here)
+            jobs.append(DecodeJob(self._tokens.prompt(self._template, part, self._adapter), decode))
+            found.append(here)
+        return Work(tuple(jobs), text, tuple(found))
+
+    def _label(self, outcomes: Sequence[Outcome]) -> Finding:
+        [log_probabilities] = outcomes
+        if log_probabilities is None:
+            raise ValueError("the engine gave no label probabilities")
+        probabilities = distribution(log_probabilities, prior=self._prior, temperature=self._temperature)
+        best = int(probabilities.argmax())
+        return Finding(
+            self.labels[best],
+            float(probabilities[best]),
+            dict(zip(self.labels, probabilities.tolist(), strict=True)),
+            None,
+            self.labels[int(log_probabilities.argmax())],
+        )
+
+    def _entities(self, work: Work) -> Finding:
+        entities = extraction.merged(work.text, work.found, self.labels)
+        # The product of every choice of every window; what a rule adds counts with the rule's precision.
+        sure = float(np.exp(sum(found.log_probability for found in work.found)))
+        sure *= float(np.prod([entity.confidence for entity in formats.find(work.text, self.labels)]))
+        raw = [[entity.value, entity.type] for found in work.found for entity in found.entities]
+        return Finding(ENTITIES, min(sure, 1.0), None, entities, json.dumps(raw, ensure_ascii=False))
+
+    def _load_template(self, path: Path | None, constants: Mapping[str, str]) -> Template:
+        if path is None:
+            return Template(default_template(self._description, self.labels), constants)
+        source = load_template(path, self.expert.base_model_key)
+        try:
+            return Template(source, constants)
+        except ValueError as error:
+            raise ConfigError(path, "$", str(error)) from error
+
+    def _label_trie(self) -> LabelTrie:
+        prefix = self._template.label_prefix
+        sequences = [self._tokens.encode(prefix + label, trusted=False) for label in self.labels]
+        try:
+            return LabelTrie(sequences, self._tokens.line_end)
+        except ValueError as error:
+            raise ModelAssetError(f"{self.expert.task_key}: {error} in this model's tokens") from error
