@@ -36,6 +36,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if not logging.getLogger().handlers:
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+            for chatty in ("httpx", "watchfiles"):  # a line for each probe and each look at the files
+                logging.getLogger(chatty).setLevel(logging.WARNING)
         app.state.batch_gate = asyncio.Semaphore(runtime.settings.max_batch_concurrency)
         drain.install(runtime.settings.drain_timeout_s)
         try:

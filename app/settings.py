@@ -120,6 +120,13 @@ class Settings(BaseSettings):
         validation_alias=_env("MOLE_EJECT_AFTER_ERRORS"),
         description="Invalid answers in a row that eject a worker; a broken connection does at once.",
     )
+    eject_s: float = Field(
+        1.0,
+        gt=0,
+        le=60,
+        validation_alias=_env("MOLE_EJECT_SECONDS"),
+        description="First ejection of a worker, in seconds; up to four times that where trials fail.",
+    )
     max_in_flight_per_worker: int = Field(
         256,
         ge=1,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-COOLDOWN_S = 1.0
-LONGEST_COOLDOWN_S = 4.0
-"""Short, so that a worker that is back serves again within seconds."""
+MOST_COOLDOWNS = 4.0
+"""The longest ejection, in first ones; short, so that a worker that is back serves soon again."""
 
 
 @dataclass(slots=True)
@@ -18,10 +17,12 @@ class Breaker:
 
     threshold: int
     """Failures in a row that open it, where one is not enough."""
+    first_cooldown_s: float
+    """Seconds for which it opens first; each failed trial doubles them."""
     failures: int = 0
     open_until: float | None = None
     reason: str | None = None
-    cooldown_s: float = COOLDOWN_S
+    cooldown_s: float = 0.0
     trial: bool = False
     """A trial is under way."""
 
@@ -37,7 +38,6 @@ class Breaker:
     def succeeded(self) -> None:
         """A real request was answered: closed again."""
         self.failures, self.open_until, self.reason, self.trial = 0, None, None, False
-        self.cooldown_s = COOLDOWN_S
 
     def failed(self, now: float, reason: str, *, at_once: bool, for_s: float | None = None) -> bool:
         """Notes a failure; whether it opens the breaker now, for `for_s` seconds where given."""
@@ -47,8 +47,8 @@ class Breaker:
         half_open = self.open_until is not None
         if not (at_once or half_open or self.failures >= self.threshold):
             return False
-        if half_open:
-            self.cooldown_s = min(self.cooldown_s * 2, LONGEST_COOLDOWN_S)
+        longest_s = self.first_cooldown_s * MOST_COOLDOWNS
+        self.cooldown_s = min(self.cooldown_s * 2, longest_s) if half_open else self.first_cooldown_s
         self.open_until = now + (self.cooldown_s if for_s is None else for_s)
         self.reason = reason
         self.trial = False

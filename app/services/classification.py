@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-from moe_router.gating.pipeline import Action, Decision, Observation, ProbeAnswer
+from typing import Any, Final, TypeVar
 
 from app.services.limits import Limits
 from app.services.metrics import Metrics
 from app.services.ports import Call, Experts, Gating
 from app.services.stats import Stats
 from moe_router.contracts import (
-    Abstention,
     ChosenExpert,
     ClassifyAnswer,
     ClassifyRequest,
@@ -23,6 +20,7 @@ from moe_router.contracts import (
     ExpertRequest,
     RouteAnswer,
     RouteStep,
+    Step,
     Timings,
 )
 from moe_router.errors import (
@@ -34,10 +32,13 @@ from moe_router.errors import (
     UnsupportedLanguageError,
     WorkerAnswerError,
 )
+from moe_router.gating.decision import Decision
+from moe_router.gating.probe import ProbeAnswer
+from moe_router.gating.task_router import Action, Observation
 from moe_router.registry import Expert, Registry
 
 T = TypeVar("T")
-PROBE = "probe"
+PROBE: Final = "probe"
 FLEET_FAULTS = (NoWorkerError, OverloadedError, WorkerAnswerError)
 """After these another expert of the task may still answer."""
 
@@ -54,6 +55,10 @@ class _Course:
     answer: ExpertAnswer | ProbeAnswer | None = None
     worker_id: str | None = None
     expert: Expert | None = None
+
+    def note(self, step: Step, choice: str, probability: float, began: float) -> None:
+        """Adds a step to the routing path."""
+        self.steps.append(RouteStep(step=step, choice=choice, probability=probability, ms=_ms_since(began)))
 
 
 class Classification:
@@ -148,22 +153,15 @@ class Classification:
         self, request: ClassifyRequest, call: Call, started: float
     ) -> tuple[ClassifyAnswer, Expert | None]:
         decision = await self._decide(request)
-        if decision.abstained is None:
-            self._check_language(decision)
         course = _Course(decision, list(decision.steps))
         abstained = decision.abstained
-        while abstained is None:
-            action = self._next(course)
-            if action.kind == "accept":
-                break
-            if action.kind == "abstain":
-                abstained = _unsure(decision)
-                break
-            await self._act(action, course, request, call)
-        if abstained is not None and request.options.on_abstain == "error":
+        if abstained is None:
+            self._check_language(decision)
+            while (action := self._next(course)).kind != "accept":
+                await self._act(action, course, request, call)
+        elif request.options.on_abstain == "error":
             raise AbstainedError(abstained.reason, abstained.detail, tuple(abstained.nearest_tasks))
-        answer = _answer(request, course, abstained, call, started)
-        return answer, None if abstained else course.expert
+        return _answer(request, course, call, started), course.expert
 
     def _check_language(self, decision: Decision) -> None:
         if decision.task is None:
@@ -186,31 +184,45 @@ class Classification:
     async def _act(self, action: Action, course: _Course, request: ClassifyRequest, call: Call) -> None:
         """Asks the probe or an expert, and notes what it said or that it could not be asked."""
         began = time.perf_counter()
-        if action.kind == PROBE or action.expert is None:
-            course.answer = await self._gating.probe(course.decision)
-            course.worker_id, course.expert = None, None
-            label, choice = course.answer.label, PROBE
-        else:
-            try:
-                course.worker_id, answer = await self._experts.classify(
-                    action.expert, _expert_request(request, course.decision, action.expert, call), call
-                )
-            except FLEET_FAULTS as fault:
-                course.failed.add(action.expert)
-                course.fault = fault
-                return
-            course.answer, course.expert = answer, action.expert
-            label, choice = answer.result, action.expert.name
-        course.observations.append(
-            Observation(action=action, confidence=course.answer.confidence, label=label)
-        )
-        course.steps.append(
-            RouteStep(
-                step="probe" if choice == PROBE and course.expert is None else "expert",
-                choice=choice,
-                probability=course.answer.confidence,
-                ms=_ms_since(began),
-            )
+        expert = action.expert
+        if expert is None:
+            self._read_probe(action, course, began)
+            return
+        wanted = self._expert_request(request, course.decision, expert, call)
+        try:
+            worker_id, answer = await self._experts.classify(expert, wanted, call)
+        except FLEET_FAULTS as fault:
+            course.failed.add(expert)
+            course.fault = fault
+            return
+        course.answer, course.expert, course.worker_id = answer, expert, worker_id
+        margin = _margin(answer.probabilities or {})
+        course.observations.append(Observation(action, answer.result, answer.confidence, margin))
+        course.note("expert", expert.name, answer.confidence, began)
+
+    def _read_probe(self, action: Action, course: _Course, began: float) -> None:
+        answer = course.decision.probe
+        if answer is None:
+            raise RuntimeError("the router chose a probe that has not answered")
+        course.answer, course.expert, course.worker_id = answer, None, None
+        course.observations.append(Observation(action, answer.label, answer.confidence, answer.margin))
+        course.note(PROBE, PROBE, answer.confidence, began)
+
+    def _expert_request(
+        self, request: ClassifyRequest, decision: Decision, expert: Expert, call: Call
+    ) -> ExpertRequest:
+        task = self._registry.task(expert.task_key)
+        # Where there is a choice left, the router judges the answer by its whole distribution.
+        choice = task.probe is not None or len(task.experts) > 1
+        return ExpertRequest(
+            task_key=expert.task_key,
+            text=request.text,
+            language=decision.language,
+            description=request.description,
+            fields=request.fields,
+            adapter_name=expert.adapter_name,
+            request_id=call.request_id,
+            return_probabilities=request.options.return_probabilities or choice,
         )
 
     async def _within(self, work: Awaitable[T], call: Call) -> T:
@@ -221,9 +233,7 @@ class Classification:
             raise DeadlineError("The time for the whole request is up.") from error
 
 
-def _answer(
-    request: ClassifyRequest, course: _Course, abstained: Abstention | None, call: Call, started: float
-) -> ClassifyAnswer:
+def _answer(request: ClassifyRequest, course: _Course, call: Call, started: float) -> ClassifyAnswer:
     decision, answer = course.decision, course.answer
     everything = request.options.return_probabilities
     timings = _timings(decision, call.worker_ms, started)
@@ -236,9 +246,9 @@ def _answer(
         "processing_time_ms": timings.total,
         "timings_ms": timings,
     }
-    if abstained is not None or answer is None:
+    if answer is None:
         return ClassifyAnswer(
-            **common, task=None, result=None, confidence=decision.confidence, abstained=abstained,
+            **common, task=None, result=None, confidence=decision.confidence, abstained=decision.abstained,
             worker_id=None, model_key=None,
         )  # fmt: skip
     if isinstance(answer, ExpertAnswer):
@@ -264,29 +274,10 @@ def _answer(
     )
 
 
-def _expert_request(
-    request: ClassifyRequest, decision: Decision, expert: Expert, call: Call
-) -> ExpertRequest:
-    return ExpertRequest(
-        task_key=expert.task_key,
-        text=request.text,
-        language=decision.language,
-        description=request.description,
-        fields=request.fields,
-        adapter_name=expert.adapter_name,
-        request_id=call.request_id,
-        return_probabilities=request.options.return_probabilities,
-    )
-
-
-def _unsure(decision: Decision) -> Abstention:
-    """The router would rather not answer after what its experts said."""
-    nearest = sorted(decision.task_probabilities, key=decision.task_probabilities.__getitem__, reverse=True)
-    return Abstention(
-        reason="low_confidence",
-        detail="No expert of the task was sure enough of its answer.",
-        nearest_tasks=nearest[:3],
-    )
+def _margin(probabilities: Mapping[str, float]) -> float:
+    """How far the best label's probability is above the second's; 0 where there are not two."""
+    best = sorted(probabilities.values(), reverse=True)[:2]
+    return best[0] - best[1] if len(best) == 2 else 0.0
 
 
 def _timings(decision: Decision, worker_ms: float, started: float) -> Timings:

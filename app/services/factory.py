@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from app.services.experts_http import HttpExperts
 from app.services.experts_local import LocalExperts, Pool
 from app.services.fleet import Fleet
@@ -21,12 +23,10 @@ def load_gating(registry: Registry, settings: Settings) -> Gating:
     """
     from moe_router.gating.pipeline import GatingConfig, GatingPipeline
 
-    config = GatingConfig(
-        model_dir=settings.gating_model_dir,
-        cache_dir=settings.cache_dir,
-        lid_path=settings.lid_path,
-        threads=settings.gating_threads,
-    )
+    given: dict[str, Any] = {"lid_path": settings.lid_path, "threads": settings.gating_threads}
+    if settings.encoder is not None:
+        given["encoder"] = settings.encoder
+    config = GatingConfig(cache_dir=settings.cache_dir, model_dir=settings.gating_model_dir, **given)
     return GatingPipeline.load(registry, config)
 
 
@@ -38,7 +38,11 @@ def make_experts(settings: Settings, metrics: Metrics) -> Experts:
     client = WorkerClient(
         make_http_client(settings.connect_timeout_s), token.get_secret_value() if token else None
     )
-    fleet = Fleet(eject_after=settings.eject_after_errors, max_in_flight=settings.max_in_flight_per_worker)
+    fleet = Fleet(
+        eject_after=settings.eject_after_errors,
+        eject_s=settings.eject_s,
+        max_in_flight=settings.max_in_flight_per_worker,
+    )
     prober = Prober(fleet, client, interval_s=settings.probe_interval_s, timeout_s=settings.connect_timeout_s)
     return HttpExperts(fleet, client, prober, metrics, attempt_timeout_s=settings.request_timeout_s)
 

@@ -19,12 +19,14 @@ class Fleet:
         self,
         *,
         eject_after: int,
+        eject_s: float,
         max_in_flight: int,
         clock: Callable[[], float] = monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self.clock = clock
         self._eject_after = eject_after
+        self._eject_s = eject_s
         self._max_in_flight = max_in_flight
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._mapping: WorkerMapping | None = None
@@ -47,7 +49,8 @@ class Fleet:
                 old.spec = spec
                 workers[worker_id] = old
             else:
-                workers[worker_id] = Worker(worker_id, spec, Breaker(self._eject_after), self._max_in_flight)
+                breaker = Breaker(self._eject_after, self._eject_s)
+                workers[worker_id] = Worker(worker_id, spec, breaker, self._max_in_flight)
         self._mapping, self._workers = mapping, workers
 
     def holds(self, model_key: str) -> bool:

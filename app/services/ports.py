@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from moe_router.gating.pipeline import Action, Decision, Observation, ProbeAnswer
-
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
+from moe_router.gating.decision import Decision
+from moe_router.gating.task_router import Action, Observation, Via
 from moe_router.mapping import WorkerMapping
 from moe_router.registry import Expert, Registry
 
@@ -35,7 +35,7 @@ class Gating(Protocol):
         *,
         language: str | None,
         task: str | None,
-        via: str,
+        via: Via,
         served: Callable[[str], bool],
     ) -> Decision:
         """Language, domain and task of a request."""
@@ -50,10 +50,7 @@ class Gating(Protocol):
         """What to do next, after what was observed."""
 
     def candidates(self, decision: Decision, *, reachable: Callable[[Expert], bool]) -> list[Expert]:
-        """The task's experts, best first."""
-
-    async def probe(self, decision: Decision) -> ProbeAnswer:
-        """The probe's answer to the task."""
+        """The task's experts, best first, unreachable ones last."""
 
     async def use_registry(self, registry: Registry) -> None:
         """Takes another registry; decisions under way finish on the old one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.stubs.gating import StubGating  # isort: skip - it may stand in for gating types
 from app.main import create_app
+from tests.stubs.gating import StubGating
 
 app = create_app(load_gating=StubGating.load)

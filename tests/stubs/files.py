@@ -19,7 +19,11 @@ def registry() -> dict[str, Any]:
         "tasks": {
             SENTIMENT: {"base_model_key": MODEL, "adapter_name": "fin", "label_set": LABELS},
             PII: {"base_model_key": MODEL, "kind": "extraction", "label_set": ["NAME", "EMAIL"]},
-            GERMAN_ONLY: {"base_model_key": MODEL, "label_set": ["kind", "rude"], "supported_languages": ["de"]},
+            GERMAN_ONLY: {
+                "base_model_key": MODEL,
+                "label_set": ["kind", "rude"],
+                "supported_languages": ["de"],
+            },
         },
     }
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
-from tests.stubs import decisions
-
-decisions.install()
-
-from moe_router.contracts import Abstention, RouteStep, Timings  # noqa: E402
-from moe_router.errors import NoWorkerError  # noqa: E402
-from moe_router.gating.pipeline import Action, Decision, Observation, ProbeAnswer  # noqa: E402
-from moe_router.registry import Expert, Registry  # noqa: E402
+from moe_router.contracts import Abstention, RouteStep, Timings
+from moe_router.errors import NoWorkerError
+from moe_router.gating.decision import Decision
+from moe_router.gating.probe import ProbeAnswer
+from moe_router.gating.task_router import Action, Observation, Via
+from moe_router.registry import Expert, Registry
 
 NOTHING_FITS = "bake a cake"
 
@@ -33,7 +32,7 @@ class StubGating:
         *,
         language: str | None,
         task: str | None,
-        via: str,
+        via: Via,
         served: Callable[[str], bool],
     ) -> Decision:
         await asyncio.sleep(0)
@@ -58,11 +57,24 @@ class StubGating:
             steps=[RouteStep(step="task", choice=chosen, probability=0.9, ms=0.1)],
             timings=Timings(language=0.1, encode=1.0 if encoded else 0.0),
             encoder_passes=int(encoded),
+            via=via,
+            router=cast(Any, None),
+            state=cast(Any, None),
+            probe=self._probe(chosen) if via != "expert" else None,
+        )
+
+    def _probe(self, task_key: str) -> ProbeAnswer | None:
+        task = self.registry.task(task_key)
+        if task.probe is None:
+            return None
+        label = task.label_set[0]
+        return ProbeAnswer(
+            label, confidence=0.8, margin=0.6, probabilities=dict.fromkeys(task.label_set, 0.5)
         )
 
     def candidates(self, decision: Decision, *, reachable: Callable[[Expert], bool]) -> list[Expert]:
         offered = self.registry.experts_for(decision.task or "", decision.language)
-        return [expert for expert in offered if reachable(expert)]
+        return sorted(offered, key=lambda expert: not reachable(expert))
 
     def next_action(
         self,
@@ -72,15 +84,13 @@ class StubGating:
         reachable: Callable[[Expert], bool],
     ) -> Action:
         if observations:
-            return Action(kind="accept", expert=None)
-        found = self.candidates(decision, reachable=reachable)
+            return Action("accept")
+        if decision.probe is not None:
+            return Action("probe")
+        found = [e for e in self.candidates(decision, reachable=reachable) if reachable(e)]
         if not found:
             raise NoWorkerError(f"No worker for {decision.task} can be reached now.")
-        return Action(kind="expert", expert=found[0])
-
-    async def probe(self, decision: Decision) -> ProbeAnswer:
-        label = self.registry.task(decision.task or "").label_set[0]
-        return ProbeAnswer(label=label, confidence=0.8, probabilities={label: 1.0})
+        return Action("expert", found[0])
 
     async def use_registry(self, registry: Registry) -> None:
         self.registry = registry

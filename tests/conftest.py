@@ -1,0 +1,29 @@
+"""What every test stands on."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+SERVICE_NAMES = (
+    "SERVICE_MODE",
+    "WORKER_MODEL_KEY",
+    "WORKER_ID",
+    "MAX_CONCURRENT_GPU_REQUESTS",
+    "REQUEST_TIMEOUT_SECONDS",
+    "EXPERT_MAPPING_PATH",
+    "EXPERT_REGISTRY_PATH",
+    "ADAPTER_PATH",
+    "CONFIG_PATH",
+)
+KEPT = ("MOLE_CACHE_DIR",)
+"""The models there are costly to make, and the same for every test."""
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test sets what it needs; the developer's own environment must not change its outcome."""
+    for name in list(os.environ):
+        if name in SERVICE_NAMES or (name.startswith("MOLE_") and name not in KEPT):
+            monkeypatch.delenv(name)

@@ -1,0 +1,105 @@
+"""Real processes for tests: started, waited for, ended; their logs are shown where they fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Process:
+    def __init__(self, arguments: list[str], port: int, log: Path, environment: dict[str, str]) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+        with log.open("ab") as out:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+                stdout=out,
+                stderr=out,
+            )
+
+    def wait_for(self, path: str, status: int = 200) -> httpx.Response:
+        """The first answer of that status; a refused connection is waited out."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            assert self._popen.poll() is None, f"it ended:\n{self.log.read_text()}"
+            try:
+                answer = httpx.get(self.url + path, timeout=5, trust_env=False)
+                if answer.status_code == status:
+                    return answer
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"{path} never answered {status}:\n{self.log.read_text()}")
+
+    def send(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
+
+    def wait_end(self) -> int:
+        return self._popen.wait(PATIENCE_S)
+
+    def stop(self) -> None:
+        if self._popen.poll() is None:
+            self._popen.send_signal(signal.SIGCONT)
+            self._popen.terminate()
+            try:
+                self._popen.wait(10)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
+                self._popen.wait(10)
+
+
+class Stage:
+    """The processes of one test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[Process] = []
+
+    def worker(self, port: int | None = None, **environment: str) -> Process:
+        """The real worker application over a stub pool."""
+        given = {"WORKER_MODEL_KEY": "tiny", "CONFIG_PATH": str(self.folder), **environment}
+        return self._uvicorn("tests.stubs.worker_app:app", port, given)
+
+    def coordinator(self, **environment: str) -> Process:
+        """The real coordinator application over stub gating."""
+        given = {"CONFIG_PATH": str(self.folder), "MOLE_PROBE_INTERVAL_SECONDS": "0.2", **environment}
+        return self._uvicorn("tests.stubs.coordinator_app:app", None, given)
+
+    def faulty(self, mode: str = "ok", model: str = "tiny", port: int | None = None) -> Process:
+        """A worker that fails as it is told."""
+        port = port or free_port()
+        started = self._add(["tests.stubs.faulty_worker", str(port), mode, model], port, {})
+        started.wait_for("/seen")
+        return started
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.stop()
+
+    def _uvicorn(self, app: str, port: int | None, environment: dict[str, str]) -> Process:
+        port = port or free_port()
+        return self._add(["uvicorn", app, "--port", str(port)], port, environment)
+
+    def _add(self, arguments: list[str], port: int, environment: dict[str, str]) -> Process:
+        log = self.folder / f"process-{len(self.processes)}.log"
+        self.processes.append(Process(arguments, port, log, environment))
+        return self.processes[-1]
