@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,21 @@ def load(model: Any, name: str, path: str) -> None:
     Raises:
         ModelAssetError: names the adapter, the file as this process sees it, and the reason.
     """
-    from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
-
     folder = Path(path).absolute()
     if "." in name:
         raise ModelAssetError(f"adapter {name!r}: its name must not contain a dot")
+    config, weights = _read(name, folder)
+    try:
+        _inject(model, name, config, weights)
+    except Exception as error:
+        remove(model, name)
+        raise ModelAssetError(f"adapter {name!r}: {folder} does not fit the base model: {error}") from error
+    model.eval()
+
+
+def _read(name: str, folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    from peft import PeftConfig
+
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
             raise ModelAssetError(f"adapter {name!r}: no such file: {folder / file}")
@@ -39,22 +49,25 @@ def load(model: Any, name: str, path: str) -> None:
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
         weights = load_file(folder / WEIGHTS)
-    except (ValueError, TypeError, KeyError, OSError, json.JSONDecodeError, Exception) as error:
-        raise ModelAssetError(f"adapter {name!r}: {folder} cannot be read: {error}") from error
-    if str(config.peft_type).rpartition(".")[2] != "LORA":
-        raise ModelAssetError(
-            f"adapter {name!r}: {folder / CONFIG}: peft_type {config.peft_type} is not LORA"
-        )
-    try:
-        inject_adapter_in_model(config, model, adapter_name=name)
-        result: Any = set_peft_model_state_dict(model, weights, adapter_name=name)
-        unknown = result.unexpected_keys
-        if unknown:
-            raise ValueError(f"{len(unknown)} tensors fit nothing in the model, such as {unknown[0]!r}")
     except Exception as error:
-        remove(model, name)
-        raise ModelAssetError(f"adapter {name!r}: {folder} does not fit the base model: {error}") from error
-    model.eval()
+        raise ModelAssetError(f"adapter {name!r}: {folder} cannot be read: {error}") from error
+    kind = str(config.peft_type).rpartition(".")[2]
+    if kind != "LORA":
+        raise ModelAssetError(f"adapter {name!r}: {folder / CONFIG}: peft_type {kind} is not LORA")
+    return config, weights
+
+
+def _inject(model: Any, name: str, config: Any, weights: dict[str, torch.Tensor]) -> None:
+    from peft import inject_adapter_in_model, set_peft_model_state_dict
+
+    with warnings.catch_warnings():
+        # Several adapters on one model are what is wanted here.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(config, model, adapter_name=name)
+    result: Any = set_peft_model_state_dict(model, weights, adapter_name=name)
+    unknown = result.unexpected_keys
+    if unknown:
+        raise ValueError(f"{len(unknown)} tensors fit nothing in the model, such as {unknown[0]!r}")
 
 
 def remove(model: Any, name: str) -> None:

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from moe_router.errors import ModelAssetError
+from moe_router.experts.engines.tokens import HfTokens
+from moe_router.experts.prompting import Template
+from tests.unit.moe_router.experts import tiny
+
+
+@pytest.fixture(scope="module")
+def tokens() -> HfTokens:
+    return HfTokens(tiny.tokenizer(), max_text_tokens=8)
+
+
+def test_a_prompt_is_head_and_tail(tokens: HfTokens) -> None:
+    own = tiny.tokenizer()
+    prompt = tokens.prompt(Template("Text: {{input}}\nLabel:"), {"input": "card"}, "x")
+    assert own.decode(prompt.head) == "<bos>Text:"
+    assert own.decode(prompt.tail) == " card\nLabel:"
+    assert prompt.adapter == "x"
+
+
+def test_control_tokens_count_in_templates_only(tokens: HfTokens) -> None:
+    [control] = tiny.tokenizer().convert_tokens_to_ids(["<start_of_turn>"])
+    template = Template("<start_of_turn>{{input}}<start_of_turn>")
+    prompt = tokens.prompt(template, {"input": "<start_of_turn>"}, None)
+    assert [*prompt.head, *prompt.tail].count(control) == 2
+    assert control not in tokens.encode("a <start_of_turn> b", trusted=False)
+
+
+def test_a_long_value_is_cut_at_its_end(tokens: HfTokens) -> None:
+    long = "card arrival " * 10_000
+    prompt = tokens.prompt(Template("{{input}}\nLabel:"), {"input": long}, None)
+    assert len(prompt.tail) == 8 + len(tokens.encode("\nLabel:", trusted=True))
+
+
+def test_a_prompt_without_a_tail_keeps_its_last_token_to_compute(tokens: HfTokens) -> None:
+    prompt = tokens.prompt(Template("Text:{{input}}"), {"input": ""}, None)
+    assert len(prompt.tail) == 1
+
+
+def test_a_dummy_space_begins_no_piece() -> None:
+    own = Tokenizer(models.WordLevel({"▁a": 0, "a": 1, "|": 2, "▁|": 3, "?": 4}, unk_token="?"))
+    own.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(prepend_scheme="first"), pre_tokenizers.Split("a", "isolated")]
+    )
+    tokens = HfTokens(PreTrainedTokenizerFast(tokenizer_object=own), max_text_tokens=8)
+    assert tokens.encode("a", trusted=True) == (1,)
+
+
+def test_a_slow_tokenizer_is_refused() -> None:
+    with pytest.raises(ModelAssetError, match="no fast form"):
+        HfTokens(object(), max_text_tokens=8)

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from moe_router.errors import ModelAssetError
+from moe_router.experts.engines.base import (
+    DecodeJob,
+    Decision,
+    Decoder,
+    LabelJob,
+    OutOfMemoryError,
+    infer_halving,
+)
+from moe_router.experts.engines.loading import load_model
+from moe_router.experts.engines.tokens import HfTokens
+from moe_router.experts.engines.transformers import MAX_HEADS, NEGLIGIBLE, TransformersEngine
+from moe_router.experts.prompting import Template
+from moe_router.experts.scoring import LabelTrie
+from moe_router.registry import BaseModelSpec
+
+FEW = ["positive", "negative", "neutral"]
+MANY = [f"card {a} {b} {c}" for a in ("lost", "late") for b in ("fee", "arrival", "pin") for c in ("x", "y")]
+SHORT = Template("Text: {{input}}\nLabel:")
+LONG = Template("Some words of a text that come before. Text: card payment Label: neutral\n{{input}} =>")
+ADAPTERS = (None, "first", "second")
+
+
+def load(folder: Path) -> TransformersEngine:
+    model, tokenizer = load_model(folder, BaseModelSpec(hf_name=str(folder)))
+    return TransformersEngine(model, HfTokens(tokenizer, max_text_tokens=200))
+
+
+@pytest.fixture(scope="module")
+def gemma(gemma_folder: Path, adapter_folders: tuple[Path, Path]) -> TransformersEngine:
+    engine = load(gemma_folder)
+    for name, folder in zip(("first", "second"), adapter_folders, strict=True):
+        engine.load_adapter(name, str(folder))
+    return engine
+
+
+@pytest.fixture(scope="module")
+def llama(llama_folder: Path) -> TransformersEngine:
+    return load(llama_folder)
+
+
+def job(
+    engine: TransformersEngine, text: str, template: Template = SHORT, labels: list[str] = FEW, adapter: str | None = None
+) -> LabelJob:
+    prompt = engine.tokens.prompt(template, {"input": text}, adapter)
+    sequences = [engine.tokens.encode(template.label_prefix + label, trusted=False) for label in labels]
+    return LabelJob(prompt, LabelTrie(sequences, engine.tokens.line_end))
+
+
+def probabilities(engine: TransformersEngine, *jobs: LabelJob) -> list[Any]:
+    return [np.exp(outcome) for outcome in engine.infer(jobs) if outcome is not None]
+
+
+def brute_force(engine: TransformersEngine, asked: LabelJob) -> list[float]:
+    """Every label's whole sequence through the plain model, without cache, mask or packing."""
+    prompt = [*asked.prompt.head, *asked.prompt.tail]
+    found = []
+    for sequence in asked.trie.sequences:
+        with torch.inference_mode():
+            logits = engine._model(torch.tensor([[*prompt, *sequence]])).logits[0].double()
+        at, score = 0, 0.0
+        for step, token in enumerate(sequence):
+            children = asked.trie.nodes[at].children
+            allowed = logits[len(prompt) - 1 + step][list(children)]
+            score += float(torch.log_softmax(allowed, 0)[list(children).index(token)])
+            at = children[token]
+        found.append(math.exp(score))
+    return found
+
+
+@pytest.mark.parametrize("name", ["gemma", "llama"])
+@pytest.mark.parametrize("labels", [FEW, MANY], ids=["few", "many"])
+@pytest.mark.parametrize("template", [SHORT, LONG], ids=["short", "long"])
+def test_packed_trie_scoring_equals_brute_force(
+    request: pytest.FixtureRequest, name: str, labels: list[str], template: Template
+) -> None:
+    engine: TransformersEngine = request.getfixturevalue(name)
+    asked = job(engine, "a text that is longer than the sliding window of sixteen tokens", template, labels)
+    [found] = probabilities(engine, asked)
+    # A big trie's least likely branches are not read; the bound is on what that may change.
+    assert found == pytest.approx(brute_force(engine, asked), abs=NEGLIGIBLE + 1e-5)
+    assert found.sum() == pytest.approx(1.0)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.text(min_size=1, max_size=40),
+            st.sampled_from([SHORT, LONG]),
+            st.sampled_from([FEW, MANY]),
+            st.sampled_from(ADAPTERS),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_a_request_gets_the_same_alone_and_in_any_mixed_batch(
+    gemma: TransformersEngine, asked: list[tuple[str, Template, list[str], str | None]]
+) -> None:
+    jobs = [job(gemma, *one) for one in asked]
+    together = probabilities(gemma, *jobs)
+    for one, found in zip(jobs, together, strict=True):
+        assert found == pytest.approx(probabilities(gemma, one)[0], abs=1e-3)
+        assert found.sum() == pytest.approx(1.0)
+
+
+def test_adapters_answer_differently_and_leave_the_base_alone(
+    gemma: TransformersEngine, gemma_folder: Path
+) -> None:
+    plain = probabilities(load(gemma_folder), job(gemma, "card payment"))[0]
+    base, first, second = probabilities(gemma, *(job(gemma, "card payment", adapter=name) for name in ADAPTERS))
+    assert base == pytest.approx(plain, abs=1e-6)
+    assert np.abs(first - base).max() > 1e-3
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_an_adapter_is_what_peft_makes_of_it(
+    gemma: TransformersEngine, gemma_folder: Path, adapter_folders: tuple[Path, Path]
+) -> None:
+    from peft import PeftModel
+
+    model, _ = load_model(gemma_folder, BaseModelSpec(hf_name=str(gemma_folder)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        wrapped: Any = PeftModel.from_pretrained(model, str(adapter_folders[0]))
+    asked = job(gemma, "card payment", adapter="first")
+    assert probabilities(gemma, asked)[0] == pytest.approx(brute_force_with(wrapped, asked), abs=1e-5)
+
+
+def brute_force_with(model: Any, asked: LabelJob) -> list[float]:
+    class Shim:
+        _model = model
+
+    return brute_force(Shim(), asked)  # type: ignore[arg-type]
+
+
+def test_a_head_is_read_once_and_the_oldest_goes(llama_folder: Path) -> None:
+    engine = load(llama_folder)
+    before = engine.memory_bytes()
+    probabilities(engine, job(engine, "a"), job(engine, "b"))
+    assert len(engine._heads) == 1
+    assert engine.memory_bytes() > before
+    for index in range(MAX_HEADS + 3):
+        probabilities(engine, job(engine, "a", Template(f"Head {index}: {{{{input}}}}\nLabel:")))
+    assert len(engine._heads) == MAX_HEADS
+
+
+def test_decoders_run_in_lock_step_with_labels(gemma: TransformersEngine) -> None:
+    chosen: dict[str, list[int]] = {"a": [], "b": []}
+
+    def decoder(name: str, steps: int) -> Decoder:
+        feed: tuple[int, ...] = ()
+        for _ in range(steps):
+            scores = yield Decision(feed, (7, 8, 9, 10))
+            assert np.exp(scores).sum() == pytest.approx(1.0)
+            feed = (7 + int(np.argmax(scores)),)
+            chosen[name] += feed
+
+    def decode_job(name: str, steps: int, text: str) -> DecodeJob:
+        return DecodeJob(gemma.tokens.prompt(SHORT, {"input": text}, None), lambda: decoder(name, steps))
+
+    gemma.infer([decode_job("a", 5, "one"), job(gemma, "x"), decode_job("b", 2, "another text")])
+    together, chosen = chosen, {"a": [], "b": []}
+    gemma.infer([decode_job("a", 5, "one")])
+    gemma.infer([decode_job("b", 2, "another text")])
+    assert together == chosen
+    assert [len(steps) for steps in chosen.values()] == [5, 2]
+
+
+def test_out_of_memory_halves_the_batch(gemma: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job(gemma, text) for text in ("one", "two", "three", "four", "five")]
+    expected = probabilities(gemma, *jobs)
+    forward = gemma._packed.forward
+
+    def tight(tokens: Any, *rest: Any) -> torch.Tensor:
+        if len(tokens) > 2 * len(jobs[2].prompt.tail) + 2 * len(jobs[2].trie.context):
+            raise torch.OutOfMemoryError
+        return forward(tokens, *rest)
+
+    monkeypatch.setattr(gemma._packed, "forward", tight)
+    with pytest.raises(OutOfMemoryError):
+        gemma.infer(jobs)
+    for found, whole in zip(infer_halving(gemma, jobs), expected, strict=True):
+        assert np.exp(found) == pytest.approx(whole, abs=1e-5)  # type: ignore[arg-type]
+
+
+def spoil_nothing(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def spoil_config(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{")
+
+
+def spoil_weights(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").write_bytes(b"\x00" * 100)
+
+
+def spoil_type(folder: Path) -> None:
+    config = folder / "adapter_config.json"
+    config.write_text(config.read_text().replace('"r": 2', '"r": 4'))
+
+
+@pytest.mark.parametrize("spoil", [spoil_nothing, spoil_config, spoil_weights, spoil_type])
+def test_an_unusable_adapter_is_named_with_its_path_and_does_no_harm(
+    gemma_folder: Path, adapter_folders: tuple[Path, Path], tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    for file in adapter_folders[0].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    spoil(tmp_path)
+    engine = load(gemma_folder)
+    before = probabilities(engine, job(engine, "x"))[0]
+    with pytest.raises(ModelAssetError) as caught:
+        engine.load_adapter("broken", str(tmp_path))
+    assert "'broken'" in caught.value.detail
+    assert str(tmp_path) in caught.value.detail
+    assert probabilities(engine, job(engine, "x"))[0] == pytest.approx(before, abs=1e-6)
+    engine.load_adapter("first", str(adapter_folders[0]))
+    assert np.abs(probabilities(engine, job(engine, "x", adapter="first"))[0] - before).max() > 1e-4
+
+
+def test_a_model_that_ignores_masks_is_refused(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_model(llama_folder, BaseModelSpec(hf_name=str(llama_folder)))
+    decoder = type(model.get_decoder())
+    honest = decoder.forward
+
+    def blind(self: Any, *args: Any, attention_mask: Any = None, **rest: Any) -> Any:
+        return honest(self, *args, **rest)
+
+    monkeypatch.setattr(decoder, "forward", blind)
+    with pytest.raises(ModelAssetError, match="cannot be served"):
+        TransformersEngine(model, HfTokens(tokenizer, max_text_tokens=20))
+
+
+def test_closing_lets_the_model_go(llama_folder: Path) -> None:
+    engine = load(llama_folder)
+    engine.close()
+    assert engine._model is None
+
+
+def test_four_bit_without_cuda_is_a_logged_warning(
+    llama_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    load_model(llama_folder, BaseModelSpec(hf_name=str(llama_folder), load_in_4bit=True))
+    assert "load_in_4bit is ignored" in caplog.text
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelAssetError, match=str(tmp_path)):
+        load_model(tmp_path, BaseModelSpec(hf_name=str(tmp_path)))

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from moe_router.errors import DeadlineError, NotReadyError, OverloadedError
+from moe_router.experts.batcher import Batcher
+
+
+class Device:
+    """Answers a batch when it is let to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.started = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+        self.failure: Exception | None = None
+
+    def __call__(self, jobs: Sequence[str]) -> list[str | BaseException]:
+        self.batches.append(list(jobs))
+        self.started.release()
+        assert self.go.acquire(timeout=10)
+        if self.failure is not None:
+            raise self.failure
+        return [ValueError(job) if job == "bad" else job.upper() for job in jobs]
+
+    async def has_started(self) -> None:
+        assert await asyncio.to_thread(self.started.acquire, timeout=10)
+
+
+@pytest.fixture
+def device() -> Device:
+    return Device()
+
+
+@pytest.fixture
+async def batcher(device: Device) -> AsyncIterator[Batcher[str, str]]:
+    made: Batcher[str, str] = Batcher(device, max_batch_cost=4, max_queue=6, clock=lambda: 100.0)
+    yield made
+    device.go.release(100)
+    await made.aclose()
+
+
+def ask(batcher: Batcher[str, str], job: str, group: str = "g", cost: int = 1) -> asyncio.Task[str]:
+    return asyncio.create_task(batcher.submit(job, cost=cost, group=group))
+
+
+async def test_an_idle_device_takes_a_request_at_once(batcher: Batcher[str, str], device: Device) -> None:
+    device.go.release()
+    assert await batcher.submit("a", cost=1, group="g") == "A"
+    assert batcher.depth == 0
+
+
+async def test_a_batch_forms_while_one_runs_and_keeps_the_budget(
+    batcher: Batcher[str, str], device: Device
+) -> None:
+    first = ask(batcher, "a")
+    await device.has_started()
+    others = [ask(batcher, job) for job in "bcdef"]
+    await asyncio.sleep(0)
+    assert batcher.depth == 6
+    device.go.release(10)
+    assert await asyncio.gather(first, *others) == list("ABCDEF")
+    assert device.batches == [["a"], ["b", "c", "d", "e"], ["f"]]
+
+
+async def test_a_job_over_the_budget_goes_alone(batcher: Batcher[str, str], device: Device) -> None:
+    device.go.release(10)
+    await asyncio.gather(ask(batcher, "a"), ask(batcher, "big", cost=50), ask(batcher, "b"))
+    assert ["big"] in device.batches
+
+
+async def test_a_flood_for_one_task_does_not_starve_another(batcher: Batcher[str, str], device: Device) -> None:
+    first = ask(batcher, "x")
+    await device.has_started()
+    flood = [ask(batcher, f"a{i}", "flood") for i in range(5)]
+    await asyncio.sleep(0)
+    small = ask(batcher, "b", "small")
+    await asyncio.sleep(0)
+    device.go.release(10)
+    await asyncio.gather(first, small, *flood)
+    assert "b" in device.batches[1]
+
+
+async def test_a_full_queue_refuses_at_once(batcher: Batcher[str, str], device: Device) -> None:
+    running = ask(batcher, "a")
+    await device.has_started()
+    waiting = [ask(batcher, str(i)) for i in range(6)]
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await batcher.submit("more", cost=1, group="g")
+    device.go.release(10)
+    await asyncio.gather(running, *waiting)
+
+
+async def test_a_cancelled_request_leaves_the_queue_and_costs_nothing(
+    batcher: Batcher[str, str], device: Device
+) -> None:
+    running = ask(batcher, "a")
+    await device.has_started()
+    gone, stays = ask(batcher, "gone"), ask(batcher, "stays")
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    assert batcher.depth == 2
+    device.go.release(10)
+    await asyncio.gather(running, stays)
+    assert device.batches == [["a"], ["stays"]]
+
+
+async def test_a_request_whose_time_is_up_is_not_started(batcher: Batcher[str, str]) -> None:
+    with pytest.raises(DeadlineError):
+        await batcher.submit("late", cost=1, group="g", deadline=100.0)
+
+
+async def test_a_deadline_ends_the_wait_and_the_work_is_not_done(device: Device) -> None:
+    now = [100.0]
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=4, max_queue=9, clock=lambda: now[0])
+    running = ask(batcher, "a")
+    await device.has_started()
+    late = asyncio.create_task(batcher.submit("late", cost=1, group="g", deadline=160.0))
+    await asyncio.sleep(0)
+    now[0] = 161.0
+    device.go.release(10)
+    with pytest.raises(DeadlineError):
+        await late
+    await running
+    await batcher.aclose()
+    assert device.batches == [["a"]]
+
+
+async def test_a_deadline_passes_while_the_device_computes(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=4, max_queue=9, clock=lambda: 100.0)
+    with pytest.raises(DeadlineError):
+        await batcher.submit("slow", cost=1, group="g", deadline=100.01)
+    device.go.release(10)
+    await batcher.aclose()
+
+
+async def test_a_failing_job_fails_alone(batcher: Batcher[str, str], device: Device) -> None:
+    running = ask(batcher, "a")
+    await device.has_started()
+    bad, good = ask(batcher, "bad"), ask(batcher, "good")
+    device.go.release(10)
+    assert await good == "GOOD"
+    with pytest.raises(ValueError, match="bad"):
+        await bad
+    await running
+
+
+async def test_a_failing_device_tells_every_caller_and_serves_on(
+    batcher: Batcher[str, str], device: Device
+) -> None:
+    device.failure = RuntimeError("device lost")
+    device.go.release(10)
+    with pytest.raises(RuntimeError, match="device lost"):
+        await batcher.submit("a", cost=1, group="g")
+    device.failure = None
+    assert await batcher.submit("b", cost=1, group="g") == "B"
+
+
+async def test_draining_answers_what_was_taken_and_takes_nothing_more(
+    batcher: Batcher[str, str], device: Device
+) -> None:
+    taken = [ask(batcher, job) for job in "abcde"]
+    await device.has_started()
+    closing = asyncio.create_task(batcher.drain())
+    await asyncio.sleep(0)
+    with pytest.raises(NotReadyError):
+        await batcher.submit("late", cost=1, group="g")
+    device.go.release(10)
+    await closing
+    assert await asyncio.gather(*taken) == list("ABCDE")
