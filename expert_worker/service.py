@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Protocol
 
@@ -31,6 +32,9 @@ class Pool(Protocol):
     def experts(self) -> Iterable[Expert]:
         """What is served."""
 
+    def failures(self) -> Mapping[str, str]:
+        """Why experts of the model are not served, by task and name."""
+
     def find(self, task_key: str, language: str, adapter_name: str | None) -> Expert:
         """The expert for a request; raises RequestError where there is none."""
 
@@ -51,6 +55,8 @@ PoolFactory = Callable[[Registry, Settings], Pool]
 
 def single_model_pool(registry: Registry, settings: Settings) -> Pool:
     """The pool of the product: one base model, never evicted."""
+    if settings.hf_cache_path is not None:  # the hub's own library knows no other way, and reads it at import
+        os.environ["HF_HUB_CACHE"] = str(settings.hf_cache_path)
     from moe_router.experts.pool import PoolConfig, SingleModelPool  # torch: only where a model is loaded
 
     config = PoolConfig(
@@ -152,7 +158,7 @@ class Service:
     async def _load(self) -> None:
         try:
             await asyncio.to_thread(self._load_blocking)
-            self._ready, self.detail = True, None
+            self._ready, self.detail = True, self._unserved()
             self.metrics.ready.set(1)
             logger.info("worker %s is ready with %s", self.settings.worker_id, self.settings.model_key)
         except MoleError as error:
@@ -161,6 +167,12 @@ class Service:
         except Exception as error:
             self.failed, self.detail = True, f"{type(error).__name__}: {error}"
             logger.exception("the worker cannot serve")
+
+    def _unserved(self) -> str | None:
+        failures = self._pool.failures() if self._pool is not None else {}
+        for name, reason in failures.items():
+            logger.warning("%s is not served: %s", name, reason)
+        return "; ".join(f"{name} is not served: {reason}" for name, reason in failures.items()) or None
 
     def _load_blocking(self) -> None:
         self.registry = load_registry(self.settings.registry_file)

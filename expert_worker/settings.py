@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         description="Requests that may wait; one more is refused with 503.",
     )
     max_batch_tokens: int = Field(
-        4096,
+        1024,
         ge=64,
         validation_alias=AliasChoices("MOLE_MAX_BATCH_TOKENS"),
         description="Bound on the tokens of one batch.",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from app.services.experts_http import HttpExperts
-from app.services.experts_local import LocalExperts, Pool
+from app.services.experts_local import LOCAL, LocalExperts, Pool
 from app.services.fleet import Fleet
 from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
@@ -48,13 +49,16 @@ def make_experts(settings: Settings, metrics: Metrics) -> Experts:
 
 
 def _pool(registry: Registry, settings: Settings) -> Pool:
+    if settings.hf_cache_path is not None:  # the hub's own library knows no other way, and reads it at import
+        os.environ["HF_HUB_CACHE"] = str(settings.hf_cache_path)
     from moe_router.experts.pool import LruModelPool, PoolConfig  # torch: only where a model is loaded
 
     config = PoolConfig(
         adapter_root=settings.adapter_path,
         cache_dir=settings.cache_dir,
-        worker_id="local",
+        worker_id=LOCAL,
         max_concurrent=settings.max_concurrent,
         num_threads=settings.num_threads,
+        memory_budget_bytes=settings.memory_budget_mib * 2**20 if settings.memory_budget_mib else None,
     )
     return LruModelPool(registry, config)

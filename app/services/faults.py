@@ -64,6 +64,8 @@ def of_status(status: int, slug: str, detail: str, retry_after_s: float | None, 
     """Translates an answer that is no 200; `slug` and `detail` come from its problem document."""
     if status == 503 and slug == OverloadedError.slug:
         return Fault("overloaded", OverloadedError(f"{worker_id} is full."), "no", retry_after_s)
+    if status == 503 and slug == NoWorkerError.slug:  # one expert of it is broken, not the worker
+        return Fault("unavailable", NoWorkerError(detail), "no")
     if status == 503:
         return Fault("unavailable", NoWorkerError(f"{worker_id} is not ready."), "at once", retry_after_s)
     if status == 504 and slug == DeadlineError.slug:

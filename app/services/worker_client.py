@@ -128,7 +128,7 @@ class WorkerClient:
 async def _bounded(response: httpx.Response, worker_id: str) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.aiter_raw():
+    async for chunk in response.aiter_bytes():
         size += len(chunk)
         if size > MAX_ANSWER_BYTES:
             raise faults.invalid(WorkerAnswerError(f"{worker_id} answered with too much"))

@@ -40,6 +40,9 @@ class StubPool:
         every = (e for key in self.registry.tasks for e in self.registry.all_experts(key))
         return [e for e in every if e.base_model_key == self.model_key]
 
+    def failures(self) -> dict[str, str]:
+        return {}
+
     def find(self, task_key: str, language: str, adapter_name: str | None) -> Expert:
         for expert in self.experts():
             if expert.task_key == task_key and adapter_name in (None, expert.adapter_name):

@@ -1,0 +1,257 @@
+"""Attempts over candidates, with a transport that answers as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from app.services.experts_http import HttpExperts
+from app.services.fleet import Fleet
+from app.services.metrics import Metrics
+from app.services.ports import Call
+from app.services.prober import Prober
+from app.services.worker_client import WorkerClient
+from moe_router.contracts import ExpertRequest
+from moe_router.errors import (
+    DeadlineError,
+    MissingFieldError,
+    MoleError,
+    NoWorkerError,
+    OverloadedError,
+    WorkerAnswerError,
+)
+from tests.stubs import files
+from tests.stubs.serving import mapping, registry
+
+A, B, C = "http://a:1", "http://b:1", "http://c:1"
+Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
+GOOD = {
+    "result": "positive",
+    "confidence": 0.9,
+    "worker_id": "w",
+    "model_key": files.MODEL,
+    "adapter_name": "fin",
+    "processing_time_ms": 1.0,
+}
+
+
+class Scene:
+    """Workers by host; a host answers well where nothing else is said."""
+
+    def __init__(self, *urls: str, attempt_timeout_s: float = 5.0, max_in_flight: int = 8) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.calls: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: httpx.Headers | None = None
+        http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
+        client = WorkerClient(http, "secret")
+        self.fleet = Fleet(eject_after=2, eject_s=60, max_in_flight=max_in_flight)
+        prober = Prober(self.fleet, client, interval_s=60, timeout_s=1)
+        self.experts = HttpExperts(self.fleet, client, prober, Metrics(), attempt_timeout_s=attempt_timeout_s)
+        self.registry = registry()
+        self.mapping = mapping(*urls)
+
+    async def open(self) -> Scene:
+        await self.experts.use(self.registry, self.mapping)
+        for worker in self.fleet.all:
+            worker.probed("ready")
+        return self
+
+    async def ask(self, timeout_s: float = 10.0) -> tuple[str, str]:
+        expert = self.registry.experts_for(files.SENTIMENT, "en")[0]
+        request = ExpertRequest(task_key=files.SENTIMENT, text="Sales rose.", language="en")
+        call = Call("id-1", time.monotonic() + timeout_s, {"traceparent": "00-1-2-01"})
+        worker_id, answer = await self.experts.classify(expert, request, call)
+        assert call.worker_ms > 0
+        return worker_id, answer.result
+
+    async def _handle(self, request: httpx.Request) -> httpx.Response:
+        self.calls.append(request.url.host)
+        self.bodies.append(json.loads(request.content))
+        self.headers = request.headers
+        answer = self.answers.get(request.url.host)
+        return await answer(request) if answer else httpx.Response(200, json=GOOD)
+
+
+def status(code: int, slug: str = "", **headers: str) -> Answer:
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        body = {"type": f"/problems/{slug}", "detail": "what the worker said"}
+        return httpx.Response(code, json=body, headers=headers)
+
+    return answer
+
+
+def raising(error: Exception) -> Answer:
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        raise error
+
+    return answer
+
+
+async def hanging(_request: httpx.Request) -> httpx.Response:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def test_a_call_carries_what_the_worker_needs() -> None:
+    scene = await Scene(A).open()
+    assert await scene.ask(timeout_s=2) == ("worker-0", "positive")
+    assert scene.headers is not None
+    assert scene.headers["authorization"] == "Bearer secret"
+    assert scene.headers["x-request-id"] == "id-1"
+    assert scene.headers["traceparent"] == "00-1-2-01"
+    assert 0 < int(scene.headers["x-mole-timeout-ms"]) <= 2000
+    assert scene.bodies[0]["text"] == "Sales rose."
+    assert scene.fleet.all[0].outstanding == 0
+    assert len(scene.fleet.all[0].latencies_ms) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        raising(httpx.ConnectError("refused")),
+        raising(httpx.ReadError("reset")),
+        raising(httpx.RemoteProtocolError("rubbish")),
+        status(500),
+        status(503),
+        status(200),
+        hanging,
+    ],
+)
+async def test_another_replica_mends_every_fault(fault: Answer) -> None:
+    scene = await Scene(A, B, attempt_timeout_s=0.05).open()
+    scene.answers["a"] = fault
+    for _ in range(8):
+        assert await scene.ask() == ("worker-1", "positive")
+    assert scene.calls.count("a") <= 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (raising(httpx.ConnectError("refused")), NoWorkerError),
+        (raising(httpx.ReadError("reset")), WorkerAnswerError),
+        (status(500), WorkerAnswerError),
+        (status(503), NoWorkerError),
+        (status(503, "overloaded"), OverloadedError),
+        (hanging, DeadlineError),
+    ],
+)
+async def test_without_a_replica_the_fault_is_named(fault: Answer, error: type[MoleError]) -> None:
+    scene = await Scene(A, attempt_timeout_s=0.05).open()
+    scene.answers["a"] = fault
+    with pytest.raises(error):
+        await scene.ask()
+
+
+async def test_a_refused_connection_ejects_and_the_next_request_is_not_tried() -> None:
+    scene = await Scene(A).open()
+    scene.answers["a"] = raising(httpx.ConnectError("refused"))
+    for _ in range(3):
+        with pytest.raises(NoWorkerError):
+            await scene.ask()
+    assert scene.calls == ["a"]
+    assert scene.experts.workers()[0].state == "ejected"
+    assert not scene.experts.reachable(scene.registry.experts_for(files.SENTIMENT, "en")[0])
+
+
+async def test_single_errors_eject_nobody() -> None:
+    scene = await Scene(A).open()
+    scene.answers["a"] = status(500)
+    with pytest.raises(WorkerAnswerError):
+        await scene.ask()
+    assert scene.experts.workers()[0].state == "healthy"
+    with pytest.raises(WorkerAnswerError):
+        await scene.ask()
+    assert scene.experts.workers()[0].state == "ejected"
+
+
+async def test_a_stale_connection_is_tried_once_more_on_the_same_worker() -> None:
+    scene = await Scene(A).open()
+    once = iter([raising(httpx.ReadError("reset"))])
+
+    async def first_reset(request: httpx.Request) -> httpx.Response:
+        answer = next(once, None)
+        return await answer(request) if answer else httpx.Response(200, json=GOOD)
+
+    scene.answers["a"] = first_reset
+    assert await scene.ask() == ("worker-0", "positive")
+    assert scene.experts.workers()[0].state == "healthy"
+
+
+async def test_the_callers_mistake_is_told_at_once() -> None:
+    scene = await Scene(A, B).open()
+    scene.answers["a"] = scene.answers["b"] = status(400, "missing-field")
+    with pytest.raises(MissingFieldError, match="what the worker said"):
+        await scene.ask()
+    assert len(scene.calls) == 1
+    assert {w.state for w in scene.experts.workers()} == {"healthy"}
+
+
+async def test_a_short_deadline_is_no_fault_of_the_worker() -> None:
+    scene = await Scene(A).open()
+    scene.answers["a"] = hanging
+    with pytest.raises(DeadlineError):
+        await scene.ask(timeout_s=0.05)
+    with pytest.raises(DeadlineError):
+        await scene.ask(timeout_s=-1)
+    assert scene.experts.workers()[0].state == "healthy"
+    assert scene.fleet.all[0].outstanding == 0
+
+
+async def test_a_hung_worker_holds_no_more_than_its_bound() -> None:
+    scene = await Scene(A, B, max_in_flight=2).open()
+    scene.answers["a"] = hanging
+    scene.fleet.all[0].outstanding = 2
+    assert await scene.ask() == ("worker-1", "positive")
+    scene.fleet.all[1].outstanding = 2
+    with pytest.raises(OverloadedError):
+        await scene.ask()
+
+
+async def test_an_answer_of_another_model_is_refused() -> None:
+    async def other(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={**GOOD, "model_key": "other"})
+
+    scene = await Scene(A, B).open()
+    scene.answers["a"] = other
+    for _ in range(5):
+        assert await scene.ask() == ("worker-1", "positive")
+    assert scene.experts.workers()[0].state in ("refused", "healthy")
+    assert scene.calls.count("a") <= 1
+
+
+async def test_cancelling_frees_the_worker() -> None:
+    scene = await Scene(A).open()
+    scene.answers["a"] = hanging
+    call = asyncio.create_task(scene.ask())
+    while not scene.calls:  # noqa: ASYNC110 - the transport has no event
+        await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert scene.fleet.all[0].outstanding == 0
+    assert scene.experts.workers()[0].state == "healthy"
+
+
+async def test_calls_in_flight_finish_on_the_old_mapping() -> None:
+    scene = await Scene(A).open()
+    gate = asyncio.Event()
+
+    async def slow(_request: httpx.Request) -> httpx.Response:
+        await gate.wait()
+        return httpx.Response(200, json=GOOD)
+
+    scene.answers["a"] = slow
+    call = asyncio.create_task(scene.ask())
+    while not scene.calls:  # noqa: ASYNC110 - the transport has no event
+        await asyncio.sleep(0)
+    await scene.experts.use(scene.registry, mapping(B, C))
+    gate.set()
+    assert await call == ("worker-0", "positive")

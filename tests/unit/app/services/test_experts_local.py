@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from app.services.experts_local import LOCAL, LocalExperts
+from app.services.metrics import Metrics
+from app.services.ports import Call
+from moe_router.contracts import ExpertRequest
+from moe_router.errors import ModelAssetError, NoWorkerError, OverloadedError
+from moe_router.registry import Registry
+from tests.stubs import files, pool
+from tests.stubs.serving import mapping, registry, until
+
+URLS = ("http://a:1",)
+
+
+def call() -> Call:
+    return Call("id", time.monotonic() + 10)
+
+
+def ask(text: str = "positive") -> ExpertRequest:
+    return ExpertRequest(task_key=files.SENTIMENT, text=text, language="en")
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.pools: list[pool.StubPool] = []
+        self.experts = LocalExperts(self._make, Metrics())
+        self.expert = registry().experts_for(files.SENTIMENT, "en")[0]
+
+    def _make(self, given: Registry) -> pool.StubPool:
+        self.pools.append(pool.StubPool(given, files.MODEL))
+        return self.pools[-1]
+
+
+async def test_it_answers_as_one_worker() -> None:
+    scene = Scene()
+    await scene.experts.use(registry(), mapping(*URLS))
+    worker_id, answer = await scene.experts.classify(scene.expert, ask(), call())
+    assert (worker_id, answer.result) == (LOCAL, "positive")
+    assert scene.experts.candidates(scene.expert) == [LOCAL]
+    told = scene.experts.workers()[0]
+    assert (told.worker_id, told.model_key, told.state) == (LOCAL, files.MODEL, "healthy")
+    assert set(told.tasks) == set(files.registry()["tasks"])
+    assert scene.pools[0].deadlines[0] is not None
+
+
+async def test_errors_of_the_pool_keep_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    with pytest.raises(NoWorkerError):
+        await scene.experts.classify(scene.expert, ask(), call())
+    await scene.experts.use(registry(), mapping(*URLS))
+    with pytest.raises(OverloadedError):
+        await scene.experts.classify(scene.expert, ask(pool.FULL), call())
+
+    async def cannot_load(*_: object, **__: object) -> None:
+        raise ModelAssetError("no such folder")
+
+    monkeypatch.setattr(scene.pools[0], "classify", cannot_load)
+    with pytest.raises(NoWorkerError, match="no such folder"):
+        await scene.experts.classify(scene.expert, ask(), call())
+
+
+async def test_another_registry_is_a_new_pool_and_the_old_one_finishes() -> None:
+    scene = Scene()
+    await scene.experts.use(registry(), mapping(*URLS))
+    await scene.experts.use(registry(), mapping("http://b:1"))
+    assert len(scene.pools) == 1
+    waiting = asyncio.create_task(scene.experts.classify(scene.expert, ask(pool.WAIT), call()))
+    await until(lambda: scene.pools[0].depth == 1)
+    data = files.registry()
+    data["tasks"].popitem()
+    await scene.experts.use(Registry.model_validate(data), mapping(*URLS))
+    assert len(scene.pools) == 2
+    scene.pools[0].gate.set()
+    assert (await waiting)[0] == LOCAL
+    await scene.experts.aclose()
