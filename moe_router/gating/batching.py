@@ -80,7 +80,9 @@ class BatchingEncoder:
                 continue
             self.passes += 1
             try:
-                vectors = await loop.run_in_executor(self._thread, self.encoder.encode, [text for text, _ in batch])
+                vectors = await loop.run_in_executor(
+                    self._thread, self.encoder.encode, [text for text, _ in batch]
+                )
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
                 for _, future in batch:
                     if not future.done():

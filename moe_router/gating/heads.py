@@ -122,7 +122,8 @@ class MixtureHead:
         unseen = np.array(
             [self._scale * similarity.get(n, -1.0) + self._bias for n in self._unseen], np.float32
         )
-        p = softmax(np.concatenate([logits, unseen]) / np.float32(self._temperature))
+        joined = np.concatenate([logits, unseen]).astype(np.float32)
+        p = softmax(joined / np.float32(self._temperature))
         order = [*self._known, NONE, *self._opens, *self._unseen]
         return dict(zip(order, p.tolist(), strict=True))
 

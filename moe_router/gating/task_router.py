@@ -112,7 +112,9 @@ class TaskRouter:
         self, state: State, task_key: str, *, via: Via = "auto", reachable: Callable[[Expert], bool]
     ) -> list[Expert]:
         """The task's experts for the language, most valuable first, unreachable ones last."""
-        actions = [Action("expert", e) for e in self.experts(task_key, state.language)] if via != "probe" else []
+        actions = (
+            [Action("expert", e) for e in self.experts(task_key, state.language)] if via != "probe" else []
+        )
         if not actions:
             return []
         values = self.values(state, task_key, actions, ())

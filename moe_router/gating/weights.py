@@ -31,6 +31,7 @@ def save(folder: Path, name: str, weights: Weights) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {key: np.ascontiguousarray(value, np.float16) for key, value in weights.arrays.items()}
     save_file(arrays, folder / f"{name}.safetensors")
+    (folder / f"{name}.safetensors").chmod(0o644)  # safetensors makes it private
     text = json.dumps(dict(weights.meta), indent=2, ensure_ascii=False)
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 

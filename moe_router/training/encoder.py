@@ -72,7 +72,9 @@ class _Model(nn.Module):
             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         )  # fmt: skip
         base = XLMRobertaModel(config, add_pooling_layer=False)
-        base.load_state_dict({name: torch.from_numpy(np.array(w)) for name, w in weights.items()}, strict=False)
+        base.load_state_dict(
+            {name: torch.from_numpy(np.array(w)) for name, w in weights.items()}, strict=False
+        )
         targets = ["query", "key", "value", "dense"]
         lora = LoraConfig(r=run.rank, lora_alpha=run.alpha, target_modules=targets)
         self.encoder = get_peft_model(base, lora)
@@ -125,7 +127,7 @@ def train_encoder(run: EncoderRun) -> None:
             gold = torch.tensor([labels[name].index(label) for _, label in batch])
             loss = functional.cross_entropy(logits, gold, label_smoothing=0.05)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         averages[name] = 0.95 * averages.get(name, loss.item()) + 0.05 * loss.item()
@@ -147,7 +149,9 @@ def _request_loss(
     drawn = [
         (target, str(requests[target][index]))
         for target in chosen
-        for index in rng.choice(len(requests[target]), size=min(run.per_group, len(requests[target])), replace=False)
+        for index in rng.choice(
+            len(requests[target]), size=min(run.per_group, len(requests[target])), replace=False
+        )
     ]
     embeddings = model.embed([text for _, text in drawn])
     group = torch.tensor([chosen.index(target) for target, _ in drawn])
@@ -175,7 +179,9 @@ def _texts(path: Path) -> list[tuple[str, str]]:
         return [(row["text"], row["label"]) for row in map(json.loads, lines)]
 
 
-def _batches(rows: list[tuple[str, str]], size: int, rng: np.random.Generator) -> Iterator[list[tuple[str, str]]]:
+def _batches(
+    rows: list[tuple[str, str]], size: int, rng: np.random.Generator
+) -> Iterator[list[tuple[str, str]]]:
     """Endless batches of texts of like length, in random order."""
     while True:
         order = rng.permutation(len(rows))
@@ -194,7 +200,9 @@ def _write(model: _Model, run: EncoderRun, step: int, averages: dict[str, float]
         if "lora_" in name
     }
     run.output.mkdir(parents=True, exist_ok=True)
-    save_file(arrays, run.output / "encoder_adapter.safetensors")
+    path = run.output / "encoder_adapter.safetensors"
+    save_file(arrays, path)
+    path.chmod(0o644)  # safetensors makes it private
     meta = {
         "base": "intfloat/multilingual-e5-small",
         "rank": run.rank,

@@ -33,7 +33,7 @@ DATASETS = {
 }
 """Which task a dataset's texts are of."""
 
-_GENERIC_TARGETS = {
+GENERIC_TARGETS = {
     "generic/sentiment": {
         "finance/sentiment_analysis": "finance/sentiment_analysis",
         "finance/news_classification": "finance/sentiment_analysis",
@@ -94,7 +94,9 @@ def load_texts(data: Path | None, split: Split, per_group: int, seed: int) -> li
 class Composer:
     """Draws requests from phrasings and texts with a seeded generator."""
 
-    def __init__(self, texts: Sequence[Text], split: Split, seed: int, without: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, texts: Sequence[Text], split: Split, seed: int, without: frozenset[str] = frozenset()
+    ) -> None:
         """Groups phrasings and texts.
 
         Args:
@@ -113,13 +115,19 @@ class Composer:
             self.by_task_language[text.task, text.language].append(text)
 
     def described(self, phrasing: Phrasing) -> Request | None:
-        """A request with this description and some text, or none; None where the phrasing needs what is not there."""
+        """A request with this description and some text, or none.
+
+        Returns:
+            None where the phrasing needs a text that is not there.
+        """
         if phrasing.target.startswith(GENERIC):
             return self._generic(phrasing)
         draw = self.rng.random()
         if phrasing.target.startswith(OUT_OF_SCOPE):
             text = None if draw < 0.25 else self._pick(self.texts)
-            return Request(phrasing, text, phrasing.target, "description_only" if text is None else "other_surface")
+            return Request(
+                phrasing, text, phrasing.target, "description_only" if text is None else "other_surface"
+            )
         if draw < 0.2:
             return Request(phrasing, None, phrasing.target, "description_only")
         if draw < 0.45:
@@ -144,11 +152,11 @@ class Composer:
         return [r for r in described if r is not None] + [self.bare() for _ in range(bare)]
 
     def _generic(self, phrasing: Phrasing) -> Request | None:
-        targets = {k: v for k, v in _GENERIC_TARGETS[phrasing.target].items() if k in self.by_task}
+        targets = {k: v for k, v in GENERIC_TARGETS[phrasing.target].items() if k in self.by_task}
         if not targets:
             return None
         task = list(targets)[self.rng.integers(len(targets))]
         return Request(phrasing, self._pick(self.by_task[task]), targets[task], "generic")
 
     def _pick(self, pool: Sequence[Text]) -> Text:
-        return pool[self.rng.integers(len(pool))]
+        return pool[int(self.rng.integers(len(pool)))]
