@@ -67,7 +67,7 @@ class GatingPipeline:
         """Use `load`."""
         self.config = config
         self.encoder = BatchingEncoder(encoder)
-        self._language = language
+        self.language = language
         own = partial(load, config.model_dir, encoder=encoder.identity, hidden=encoder.hidden)
         self._domain_weights = own(domain.WEIGHTS)
         self._task_weights = own(task_router.WEIGHTS)
@@ -183,10 +183,10 @@ class GatingPipeline:
     def _guess(self, text: str, description: str | None, fixed: str | None) -> LanguageGuess:
         if fixed is not None:
             return LanguageGuess(fixed, 1.0)
-        guess = self._language.identify([text])[0]
+        guess = self.language.identify([text])[0]
         if guess.code == UNDETERMINED and description:
             # What a caller writes in is the best hint where the text itself says nothing.
-            other = self._language.identify([description])[0]
+            other = self.language.identify([description])[0]
             return LanguageGuess(other.code, min(other.probability, 0.5))
         return guess
 

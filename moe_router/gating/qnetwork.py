@@ -11,6 +11,7 @@ probe, or accepting the last answer. Trained by `moe_router.training.qlearning`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -52,7 +53,10 @@ class ActionFeatures:
 
     def vector(self) -> Floats:
         """(len(FEATURES),) float32."""
-        return np.array([getattr(self, name) for name in FEATURES], np.float32)
+        return np.array(_FIELDS(self), np.float32)
+
+
+_FIELDS = attrgetter(*FEATURES)
 
 
 class QNetwork:

@@ -72,13 +72,17 @@ class TaskRouter:
 
     def choose_task(self, state: State, via: Via = "auto") -> str:
         """The task of the most valuable first action; reachability plays no part."""
-        best_key, best_value = "", -np.inf
-        for key in self.registry.tasks:
-            actions = self._first_actions(key, state.language, via)
-            value = float(self.values(state, key, actions, ()).max()) if actions else -np.inf
-            if value > best_value:
-                best_key, best_value = key, value
-        return best_key
+        offered = [
+            (key, action)
+            for key in self.registry.tasks
+            for action in self._first_actions(key, state.language, via)
+        ]
+        if not offered:  # the caller insists on a probe, and no task has one
+            return state.tasks.names[int(state.tasks.probabilities.argmax())]
+        # One pass over the actions of all tasks.
+        rows = [features(state, key, action, ()).vector() for key, action in offered]
+        values = self.qnetwork.values(state.encodings, np.stack(rows))
+        return offered[int(values.argmax())][0]
 
     def next_action(
         self,

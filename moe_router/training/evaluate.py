@@ -1,0 +1,194 @@
+"""Judges gating on the validation families, through the very code that serves requests."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moe_router.gating.decision import Decision
+from moe_router.gating.language import LanguageIdentifier
+from moe_router.gating.pipeline import GatingPipeline
+from moe_router.training.gating import coverage_risk
+from moe_router.training.metrics import auroc, expected_calibration_error, reliability
+from moe_router.training.phrasings import OUT_OF_SCOPE
+from moe_router.training.requests import Composer, Request, load_texts
+
+SHORT_WORDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A request, the decision on it, and the likeliest task whether or not gating abstained."""
+
+    request: Request
+    decision: Decision
+    best: str
+
+    @property
+    def in_scope(self) -> bool:
+        """Whether some task fits."""
+        return not self.request.target.startswith(OUT_OF_SCOPE)
+
+    @property
+    def correct(self) -> bool:
+        """Whether the likeliest task is the one asked for."""
+        return self.best == self.request.target
+
+
+async def evaluate_gating(
+    pipeline: GatingPipeline,
+    data: Path | None,
+    report: Callable[[str, float], None],
+    *,
+    seed: int = 1,
+    rounds: int = 2,
+) -> dict[str, Any]:
+    """Decides validation requests and sums up.
+
+    Args:
+        pipeline: as it serves.
+        data: the folder of the datasets; None for the project's own texts alone.
+        report: is told how far it is.
+        seed: of the composition of requests.
+        rounds: every validation phrasing is asked so often, each time with a fresh text.
+
+    Returns:
+        Accuracy by kind, style and language, OOS AUROC, ECE, abstention and latency, for JSON.
+    """
+    composer = Composer(load_texts(data, "validation", 25, seed), "validation", seed)
+    requests = [r for _ in range(rounds) for r in composer.epoch(400)]
+    judged = []
+    for index, request in enumerate(requests):
+        judged.append(await _judge(pipeline, request))
+        if index % 50 == 0:
+            report("deciding requests", index / len(requests))
+    report("deciding requests", 1.0)
+    result = summarise(judged)
+    if data is not None:
+        result["language"] = evaluate_language(pipeline.language, data)
+    return result
+
+
+async def _judge(pipeline: GatingPipeline, request: Request) -> Judged:
+    text = request.text.text if request.text else "-"
+    description = request.description.text if request.description else None
+    # An empty text is no request; a dash stands for a text that says nothing.
+    decision = await pipeline.decide(
+        text, description, language=None if request.text else "en", served=lambda _: True
+    )
+    best = max(decision.task_probabilities, key=decision.task_probabilities.__getitem__)
+    return Judged(request, decision, decision.task or best)
+
+
+def summarise(judged: Sequence[Judged]) -> dict[str, Any]:
+    """The figures of a set of decisions."""
+    described = [j for j in judged if j.request.description is not None and j.request.kind != "generic"]
+    in_scope = [j for j in described if j.in_scope]
+    confidence = np.array([j.decision.confidence for j in described])
+    right = np.array([j.in_scope and j.correct for j in described])
+    answered = [j for j in described if j.decision.abstained is None]
+    totals = np.array([j.decision.timings.total for j in judged])
+    return {
+        "requests": len(judged),
+        "accuracy": {
+            "described": _accuracy(in_scope),
+            "by_kind": _by(judged, lambda j: j.request.kind),
+            "by_style": _by(in_scope, lambda j: j.request.description.style if j.request.description else ""),
+            "by_language": _by(
+                in_scope, lambda j: j.request.description.language if j.request.description else ""
+            ),
+            "by_task": _by(in_scope, lambda j: j.request.target),
+            "domain": _domain_accuracy(in_scope),
+        },
+        "out_of_scope_auroc": round(auroc(confidence, np.array([j.in_scope for j in described])), 4),
+        "ece": round(expected_calibration_error(confidence, right), 4),
+        "reliability": reliability(confidence, right),
+        "coverage_risk": coverage_risk(confidence.astype(np.float32), right),
+        "abstention": {
+            "coverage": round(len(answered) / len(described), 4),
+            "risk": round(1 - float(np.mean([j.in_scope and j.correct for j in answered])), 4),
+        },
+        "confusion": _confusion(in_scope),
+        "hardest_families": _hardest(in_scope),
+        "latency_ms": {
+            "p50": round(float(np.median(totals)), 2),
+            "p95": round(float(np.quantile(totals, 0.95)), 2),
+        },
+        "encoder_passes": round(float(np.mean([j.decision.encoder_passes for j in judged])), 3),
+    }
+
+
+def evaluate_language(identifier: LanguageIdentifier, data: Path) -> dict[str, Any]:
+    """Accuracy on whole sentences of sib200 (validation) and on cuts of at most five words."""
+    file = data / "sib200" / "validation.jsonl.gz"
+    if not file.is_file():
+        return {}
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    rng = np.random.default_rng(0)
+    result: dict[str, Any] = {}
+    for name, texts in (
+        ("sentences", [row["text"] for row in rows]),
+        ("five_words", [_cut(row["text"], rng) for row in rows]),
+    ):
+        guesses = identifier.identify(texts)
+        right = [guess.code == row["language"] for guess, row in zip(guesses, rows, strict=True)]
+        wrong = Counter(row["language"] for row, ok in zip(rows, right, strict=True) if not ok)
+        result[name] = {
+            "accuracy": round(float(np.mean(right)), 4),
+            "errors_by_language": dict(wrong.most_common(8)),
+        }
+    return result
+
+
+def _cut(text: str, rng: np.random.Generator) -> str:
+    """At most five words of a text; of scripts without spaces, twelve characters."""
+    words = text.split()
+    if len(words) <= SHORT_WORDS:
+        start = int(rng.integers(max(1, len(text) - 12)))
+        return text[start : start + 12]
+    start = int(rng.integers(len(words) - SHORT_WORDS + 1))
+    return " ".join(words[start : start + SHORT_WORDS])
+
+
+def _accuracy(judged: Sequence[Judged]) -> float:
+    return round(float(np.mean([j.correct for j in judged])), 4) if judged else float("nan")
+
+
+def _by(judged: Iterable[Judged], key: Callable[[Judged], str]) -> dict[str, dict[str, float]]:
+    groups: dict[str, list[Judged]] = {}
+    for one in judged:
+        if one.in_scope:
+            groups.setdefault(key(one), []).append(one)
+    return {name: {"accuracy": _accuracy(own), "n": len(own)} for name, own in sorted(groups.items())}
+
+
+def _domain_accuracy(judged: Sequence[Judged]) -> float:
+    right = []
+    for one in judged:
+        found = one.decision.domain_probabilities
+        right.append(max(found, key=found.__getitem__) == one.request.target.split("/")[0])
+    return round(float(np.mean(right)), 4)
+
+
+def _confusion(judged: Sequence[Judged]) -> dict[str, dict[str, int]]:
+    table: dict[str, Counter[str]] = {}
+    for one in judged:
+        table.setdefault(one.request.target, Counter())[one.best] += 1
+    return {target: dict(counts.most_common()) for target, counts in sorted(table.items())}
+
+
+def _hardest(judged: Sequence[Judged]) -> dict[str, float]:
+    families: dict[str, list[bool]] = {}
+    for one in judged:
+        if one.request.description is not None:
+            families.setdefault(one.request.description.family, []).append(one.correct)
+    scores = {family: round(float(np.mean(right)), 3) for family, right in families.items()}
+    return dict(sorted(scores.items(), key=lambda pair: pair[1])[:10])
