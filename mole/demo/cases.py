@@ -27,10 +27,7 @@ CASES = (
     Case("科学家在南极冰层下发现了一个巨大的湖泊。", "What topic is this text about?"),
     Case("भारत ने कल रात खेला गया मैच पाँच विकेट से जीत लिया।", "यह पाठ किस विषय के बारे में है?"),
     Case("Os meus vizinhos são simpáticos e ajudam toda a gente.", "Is this hate speech?"),
-    Case(
-        "Ho aspettato tre ore sotto la pioggia e poi hanno annullato il concerto.",
-        "Qual è il sentimento del post?",
-    ),
+    Case("Che tristezza, oggi è stata una giornata terribile.", "Questo post è positivo o negativo?"),
     Case(
         "Please call Maria Keller on +49 170 5550134 or write to maria.keller@example.org.",
         "Find all personal data in this text.",
