@@ -1,0 +1,215 @@
+"""The worker application in process, over a stub pool."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from expert_worker.main import create_app
+from expert_worker.service import Service
+from expert_worker.settings import Settings
+from moe_router.errors import ModelAssetError
+from moe_router.registry import Registry
+from tests.stubs import files, pool
+from tests.stubs.serving import serving, until
+
+CLASSIFY = "/api/v1/expert/classify"
+BODY = {"task_key": files.SENTIMENT, "text": "neutral", "language": "en"}
+
+
+class Scene:
+    def __init__(self, client: httpx.AsyncClient, service: Service, stub: pool.StubPool) -> None:
+        self.client = client
+        self.service = service
+        self.stub = stub
+
+    async def ask(self, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
+        return await self.client.post(CLASSIFY, json={**BODY, **changes}, headers=headers)
+
+
+@asynccontextmanager
+async def scene_of(folder: Path, *, loaded: bool = True, **settings: Any) -> AsyncIterator[Scene]:
+    files.write(folder, files.mapping("http://x"))
+    stubs: list[pool.StubPool] = []
+
+    def build(registry: Registry, given: Settings) -> pool.StubPool:
+        stub = pool.StubPool(registry, given.model_key, given.worker_id)
+        if not loaded:
+            stub.may_load.clear()
+        stubs.append(stub)
+        return stub
+
+    app = create_app(Settings(model_key=files.MODEL, config_path=folder, **settings), build_pool=build)
+    async with serving(app) as client:
+        service = app.state.service
+        await until(lambda: bool(stubs) and service.status == "ready" if loaded else bool(stubs))
+        yield Scene(client, service, stubs[0])
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    async with scene_of(tmp_path, max_text_chars=100, max_body_bytes=5000) as found:
+        yield found
+
+
+def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["type"] == f"/problems/{slug}"
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert ("retry-after" in answer.headers) == (status >= 500)
+    return body
+
+
+async def test_an_answer(scene: Scene) -> None:
+    answer = await scene.ask({"X-Request-ID": "mine"}, return_probabilities=True)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["result"], body["worker_id"], body["model_key"]) == ("neutral", "worker-0", files.MODEL)
+    assert body["request_id"] == "mine"
+    assert (await scene.ask(request_id="in-body")).json()["request_id"] == "in-body"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "slug"),
+    [
+        ({"text": ""}, 400, "invalid-request"),
+        ({"text": "  "}, 400, "invalid-request"),
+        ({"text": "a\0"}, 400, "invalid-request"),
+        ({"text": None}, 400, "invalid-request"),
+        ({"language": "English"}, 400, "invalid-request"),
+        ({"more": 1}, 400, "invalid-request"),
+        ({"task_key": "no/such"}, 400, "unknown-task"),
+        ({"text": "x" * 101}, 413, "content-too-large"),
+        ({"text": "x" * 6000}, 413, "content-too-large"),
+        ({"text": pool.FULL}, 503, "overloaded"),
+        ({"text": pool.BREAK}, 500, "internal-error"),
+    ],
+)
+async def test_refusals(scene: Scene, changes: dict[str, Any], status: int, slug: str) -> None:
+    problem(await scene.ask(**changes), status, slug)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 2000, b'{"text": "\\ud800"}'])
+async def test_hostile_bodies(scene: Scene, raw: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    problem(await scene.client.post(CLASSIFY, content=raw, headers=headers), 400, "invalid-request")
+    problem(
+        await scene.client.post(CLASSIFY, content=raw, headers={"content-type": "text/plain"}),
+        415,
+        "unsupported-media-type",
+    )
+
+
+async def test_a_batch_judges_each_item(scene: Scene) -> None:
+    items = [BODY, {**BODY, "text": pool.FULL}, 7, {**BODY, "text": "positive"}]
+    answer = await scene.client.post(CLASSIFY + "/batch", json={"items": items})
+    told = [r.get("result") or r["error"]["status"] for r in answer.json()["results"]]
+    assert told == ["neutral", 503, 400, "positive"]
+
+
+async def test_what_it_serves(scene: Scene) -> None:
+    body = (await scene.client.get("/api/v1/expert/tasks")).json()
+    assert (body["worker_id"], body["model_key"]) == ("worker-0", files.MODEL)
+    served = {task["task_key"]: task for task in body["tasks"]}
+    assert served[files.SENTIMENT]["adapters"] == ["fin"]
+    assert served[files.GERMAN_ONLY]["languages"] == ["de"]
+
+
+async def test_a_shorter_deadline_is_kept(scene: Scene) -> None:
+    answer = await scene.ask({"X-MoLE-Timeout-Ms": "30"}, text=pool.WAIT)
+    problem(answer, 504, "deadline-exceeded")
+    assert scene.stub.cancelled == 1
+    for wrong in ("", "soon", "-1", "1.5", "9" * 40):
+        problem(await scene.ask({"X-MoLE-Timeout-Ms": wrong}), 400, "invalid-request")
+
+
+async def test_the_token_guards_the_experts_and_nothing_else(tmp_path: Path) -> None:
+    async with scene_of(tmp_path, token="s3cret") as scene:
+        for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
+            answer = await scene.ask(header)
+            problem(answer, 401, "unauthorized")
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert (await scene.client.get("/api/v1/expert/tasks", headers=header)).status_code == 401
+        assert (await scene.ask({"Authorization": "bearer s3cret"})).status_code == 200
+        assert (await scene.client.get("/api/v1/health/ready")).status_code == 200
+        assert (await scene.client.get("/metrics")).status_code == 200
+
+
+async def test_it_lives_at_once_and_is_ready_after_the_warm_up(tmp_path: Path) -> None:
+    async with scene_of(tmp_path, loaded=False) as scene:
+        await until(lambda: scene.service.progress == 0.5)
+        assert (await scene.client.get("/api/v1/health/live")).status_code == 200
+        ready = await scene.client.get("/api/v1/health/ready")
+        assert ready.status_code == 503
+        assert (ready.json()["status"], ready.json()["progress"]) == ("loading", 0.5)
+        assert ready.json()["detail"] == "reading weights"
+        problem(await scene.ask(), 503, "not-ready")
+        assert (await scene.client.get("/api/v1/expert/tasks")).json()["tasks"] == []
+        scene.stub.may_load.set()
+        await until(lambda: scene.service.status == "ready")
+        assert scene.stub.warmed
+        assert (await scene.client.get("/api/v1/health/ready")).json()["progress"] == 1.0
+
+
+async def test_it_tells_why_it_cannot_serve(tmp_path: Path) -> None:
+    def broken(_registry: Registry, _settings: Settings) -> pool.StubPool:
+        raise ModelAssetError("no such folder: /models/x")
+
+    files.write(tmp_path, files.mapping("http://x"))
+    app = create_app(Settings(model_key=files.MODEL, config_path=tmp_path), build_pool=broken)
+    async with serving(app) as client:
+        await until(lambda: app.state.service.status == "failed")
+        ready = await client.get("/api/v1/health/ready")
+        assert (ready.status_code, ready.json()["detail"]) == (503, "no such folder: /models/x")
+        problem(await client.post(CLASSIFY, json=BODY), 503, "not-ready")
+
+
+async def test_a_draining_worker_takes_nothing_new(scene: Scene) -> None:
+    waiting = asyncio.create_task(scene.ask(text=pool.WAIT))
+    await until(lambda: scene.stub.depth == 1)
+    scene.service.drain.draining = True
+    problem(await scene.ask(), 503, "not-ready")
+    assert (await scene.client.get("/api/v1/health/ready")).json()["status"] == "draining"
+    scene.stub.gate.set()
+    assert (await waiting).status_code == 200
+    assert scene.service.drain.in_flight == 0
+
+
+async def test_metrics_count_requests_and_experts(scene: Scene) -> None:
+    await scene.ask()
+    await scene.ask(text=pool.FULL)
+    text = (await scene.client.get("/metrics")).text
+    assert 'mole_requests_total{route="/api/v1/expert/classify",status="200"} 1.0' in text
+    assert f'mole_expert_requests_total{{outcome="overloaded",task="{files.SENTIMENT}"}} 1.0' in text
+    assert "mole_ready 1.0" in text
+
+
+async def test_the_document_is_whole(scene: Scene) -> None:
+    document = (await scene.client.get("/openapi.json")).json()
+    assert "ExpertRequest" in document["components"]["schemas"]
+    assert {"200", "401", "413", "503", "504"} <= set(document["paths"][CLASSIFY]["post"]["responses"])
+    assert "#/components/schemas/Problem" in json.dumps(document)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError):
+        Settings()
+    monkeypatch.setenv("WORKER_MODEL_KEY", "llama-2-7b-hf")
+    monkeypatch.setenv("WORKER_ID", "worker-7")
+    monkeypatch.setenv("CONFIG_PATH", str(tmp_path))
+    monkeypatch.setenv("MAX_CONCURRENT_GPU_REQUESTS", "2")
+    monkeypatch.setenv("MOLE_WORKER_TOKEN", "s3cret")
+    found = Settings()
+    assert (found.model_key, found.worker_id, found.max_concurrent) == ("llama-2-7b-hf", "worker-7", 2)
+    assert found.registry_file == tmp_path / "experts_registry.json"
+    assert "s3cret" not in repr(found)
