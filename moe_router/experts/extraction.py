@@ -138,13 +138,13 @@ def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, fou
             for k in range(place, len(window.words))
             if window.words[k].solid
         ]
-        first = yield from walk.choose([*starts, (-1, grammar.stop)])
+        line_start = walk.log_probability
+        first = yield from walk.choose([*starts, (-1, grammar.stop)], end=grammar.equals[0])
         if first < 0:
             break
-        line_start = walk.line()
         last = yield from _value(text, window.words, first, grammar, encode, walk)
-        walk.feed += grammar.equals
-        kind = yield from walk.choose(list(enumerate(tokens for _, tokens in grammar.types)))
+        types = list(enumerate(tokens for _, tokens in grammar.types))
+        kind = yield from walk.choose(types, end=grammar.line_end[0])
         walk.feed += grammar.line_end
         start, end = window.words[first].start, window.words[last].end
         confidence = float(np.exp(walk.log_probability - line_start))
@@ -164,22 +164,18 @@ def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, fou
 def _value(
     text: str, words: Sequence[Word], first: int, grammar: Grammar, encode: EncodeWord, walk: _Walk
 ) -> Generator[Decision, Floats, int]:
-    """The entity's words after its first one; returns the index of the last."""
+    """The entity's words after its first one, and the sign that closes it; returns the index of the last."""
     last = first
-    while last + 1 < len(words) and last + 1 - first < MAX_ENTITY_WORDS:
+    while last + 1 < len(words) and last + 1 - first < MAX_ENTITY_WORDS and _solid_after(words, last):
         on = _tokens(text, words[last + 1], encode, first=False)
-        if not words[last].solid and _solid_after(words, last):
+        if not words[last].solid:  # an entity does not end in punctuation
             walk.feed += on
-        elif not _solid_after(words, last) or on[0] == grammar.equals[0]:
-            break
-        else:
-            goes_on = yield from walk.decide(stop=grammar.equals[0], on=on[0])
-            if not goes_on:
-                break
-            walk.feed += on
+        elif not (yield from walk.goes_on(on, stop=grammar.equals)):
+            return last
         last += 1
     while not words[last].solid:  # the bound was met within punctuation
         last -= 1
+    walk.feed += grammar.equals
     return last
 
 
@@ -198,42 +194,50 @@ class _Walk:
     def __init__(self) -> None:
         self.feed: tuple[int, ...] = ()
         self.log_probability = 0.0
-        self._line = 0.0
 
-    def line(self) -> float:
-        """The log-probability before the choice that began this line."""
-        return self._line
+    def choose(
+        self, options: Sequence[tuple[int, tuple[int, ...]]], *, end: int
+    ) -> Generator[Decision, Floats, int]:
+        """Picks one of several token sequences; of equal ones, the first.
 
-    def choose(self, options: Sequence[tuple[int, tuple[int, ...]]]) -> Generator[Decision, Floats, int]:
-        """Picks one of several token sequences; of equal ones, the first. Returns its key."""
-        self._line = self.log_probability
+        Args:
+            options: keys and their tokens.
+            end: stands for what may follow an option where another option begins with it.
+
+        Returns:
+            The key of the one picked, whose tokens are fed.
+        """
         left = list(options)
         depth = 0
         while len({tokens for _, tokens in left}) > 1:
-            # One that is complete here while others go on is taken where nothing longer is likelier.
-            following = dict.fromkeys(tokens[depth] for _, tokens in left if len(tokens) > depth)
             complete = [option for option in left if len(option[1]) == depth]
-            if complete and len(following) == 1 and len(left) == len(complete):
-                break
-            if len(following) == 1 and not complete:
-                self.feed += tuple(following)
-                depth += 1
-                continue
-            if complete:  # tokens of different length: settle for the longest that was spelt out
+            longer = [option for option in left if len(option[1]) > depth]
+            following = dict.fromkeys(tokens[depth] for _, tokens in longer)
+            if complete:
+                following.setdefault(end)
+            allowed = tuple(following)
+            token = allowed[0] if len(allowed) == 1 else (yield from self._ask(allowed))
+            if complete and token == end:
                 left = complete
                 break
-            token = yield from self._ask(tuple(following))
             self.feed += (token,)
-            left = [option for option in left if option[1][depth] == token]
+            left = [option for option in longer if option[1][depth] == token]
             depth += 1
         key, tokens = left[0]
         self.feed += tokens[depth:]
         return key
 
-    def decide(self, *, stop: int, on: int) -> Generator[Decision, Floats, bool]:
-        """Whether the value goes on with the next word; neither token is fed."""
-        token = yield from self._ask((stop, on))
-        return token == on
+    def goes_on(self, on: tuple[int, ...], *, stop: tuple[int, ...]) -> Generator[Decision, Floats, bool]:
+        """Whether the value goes on with these tokens; feeds them, or those that close it."""
+        common = next((i for i, (a, b) in enumerate(zip(on, stop, strict=False)) if a != b), None)
+        if common is None:  # the text itself holds the closing sign
+            self.feed += stop
+            return False
+        self.feed += stop[:common]
+        token = yield from self._ask((stop[common], on[common]))
+        chosen = on if token == on[common] else stop
+        self.feed += chosen[common:]
+        return chosen is on
 
     def _ask(self, choices: tuple[int, ...]) -> Generator[Decision, Floats, int]:
         feed, self.feed = self.feed, ()

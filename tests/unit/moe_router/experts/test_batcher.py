@@ -73,7 +73,9 @@ async def test_a_job_over_the_budget_goes_alone(batcher: Batcher[str, str], devi
     assert ["big"] in device.batches
 
 
-async def test_a_flood_for_one_task_does_not_starve_another(batcher: Batcher[str, str], device: Device) -> None:
+async def test_a_flood_for_one_task_does_not_starve_another(
+    batcher: Batcher[str, str], device: Device
+) -> None:
     first = ask(batcher, "x")
     await device.has_started()
     flood = [ask(batcher, f"a{i}", "flood") for i in range(5)]

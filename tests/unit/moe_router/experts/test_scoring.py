@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from moe_router.experts.scoring import ROOT, LabelTrie, distribution, log_softmax, log_sum_exp
 
 END = 99
-labels = st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=5).map(tuple), min_size=1, max_size=12, unique=True)
+labels = st.lists(
+    st.lists(st.integers(0, 4), min_size=1, max_size=5).map(tuple), min_size=1, max_size=12, unique=True
+)
 
 
 def logit(prefix: tuple[int, ...], token: int) -> float:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from moe_router.errors import ModelAssetError
 from moe_router.experts.engines.base import (
-    DecodeJob,
     Decision,
+    DecodeJob,
     Decoder,
     LabelJob,
     OutOfMemoryError,
@@ -54,7 +54,11 @@ def llama(llama_folder: Path) -> TransformersEngine:
 
 
 def job(
-    engine: TransformersEngine, text: str, template: Template = SHORT, labels: list[str] = FEW, adapter: str | None = None
+    engine: TransformersEngine,
+    text: str,
+    template: Template = SHORT,
+    labels: list[str] = FEW,
+    adapter: str | None = None,
 ) -> LabelJob:
     prompt = engine.tokens.prompt(template, {"input": text}, adapter)
     sequences = [engine.tokens.encode(template.label_prefix + label, trusted=False) for label in labels]
@@ -123,7 +127,9 @@ def test_adapters_answer_differently_and_leave_the_base_alone(
     gemma: TransformersEngine, gemma_folder: Path
 ) -> None:
     plain = probabilities(load(gemma_folder), job(gemma, "card payment"))[0]
-    base, first, second = probabilities(gemma, *(job(gemma, "card payment", adapter=name) for name in ADAPTERS))
+    base, first, second = probabilities(
+        gemma, *(job(gemma, "card payment", adapter=name) for name in ADAPTERS)
+    )
     assert base == pytest.approx(plain, abs=1e-6)
     assert np.abs(first - base).max() > 1e-3
     assert np.abs(first - second).max() > 1e-3
@@ -235,9 +241,7 @@ def test_an_unusable_adapter_is_named_with_its_path_and_does_no_harm(
     assert np.abs(probabilities(engine, job(engine, "x", adapter="first"))[0] - before).max() > 1e-4
 
 
-def test_a_model_that_ignores_masks_is_refused(
-    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_ignores_masks_is_refused(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = load_model(llama_folder, BaseModelSpec(hf_name=str(llama_folder)))
     decoder = type(model.get_decoder())
     honest = decoder.forward
