@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from moe_router.errors import ConfigError
@@ -16,6 +16,9 @@ MAX_BYTES = 8 * 2**20
 """Larger files are refused before they are parsed."""
 
 Location = tuple[str | int, ...]
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class CheckedModel(BaseModel):
@@ -36,14 +39,7 @@ def load_model(path: Path, model: type[ModelT]) -> ModelT:
         ConfigError: names the file, the line, the JSON path and the reason of the first mistake.
     """
     text = _read(path)
-    try:
-        data = json.loads(text, object_pairs_hook=_without_duplicates)
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            path, "$", f"not valid JSON: {error.msg} (column {error.colno})", error.lineno
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(path, "$", f"not valid JSON: {error}") from error
+    data = _parse(path, text)
     try:
         loaded = model.model_validate(data)
     except ValidationError as error:
@@ -67,24 +63,23 @@ def json_path(location: Sequence[str | int]) -> str:
 
 
 def line_of(text: str, location: Sequence[str | int]) -> int | None:
-    """The 1-based line of a location, or of its nearest parent that exists; None where it cannot be told."""
-    try:  # JSON is YAML but for rare escapes, and PyYAML's nodes carry their positions.
-        node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        return None
-    line: int | None = None
-    for step in location:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == str(step)), None)
+    """The 1-based line of a location in a JSON text, or of its nearest parent that exists.
+
+    Returns:
+        None where the text is not JSON.
+    """
+    try:
+        here = at = _skip(text, 0)
+        for step in location:
+            found = next(((b, v) for key, b, v in _members(text, at) if key == step), None)
             if found is None:
                 break
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
+            here, at = found
+    except (ValueError, IndexError):
+        return None
+    except RecursionError:  # what is nested this deep lies on the lines of its parent
+        pass
+    return _line(text, here)
 
 
 def without_comments(data: Any) -> Any:
@@ -107,6 +102,19 @@ def _read(path: Path) -> str:
         raise ConfigError(path, "$", f"cannot be read: {error.strerror}") from error
 
 
+def _parse(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            path, "$", f"not valid JSON: {error.msg} (column {error.colno})", error.lineno
+        ) from error
+    except RecursionError as error:
+        raise ConfigError(path, "$", "not valid JSON: nested too deeply") from error
+    except ValueError as error:
+        raise ConfigError(path, "$", f"not valid JSON: {error}", _line_of_flaw(text)) from error
+
+
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
@@ -114,6 +122,63 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {key!r} stands twice in one object")
         result[key] = value
     return result
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _line_of_flaw(text: str) -> int | None:
+    """The line of the first key that stands twice, or of the first NaN or Infinity."""
+
+    def walk(at: int) -> int | None:
+        if text.startswith(("NaN", "Infinity", "-Infinity"), at):
+            return at
+        seen = set()
+        for key, begin, value in _members(text, at):
+            if key in seen:
+                return begin
+            seen.add(key)
+            if (found := walk(value)) is not None:
+                return found
+        return None
+
+    try:
+        found = walk(_skip(text, 0))
+    except (ValueError, RecursionError):  # such as a number of too many digits
+        return None
+    return None if found is None else _line(text, found)
+
+
+def _members(text: str, at: int) -> Iterator[tuple[str | int, int, int]]:
+    """The members of the object or array at an offset: key or index, its offset, its value's offset."""
+    opening = text[at]
+    if opening not in "{[":
+        return
+    at = _skip(text, at + 1)
+    index = 0
+    while text[at] not in "}]":
+        begin = at
+        key: str | int = index
+        if opening == "{":
+            key, at = _DECODER.raw_decode(text, at)
+            at = _skip(text, _skip(text, at) + 1)  # behind the colon
+        yield key, begin, at
+        _, at = _DECODER.raw_decode(text, at)
+        at = _skip(text, at)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+        index += 1
+
+
+def _skip(text: str, at: int) -> int:
+    """The offset of the next character that is not white space."""
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
 
 
 def _existing(data: Any, location: Sequence[str | int]) -> Location:
@@ -124,6 +189,8 @@ def _existing(data: Any, location: Sequence[str | int]) -> Location:
         listed = isinstance(node, list) and isinstance(step, int) and step < len(node)
         if listed or (isinstance(node, dict) and step in node):
             node = node[step]
+        elif step == "[key]":  # pydantic's mark for a key that is itself wrong
+            break
         elif index == len(location) - 1 and isinstance(node, dict) and isinstance(step, str):
             kept.append(step)  # a member that is missing
             break

@@ -82,8 +82,8 @@ class WorkerMapping(jsonfile.CheckedModel):
                     )
 
     def workers_for(self, model_key: str) -> tuple[str, ...]:
-        """Ids of the workers that hold the model, in the file's order."""
-        return self.model_to_worker.get(model_key, ())
+        """Ids of the workers that hold the model, each once, in the file's order."""
+        return tuple(dict.fromkeys(self.model_to_worker.get(model_key, ())))
 
 
 def load_mapping(path: Path) -> WorkerMapping:
@@ -93,6 +93,8 @@ def load_mapping(path: Path) -> WorkerMapping:
         ConfigError: with the file, the line, the JSON path and the reason.
     """
     mapping = jsonfile.load_model(path, WorkerMapping)
+    for key in mapping.model_extra or {}:
+        logger.warning("%s: unknown key %s is ignored", path, jsonfile.json_path([key]))
     for worker_id, worker in mapping.workers.items():
         for key in worker.model_extra or {}:
             if not key.startswith("_"):

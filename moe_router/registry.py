@@ -8,18 +8,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from iso639 import Lang
-from iso639.exceptions import InvalidLanguageValue
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from moe_router import jsonfile
 from moe_router.errors import UnknownTaskError
+from moe_router.languages import language_code
 
 logger = logging.getLogger(__name__)
 
 TASK_KEY = r"[^/\s]+/[^/\s]+"
+
+
+def _known_language(name: str) -> str:
+    language_code(name)
+    return name
 
 
 class Entry(BaseModel):
@@ -92,7 +104,9 @@ class TaskSpec(ExpertFields):
     examples: tuple[str, ...] = ()
     supported_languages: tuple[str, ...] | None = None
     generation: Generation | None = None
-    language_mapping: dict[str, ExpertFields] = {}
+    language_mapping: dict[Annotated[str, AfterValidator(_known_language)], ExpertFields] = Field(
+        {}, description="Overrides of the task's own fields, by language as the file writes it."
+    )
     experts: tuple[ExpertEntry, ...] = ()
     probe: ProbeSpec | None = None
 
@@ -103,10 +117,18 @@ class TaskSpec(ExpertFields):
 
     @field_validator("language_mapping", mode="before")
     @classmethod
-    def _code_keys(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {language_code(str(key)): fields for key, fields in jsonfile.without_comments(value).items()}
+    def _without_comments(cls, value: Any) -> Any:
+        return jsonfile.without_comments(value)
+
+    @field_validator("language_mapping")
+    @classmethod
+    def _each_once(cls, value: dict[str, ExpertFields]) -> dict[str, ExpertFields]:
+        written: dict[str, str] = {}
+        for name in value:
+            other = written.setdefault(language_code(name), name)
+            if other != name:
+                raise ValueError(f"{other!r} and {name!r} are the same language")
+        return value
 
     @field_validator("label_set")
     @classmethod
@@ -114,6 +136,11 @@ class TaskSpec(ExpertFields):
         if len(set(value)) != len(value) or not all(value):
             raise ValueError("labels must be distinct and not empty")
         return value
+
+    @cached_property
+    def overrides(self) -> dict[str, ExpertFields]:
+        """`language_mapping` by language code."""
+        return {language_code(name): fields for name, fields in self.language_mapping.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +178,8 @@ class Registry(Entry, jsonfile.CheckedModel):
         for key, task in self.tasks.items():
             if not re.fullmatch(TASK_KEY, key):
                 yield ("tasks", key), "the task key is not of the form domain/task"
+            elif key.startswith("none/"):
+                yield ("tasks", key), "the domain 'none' stands for what fits no task; choose another name"
             named: list[tuple[jsonfile.Location, str | None]] = [(("base_model_key",), task.base_model_key)]
             named += [
                 (("language_mapping", lang), o.base_model_key) for lang, o in task.language_mapping.items()
@@ -191,7 +220,7 @@ class Registry(Entry, jsonfile.CheckedModel):
         """Every LLM expert of the task, whatever the language."""
         task = self.task(task_key)
         found = list(self._experts(task_key, task, None))
-        for language in task.language_mapping:
+        for language in task.overrides:
             found.extend(self._experts(task_key, task, language))
         return tuple(dict.fromkeys(found))
 
@@ -204,7 +233,7 @@ class Registry(Entry, jsonfile.CheckedModel):
                 )
                 for e in task.experts
             ]  # fmt: skip
-        own = task.language_mapping.get(language) if language is not None else None
+        own = task.overrides.get(language) if language is not None else None
         model_key = (own and own.base_model_key) or task.base_model_key
         # An override that changes the model without naming an adapter must not inherit the other model's.
         inherits = own is None or own.base_model_key in (None, task.base_model_key)
@@ -224,7 +253,7 @@ class Registry(Entry, jsonfile.CheckedModel):
             stated = [languages or task.supported_languages for languages in stated]
         if any(languages is None for languages in stated):
             return None
-        mapped = () if task.experts else tuple(task.language_mapping)
+        mapped = () if task.experts else tuple(task.overrides)
         return tuple(sorted({code for languages in stated for code in languages or ()} | set(mapped)))
 
 
@@ -242,32 +271,17 @@ def load_registry(path: Path) -> Registry:
 
 def unknown_keys(registry: Registry) -> list[str]:
     """JSON paths of keys that the schema does not know."""
-    found = [jsonfile.json_path([key]) for key in registry.model_extra or {}]
-    groups: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("base_models", dict(registry.base_models)),
-        ("tasks", dict(registry.tasks)),
-    )
-    for group, entries in groups:
-        for name, entry in entries.items():
-            found += [jsonfile.json_path([group, name, key]) for key in entry.model_extra or {}]
-            for language, override in getattr(entry, "language_mapping", {}).items():
-                found += [
-                    jsonfile.json_path([group, name, "language_mapping", language, key])
-                    for key in override.model_extra or {}
-                ]
-    return found
+    return [jsonfile.json_path(location) for location in _extras(registry, ())]
 
 
-def language_code(name: str) -> str:
-    """The ISO 639-1 code (639-3 where there is none) of an English language name or a code.
-
-    Raises:
-        ValueError: the name is neither.
-    """
-    for form in (name.strip().lower(), name.strip().title()):
-        try:
-            found = Lang(form)
-        except InvalidLanguageValue:
-            continue
-        return found.pt1 or found.pt3
-    raise ValueError(f"{name!r} is neither an ISO 639 code nor an English language name")
+def _extras(node: Any, where: jsonfile.Location) -> Iterator[jsonfile.Location]:
+    if isinstance(node, Entry):
+        yield from ((*where, key) for key in node.model_extra or {})
+        for name in type(node).model_fields:
+            yield from _extras(getattr(node, name), (*where, name))
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from _extras(value, (*where, key))
+    elif isinstance(node, tuple):
+        for index, value in enumerate(node):
+            yield from _extras(value, (*where, index))

@@ -111,7 +111,7 @@ def test_missing_things_are_warnings_and_errors_if_strict(check, path, value, co
 def test_a_missing_override_is_found_where_it_stands(check):
     override = {"german": {"adapter_name": "de", "adapter_path": "de"}}
     (finding,) = check(changed(REGISTRY, "tasks", "a/b", "language_mapping", to=override)).findings
-    assert finding.json_path == "$.tasks['a/b'].language_mapping.de.adapter_path"
+    assert finding.json_path == "$.tasks['a/b'].language_mapping.german.adapter_path"
     experts = [{"name": "e", "base_model_key": "m", "adapter_name": "e", "adapter_path": "e"}]
     (finding,) = check(changed(REGISTRY, "tasks", "a/b", "experts", to=experts)).findings
     assert finding.json_path == "$.tasks['a/b'].experts[0].adapter_path"

@@ -1,0 +1,37 @@
+"""Language names and codes, brought to the codes that lid.176 gives."""
+
+from __future__ import annotations
+
+from iso639 import Lang
+from iso639.exceptions import DeprecatedLanguageValue, InvalidLanguageValue
+
+AS_LID_176 = {
+    # What lid.176 calls by a code that the standard has withdrawn, or by that of a wider language.
+    "sh": "sh", "hbs": "sh", "serbo-croatian": "sh", "bh": "bh", "bih": "bh", "bihari": "bh", "eml": "eml",
+    "nb": "no", "nob": "no", "cmn": "zh", "fil": "tl",
+    # Names in common use that the standard words differently.
+    "avar": "av", "bokmal": "no", "bokmål": "no", "cantonese": "yue", "farsi": "fa", "frisian": "fy",
+    "greek": "el", "khmer": "km", "kyrgyz": "ky", "lao": "lo", "lezgian": "lez", "mandarin": "zh",
+    "nynorsk": "nn", "occitan": "oc", "odia": "or", "pashto": "ps", "simplified chinese": "zh",
+    "sinhalese": "si", "slovene": "sl", "traditional chinese": "zh", "uyghur": "ug",
+}  # fmt: skip
+"""Names and codes that ISO 639 does not lead to the code that lid.176 gives."""
+
+
+def language_code(name: str) -> str:
+    """The code that lid.176 gives a language, from its English name or any ISO 639 code.
+
+    Raises:
+        ValueError: the name is neither.
+    """
+    plain = name.strip().lower()
+    if plain in AS_LID_176:
+        return AS_LID_176[plain]
+    for form in (plain, name.strip(), name.strip().title()):
+        try:
+            found = Lang(form)
+        except (InvalidLanguageValue, DeprecatedLanguageValue):
+            continue
+        code = found.pt1 or found.pt3 or found.pt5
+        return AS_LID_176.get(code, code)
+    raise ValueError(f"{name!r} is neither an ISO 639 code nor an English language name")
