@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,10 +31,11 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
     with _locked(target.with_name(target.name + ".lock")):
         if target.is_dir():  # another process was faster
             return target
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        scratch = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+        scratch.mkdir()
         try:
             build(scratch)
-            scratch.chmod(0o755)
             os.replace(scratch, target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

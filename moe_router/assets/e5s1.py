@@ -45,12 +45,15 @@ def read(path: Path) -> tuple[dict[str, NDArray[Any]], Shape]:
     Raises:
         ModelAssetError: the file is not of this format.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelAssetError(f"{path} cannot be read: {error.strerror}") from error
     if data[:4] != b"E5S1":
         raise ModelAssetError(f"{path} is no E5S1 file")
     try:
         return _parse(data)
-    except (struct.error, ValueError, KeyError) as error:
+    except (struct.error, ValueError, LookupError, OverflowError) as error:
         raise ModelAssetError(f"{path} is damaged: {error}") from error
 
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from moe_router.assets.cache import Progress, build_once, no_progress
 from moe_router.errors import ModelAssetError
 
@@ -42,8 +44,8 @@ def read_info(folder: Path) -> EncoderInfo:
         ModelAssetError: it is missing or malformed.
     """
     try:
-        return EncoderInfo(**json.loads((folder / "encoder.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return TypeAdapter(EncoderInfo).validate_json((folder / "encoder.json").read_bytes(), strict=True)
+    except (OSError, ValueError) as error:
         raise ModelAssetError(f"{folder / 'encoder.json'} cannot be used: {error}") from error
 
 
@@ -73,9 +75,19 @@ def ensure_encoder(cache: Path, progress: Progress | None = None, name: str = EM
             f"the encoder {name!r} is neither {EMBEDDED!r} nor a folder with config.json, model.safetensors "
             "and tokenizer.json"
         )
-    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+    digest = _digest_of(folder)
     target = cache / "encoders" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', folder.name)}-{digest}-{FORMAT}"
     return build_once(target, lambda scratch: _convert_checkpoint(folder, scratch, report))
+
+
+def _digest_of(folder: Path) -> str:
+    """Changes when the checkpoint's place or weights do."""
+    weights = folder / "model.safetensors"
+    try:
+        state = weights.stat()
+    except OSError as error:
+        raise ModelAssetError(f"the encoder in {folder} cannot be read: {error}") from error
+    return hashlib.sha256(f"{folder.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:12]
 
 
 def embedded_files() -> tuple[Path, Path]:
@@ -103,6 +115,7 @@ def _convert_embedded(target: Path, adapter: Path | None, version: str, progress
 
 def _merge(weights: dict[str, Any], adapter: Path) -> None:
     """Adds a LoRA adapter's products to the weights: W + scaling B A (Hu et al., 2021)."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
@@ -115,11 +128,12 @@ def _merge(weights: dict[str, Any], adapter: Path) -> None:
                 weights[f"{module}.weight"] = weights[f"{module}.weight"] + scaling * up @ down.astype(
                     "float32"
                 )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelAssetError(f"the encoder's adapter {adapter} cannot be merged: {error}") from error
 
 
 def _convert_checkpoint(folder: Path, target: Path, progress: Progress) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     from moe_router.assets.xlm_roberta import Shape
@@ -127,22 +141,37 @@ def _convert_checkpoint(folder: Path, target: Path, progress: Progress) -> None:
     progress(f"reading {folder.name}", 0.0)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        weights = {k.removeprefix("roberta."): v for k, v in load_file(folder / "model.safetensors").items()}
+        kind, activation = config.get("model_type"), config.get("hidden_act", "gelu")
+        weights = {
+            name.removeprefix("roberta."): array.astype("float32")
+            for name, array in load_file(folder / "model.safetensors").items()
+        }
         tokenizer = (folder / "tokenizer.json").read_bytes()
-    except (OSError, ValueError) as error:
-        raise ModelAssetError(f"the encoder in {folder} cannot be read: {error}") from error
-    kind = config.get("model_type")
-    if kind not in ("xlm-roberta", "bert") or "embeddings.word_embeddings.weight" not in weights:
-        raise ModelAssetError(f"{folder} holds no XLM-RoBERTa encoder (model_type {kind!r})")
-    # XLM-R's positions begin behind the padding index; multilingual-e5-small's checkpoint counts from 0.
-    offset = config["pad_token_id"] if kind == "xlm-roberta" else -1
-    shape = Shape(
-        config["num_hidden_layers"], config["num_attention_heads"], config["layer_norm_eps"], offset
-    )
+        if kind not in ("xlm-roberta", "bert") or "embeddings.word_embeddings.weight" not in weights:
+            raise ValueError(f"it holds no XLM-RoBERTa encoder (model_type {kind!r})")
+        if activation != "gelu":
+            raise ValueError(f"its activation is {activation!r}, expected 'gelu'")
+        # XLM-R's positions begin behind the padding index; multilingual-e5-small's checkpoint counts from 0.
+        offset = config["pad_token_id"] if kind == "xlm-roberta" else -1
+        shape = Shape(
+            config["num_hidden_layers"], config["num_attention_heads"], config["layer_norm_eps"], offset
+        )
+        limit = min(512, config["max_position_embeddings"] - offset - 1)
+        hidden = config["hidden_size"]
+    except KeyError as error:
+        raise ModelAssetError(f"the encoder in {folder} cannot be used: config.json lacks {error}") from error
+    except (OSError, ValueError, AttributeError, TypeError, SafetensorError) as error:
+        raise ModelAssetError(f"the encoder in {folder} cannot be used: {error}") from error
     e5 = "e5" in folder.name.lower()  # the e5 family was trained with this prefix
-    limit = min(512, config["max_position_embeddings"] - offset - 1)
-    info = EncoderInfo(folder.name, config["hidden_size"], "query: " if e5 else "", "mean", limit)
+    # Two checkpoints in folders of one name must not pass for each other.
+    identity = f"{folder.name}@{_fingerprint(folder / 'model.safetensors')}"
+    info = EncoderInfo(identity, hidden, "query: " if e5 else "", "mean", limit)
     _write(target, weights, shape, info, tokenizer, progress)
+
+
+def _fingerprint(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
 
 
 def _write(
@@ -163,7 +192,10 @@ def _write(
     from moe_router.assets import xlm_roberta
 
     progress("quantising the encoder to int8", 0.3)
-    model = xlm_roberta.build(weights, shape, info.pooling)
+    try:
+        model = xlm_roberta.build(weights, shape, info.pooling)
+    except KeyError as error:
+        raise ModelAssetError(f"the encoder {info.identity} lacks the weights {error}") from error
     progress("writing the encoder", 0.8)
     onnx.save(model, str(target / "model.onnx"))
     (target / "tokenizer.json").write_bytes(tokenizer)
