@@ -30,6 +30,8 @@ def threshold_for(meta: Mapping[str, Any], target_risk: float) -> float:
         curve = sorted((float(row["risk"]), float(row["threshold"])) for row in meta["coverage_risk"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelAssetError(f"the task head's weights hold no coverage-risk curve: {error}") from error
+    if not curve:
+        raise ModelAssetError("the task head's weights hold an empty coverage-risk curve")
     allowed = [threshold for risk, threshold in curve if risk <= target_risk]
     return min(allowed) if allowed else max(threshold for _, threshold in curve)
 

@@ -42,7 +42,8 @@ class BatchingEncoder:
 
     def keep(self, description: str, vector: Floats) -> None:
         """Remembers a description's vector."""
-        self._kept[description] = vector
+        self._kept[description] = vector.copy()  # a row would keep its whole batch in memory
+        self._kept.move_to_end(description)
         if len(self._kept) > self._cached:
             self._kept.popitem(last=False)
 

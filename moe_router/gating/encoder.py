@@ -76,7 +76,9 @@ class Encoder:
         """Token ids of each text, with the prefix and the special tokens, at most `max_tokens`."""
         # Beyond this no tokenizer output survives the cut; it bounds the time on huge texts.
         limit = self.max_tokens * 16
-        prefixed = [self.info.prefix + text[:limit] for text in texts]
+        # A lone surrogate is in no vocabulary, and the tokenizer cannot read it.
+        cut = [text[:limit].encode("utf-8", "ignore").decode("utf-8") for text in texts]
+        prefixed = [self.info.prefix + text for text in cut]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prefixed)]
 
     def forward(self, tokens: Sequence[Sequence[int]]) -> Embeddings:

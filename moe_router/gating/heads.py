@@ -71,9 +71,7 @@ class MixtureHead:
             self._centre = weights.arrays["centre"]
         except (KeyError, TypeError, ValueError) as error:
             raise ModelAssetError(f"the weights of a head lack {error}") from error
-        columns = len(self._known) + 1 + len(self._opens)
-        if self._describe[0].shape[0] != columns or self._read[0].shape[0] != len(self._known):
-            raise ModelAssetError("the weights of a head have other classes than their description")
+        self._check_shapes()
         self.names = tuple(names)
         self._column = {name: index for index, name in enumerate(self._known)}
         self._unseen = [name for name in self.names if name not in self._column]
@@ -91,28 +89,22 @@ class MixtureHead:
         """
         if description is None:
             return self._from_text(text)
-        by_name = self._from_description(description)
+        own, none, opens = self._from_description(description)
         read = self._reading(text) if text is not None else None
-        shared_out = 0.0
-        none = by_name.pop(NONE)
-        for name, targets in self._opens.items():
-            mass = by_name.pop(name)
-            shared_out += mass
+        for targets, mass in zip(self._opens.values(), opens, strict=True):
             for target, share in self._shares(targets, read).items():
-                if target in self.names:
-                    by_name[target] = by_name.get(target, 0.0) + mass * share
-                else:
-                    none += mass * share
-        probabilities = np.array([by_name.get(name, 0.0) for name in self.names], np.float32)
-        none += sum(p for name, p in by_name.items() if name not in self.names)
-        return Distribution(self.names, probabilities, float(none), shared_out)
+                own[target] = own.get(target, 0.0) + mass * share
+        probabilities = np.array([own.get(name, 0.0) for name in self.names], np.float32)
+        none += sum(p for name, p in own.items() if name not in self.names)
+        return Distribution(self.names, probabilities, none, sum(opens))
 
     def _from_text(self, text: Floats | None) -> Distribution:
         read = self._reading(text) if text is not None else {}
         probabilities = np.array([read.get(name, 0.0) for name in self.names], np.float32)
         return Distribution(self.names, probabilities, float(max(0.0, 1.0 - probabilities.sum())), 1.0)
 
-    def _from_description(self, description: Floats) -> dict[str, float]:
+    def _from_description(self, description: Floats) -> tuple[dict[str, float], float, list[float]]:
+        """The mass of each class by name, of none, and of each open class."""
         weight, bias = self._describe
         logits = weight @ description + bias
         similarity = self._similarities(description)
@@ -123,9 +115,12 @@ class MixtureHead:
             [self._scale * similarity.get(n, -1.0) + self._bias for n in self._unseen], np.float32
         )
         joined = np.concatenate([logits, unseen]).astype(np.float32)
-        p = softmax(joined / np.float32(self._temperature))
-        order = [*self._known, NONE, *self._opens, *self._unseen]
-        return dict(zip(order, p.tolist(), strict=True))
+        p = softmax(joined / np.float32(self._temperature)).tolist()
+        # By place, not by name: a registry may call a task what the weights call an open class.
+        known, first_unseen = len(self._known), len(logits)
+        own = dict(zip(self._known, p[:known], strict=True))
+        own |= zip(self._unseen, p[first_unseen:], strict=True)
+        return own, p[known], p[known + 1 : first_unseen]
 
     def _similarities(self, description: Floats) -> dict[str, float]:
         names, matrix = self._prototypes
@@ -149,6 +144,13 @@ class MixtureHead:
             shares[target] += read.get(source, 0.0)
         rest = 1.0 - sum(shares.values())
         return {target: share + rest * even for target, share in shares.items()}
+
+    def _check_shapes(self) -> None:
+        hidden, known = len(self._centre), len(self._known)
+        columns = known + 1 + len(self._opens)
+        shapes = [array.shape for array in (*self._describe, *self._read)]
+        if shapes != [(columns, hidden), (columns,), (known, hidden), (known,)]:
+            raise ModelAssetError("the weights of a head have other dimensions than their description says")
 
     def _stack(self, prototypes: Mapping[str, Floats]) -> tuple[list[str], Floats]:
         names = [name for name in self.names if name in prototypes and len(prototypes[name])]

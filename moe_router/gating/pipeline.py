@@ -15,12 +15,13 @@ import numpy as np
 from moe_router.assets.encoder import EMBEDDED, ensure_encoder
 from moe_router.contracts import UNDETERMINED, Abstention, RouteStep, Timings
 from moe_router.errors import ModelAssetError
-from moe_router.gating import abstention, domain, qnetwork, task_router
+from moe_router.gating import abstention, domain, ngrams, qnetwork, task_router
 from moe_router.gating.batching import BatchingEncoder
 from moe_router.gating.decision import Decision
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.heads import NONE, Distribution, MixtureHead
 from moe_router.gating.language import LanguageGuess, LanguageIdentifier, find_model
+from moe_router.gating.ngrams import NgramModel
 from moe_router.gating.probe import Probe, ProbeAnswer
 from moe_router.gating.qnetwork import QNetwork
 from moe_router.gating.task_router import Action, Observation, State, TaskRouter, Via
@@ -75,6 +76,7 @@ class GatingPipeline:
         self._threshold = abstention.threshold_for(self._task_weights.meta, config.target_risk)
         self._phrasings: dict[str, Floats] = {}
         self._heads: _Heads | None = None
+        self._reload = asyncio.Lock()
 
     @classmethod
     def load(cls, registry: Registry, config: GatingConfig) -> GatingPipeline:
@@ -87,7 +89,9 @@ class GatingPipeline:
         use_shipped = config.encoder == EMBEDDED and (shipped / "encoder.json").is_file()
         folder = shipped if use_shipped else ensure_encoder(config.cache_dir, name=config.encoder)
         encoder = Encoder(folder, max_tokens=config.max_tokens, threads=config.threads)
-        pipeline = cls(config, encoder, LanguageIdentifier(find_model(config.lid_path)))
+        pipeline = cls(
+            config, encoder, LanguageIdentifier(find_model(config.lid_path), _ngrams(config.model_dir))
+        )
         pipeline._heads = pipeline._build(registry)
         return pipeline
 
@@ -109,7 +113,8 @@ class GatingPipeline:
         Raises:
             ModelAssetError: a probe that it names does not fit; the old registry stays in force.
         """
-        self._heads = await asyncio.to_thread(self._build, registry)
+        async with self._reload:  # of two edits the later one stays
+            self._heads = await asyncio.to_thread(self._build, registry)
 
     async def aclose(self) -> None:
         """Ends the encoder's thread."""
@@ -152,8 +157,12 @@ class GatingPipeline:
         tasks = heads.router.head(asked_vector, text_vector)
         encodings = heads.router.qnetwork.state(asked_vector, text_vector)
         state = State(encodings, tasks, domains, guess.code, guess.probability)
-        chosen = heads.router.choose_task(state, via)
+        chosen = heads.router.choose_task(state)
         refusal = self._refusal(heads, state, chosen, asked, language, served, via)
+        if refusal is None and text_vector is None and via != "expert" and chosen in heads.probes:
+            # The router chose another task than the description's likeliest, and its probe reads the text.
+            text_vector = (await self.encoder.encode([text]))[0]
+            passes += 1
         probe = self._probe(heads, chosen, text_vector, via) if refusal is None else None
         watch.lap("task")
         return _decision(state, chosen, refusal, watch, passes, via, heads.router, probe)
@@ -197,13 +206,14 @@ class GatingPipeline:
         if description is None:
             return 1, None, (await self.encoder.encode([text]))[0]
         vector = self.encoder.kept(description)
-        if vector is None:
-            vector, text_vector = await self.encoder.encode([description, text])
-            self.encoder.keep(description, vector)
-            return 1, vector, text_vector
-        if not self._needs_text(heads, vector, via):
-            return 0, vector, None
-        return 1, vector, (await self.encoder.encode([text]))[0]
+        if vector is not None:
+            if not self._needs_text(heads, vector, via):
+                return 0, vector, None
+            return 1, vector, (await self.encoder.encode([text]))[0]
+        vector, text_vector = await self.encoder.encode([description, text])
+        self.encoder.keep(description, vector)
+        # Judged alike whether or not the description was known, so that equal requests get equal answers.
+        return 1, vector, text_vector if self._needs_text(heads, vector, via) else None
 
     def _needs_text(self, heads: _Heads, description: Floats, via: Via) -> bool:
         tasks = heads.router.head(description, None)
@@ -297,6 +307,13 @@ class GatingPipeline:
             encoder = self.encoder.encoder
             probes[key] = Probe(base, task.label_set, encoder=encoder.identity, hidden=encoder.hidden)
         return probes
+
+
+def _ngrams(model_dir: Path) -> NgramModel | None:
+    if not (model_dir / f"{ngrams.WEIGHTS}.safetensors").is_file():
+        logger.warning("no %s.safetensors in %s: lid.176 tells languages alone", ngrams.WEIGHTS, model_dir)
+        return None
+    return NgramModel(model_dir)
 
 
 class _Stopwatch:

@@ -44,8 +44,10 @@ class Probe:
             trained = tuple(weights.meta["labels"])
         except KeyError as error:
             raise ModelAssetError(f"the probe {path} lacks {error}") from error
-        if set(trained) != set(labels) or self._weight.shape != (len(trained), hidden):
+        if set(trained) != set(labels) or len(trained) != len(labels):
             raise ModelAssetError(f"the probe {path} was made for other labels than the registry's")
+        if self._weight.shape != (len(trained), hidden) or self._bias.shape != (len(trained),):
+            raise ModelAssetError(f"the probe {path} has other dimensions than its description says")
         self._labels = trained
 
     def __call__(self, text: Floats) -> ProbeAnswer:

@@ -79,7 +79,11 @@ class QNetwork:
             self._w2, self._b2, self._w3, self._b3 = a["2.weight"], a["2.bias"], a["3.weight"], a["3.bias"]
         except KeyError as error:
             raise ModelAssetError(f"the Q-network's weights lack {error}") from error
-        if self._encoding.shape[1] != 2 * hidden or self._action.shape[1] != len(FEATURES):
+        width, second = len(self._b1), len(self._b2)
+        expected = (width, 2 * hidden), (width, len(FEATURES)), (second, width), (1, second), (1,)
+        matrices = (self._encoding, self._action, self._w2, self._w3, self._b3)
+        other_features = tuple(weights.meta.get("features", FEATURES)) != FEATURES
+        if tuple(matrix.shape for matrix in matrices) != expected or other_features:
             raise ModelAssetError(
                 "the Q-network's weights are of other dimensions; make new ones with `mole train gating`"
             )

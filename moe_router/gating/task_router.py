@@ -70,15 +70,13 @@ class TaskRouter:
         # A task's experts whatever the language: what a value of the task is taken over.
         self._offered = {key: registry.all_experts(key) for key in registry.tasks}
 
-    def choose_task(self, state: State, via: Via = "auto") -> str:
-        """The task of the most valuable first action; reachability plays no part."""
+    def choose_task(self, state: State) -> str:
+        """The task of the most valuable first action; what can be reached or is allowed plays no part."""
         offered = [
             (key, action)
             for key in self.registry.tasks
-            for action in self._first_actions(key, state.language, via)
+            for action in self._first_actions(key, state.language)
         ]
-        if not offered:  # the caller insists on a probe, and no task has one
-            return state.tasks.names[int(state.tasks.probabilities.argmax())]
         # One pass over the actions of all tasks.
         rows = [features(state, key, action, ()).vector() for key, action in offered]
         values = self.qnetwork.values(state.encodings, np.stack(rows))
@@ -137,12 +135,10 @@ class TaskRouter:
         rows = [features(state, task_key, action, observations).vector() for action in actions]
         return self.qnetwork.values(state.encodings, np.stack(rows))
 
-    def _first_actions(self, task_key: str, language: str, via: Via) -> list[Action]:
+    def _first_actions(self, task_key: str, language: str) -> list[Action]:
         experts = self.experts(task_key, language) or self._offered[task_key]
-        actions = [Action("expert", e) for e in experts] if via != "probe" else []
-        if via != "expert" and self.registry.task(task_key).probe is not None:
-            actions.append(Action("probe"))
-        return actions
+        probe = [Action("probe")] if self.registry.task(task_key).probe is not None else []
+        return [Action("expert", e) for e in experts] + probe
 
 
 def features(

@@ -54,6 +54,8 @@ def load(folder: Path, name: str, *, encoder: str, hidden: int) -> Weights:
         arrays = {key: value.astype(np.float32) for key, value in load_file(path).items()}
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelAssetError(f"the weights {path} cannot be read: {error}") from error
+    if not isinstance(meta, dict):
+        raise ModelAssetError(f"the description of {path} is no JSON object")
     if meta.get("encoder") != encoder:
         raise ModelAssetError(
             f"{path} was made for the encoder {meta.get('encoder')!r}, but {encoder!r} is in use: "

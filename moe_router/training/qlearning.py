@@ -164,7 +164,8 @@ def _episode_loss(
     right_task = task == wanted
     cost = episodes.cost[tier]
     second = second_actions(episodes, rows, task, tier, rng)
-    other = episodes.offered[task, 1 - tier]
+    # After an expert the probe is not offered: it was there to be asked first.
+    other = episodes.offered[task, 1 - tier] & (tier == PROBE)
     second_t = torch.from_numpy(second)
     accept_reward = torch.from_numpy((right_task & episodes.correct[rows, tier]).astype(np.float32))
     both_correct = right_task & episodes.correct[rows, 1 - tier]
