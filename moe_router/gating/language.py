@@ -1,4 +1,8 @@
-"""The language of a text: fastText's lid.176 with the noise taken out first.
+"""The language of a text: fastText's lid.176, with a second opinion on the languages it confuses.
+
+The noise (addresses, code, numbers) is taken out first. The n-gram model decides among the
+languages it was trained on; lid.176 decides where it names another one and the n-grams look
+unfamiliar.
 
 Source: Joulin et al., "Bag of Tricks for Efficient Text Classification", 2016, and
 fasttext.cc/docs/en/language-identification.html (lid.176, 176 languages, CC-BY-SA 3.0).
@@ -8,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +22,17 @@ import fasttext
 
 from moe_router.contracts import UNDETERMINED
 from moe_router.errors import ModelAssetError
+from moe_router.gating.ngrams import NgramModel
 
 logger = logging.getLogger(__name__)
 
-MAX_CHARS = 2_000
+MAX_CHARS = 600
 """More text than this does not change the answer."""
+
+OTHER_PROBABILITY = 0.2
+"""lid.176 must be at least so sure of a language that the n-gram model does not know."""
+FAMILIAR = 1.5
+"""From this familiarity on, the n-gram model is believed whatever lid.176 says."""
 
 _NOISE = re.compile(
     r"https?://\S+|www\.\S+|\bhttps?\b"  # addresses, and what is left of them in cleaned tweets
@@ -44,11 +55,15 @@ class LanguageGuess:
 class LanguageIdentifier:
     """Identifies languages with lid.176.bin or the smaller lid.176.ftz.
 
-    Blocking, about 60 µs a text; thread-safe.
+    Blocking, about 0.1 ms a text; thread-safe.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Loads the model.
+    def __init__(self, path: Path, ngrams: NgramModel | None = None) -> None:
+        """Loads lid.176.
+
+        Args:
+            path: of lid.176.bin or lid.176.ftz.
+            ngrams: the second opinion; None for lid.176 alone.
 
         Raises:
             ModelAssetError: the file is missing or no fastText model.
@@ -57,6 +72,7 @@ class LanguageIdentifier:
             self._model = fasttext.load_model(str(path))
         except ValueError as error:
             raise ModelAssetError(f"the language model {path} cannot be loaded: {error}") from error
+        self._ngrams = ngrams
 
     def identify(self, texts: Sequence[str], *, min_probability: float = 0.3) -> list[LanguageGuess]:
         """Guesses the language of each text.
@@ -74,10 +90,21 @@ class LanguageIdentifier:
         labels, probabilities = self._model.predict(cleaned, k=1)
         if not labels:
             return LanguageGuess(UNDETERMINED, 0.0)
+        code = labels[0].removeprefix("__label__")
         probability = min(1.0, float(probabilities[0]))  # fastText returns up to 1.00006
-        if probability < min_probability:
-            return LanguageGuess(UNDETERMINED, probability)
-        return LanguageGuess(labels[0].removeprefix("__label__"), probability)
+        if self._ngrams is not None:
+            code, probability = self._second_opinion(self._ngrams, cleaned, code, probability)
+        return LanguageGuess(code if probability >= min_probability else UNDETERMINED, probability)
+
+    @staticmethod
+    def _second_opinion(ngrams: NgramModel, text: str, code: str, probability: float) -> tuple[str, float]:
+        language, share, familiarity = ngrams.best(text)
+        other = code not in ngrams.languages and probability >= OTHER_PROBABILITY
+        if other and familiarity < FAMILIAR:
+            return code, probability
+        familiar = 1.0 / (1.0 + math.exp(-2.0 * (familiarity + 0.5)))
+        # Where both name the same language, either's certainty will do.
+        return language, max(share * familiar, probability if code == language else 0.0)
 
 
 def clean(text: str) -> str:
