@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from app import logs
 from app.api import classify, errors, health, openapi, stats, tasks, workers
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
@@ -34,10 +34,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        if not logging.getLogger().handlers:
-            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-            for chatty in ("httpx", "watchfiles"):  # a line for each probe and each look at the files
-                logging.getLogger(chatty).setLevel(logging.WARNING)
+        logs.configure()
         app.state.batch_gate = asyncio.Semaphore(runtime.settings.max_batch_concurrency)
         drain.install(runtime.settings.drain_timeout_s)
         try:

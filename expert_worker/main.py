@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -14,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from expert_worker import api, openapi, problems
+from expert_worker import api, logs, openapi, problems
 from expert_worker.envelope import Envelope, Exchange
 from expert_worker.service import PoolFactory, Service, single_model_pool
 from expert_worker.settings import Settings
@@ -27,8 +26,7 @@ def create_app(settings: Settings | None = None, build_pool: PoolFactory = singl
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        if not logging.getLogger().handlers:
-            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        logs.configure()
         service.drain.install(service.settings.drain_timeout_s)
         service.start()
         try:

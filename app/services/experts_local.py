@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from app.services.metrics import Metrics
 from app.services.ports import Call
@@ -19,6 +20,9 @@ from moe_router.registry import Expert, Registry
 LOCAL = "local"
 LATENCIES_KEPT = 256
 RETIRE_LOOK_S = 0.5
+WARM_UP_TEXT = "Hello."
+
+logger = logging.getLogger(__name__)
 
 
 class Pool(Protocol):
@@ -49,7 +53,7 @@ class LocalExperts:
         self._pool: Pool | None = None
         self._outstanding = 0
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
-        self._retired: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
 
     def served(self, model_key: str) -> bool:
         """Whether the registry declares the model."""
@@ -118,10 +122,27 @@ class LocalExperts:
         if self._registry == registry:
             return
         old, self._pool, self._registry = self._pool, self._make_pool(registry), registry
+        self._spawn(self._warm(self._pool, registry))
         if old is not None:
-            task = asyncio.create_task(self._retire(old))
-            self._retired.add(task)
-            task.add_done_callback(self._retired.discard)
+            self._spawn(self._retire(old))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _warm(self, pool: Pool, registry: Registry) -> None:
+        """Loads the model that most tasks use, so that the first caller need not wait for it."""
+        first_experts = [registry.all_experts(key)[0] for key in registry.tasks]
+        model_key, _ = Counter(e.base_model_key for e in first_experts).most_common(1)[0]
+        expert = next(e for e in first_experts if e.base_model_key == model_key)
+        language = expert.languages[0] if expert.languages else "en"
+        try:
+            await pool.classify(
+                expert, ExpertRequest(task_key=expert.task_key, text=WARM_UP_TEXT, language=language)
+            )
+        except MoleError as error:
+            logger.warning("the model %s is not loaded ahead: %s", model_key, error.detail)
 
     async def _retire(self, pool: Pool) -> None:
         while pool.queue_depth():  # noqa: ASYNC110 - rare, and a pool tells nobody when it is idle
@@ -129,11 +150,11 @@ class LocalExperts:
         await pool.aclose()
 
     async def start(self) -> None:
-        """Nothing runs in the background: a model is loaded when it is asked for."""
+        """Nothing to begin: `use` has."""
 
     async def aclose(self) -> None:
         """Lets all models go."""
-        for task in self._retired:
+        for task in self._background:
             task.cancel()
         if self._pool is not None:
             await self._pool.aclose()

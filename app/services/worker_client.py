@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import aiohttp
@@ -31,6 +32,7 @@ TASKS = "/api/v1/expert/tasks"
 READY = "/api/v1/health/ready"
 MAX_ANSWER_BYTES = 16 * 2**20
 LONGEST_RETRY_AFTER_S = 30.0
+COMMON_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "mole"}
 KEEPALIVE_S = 3.0
 """Below uvicorn's 5 s: the server must not close a connection just as a call goes out on it."""
 
@@ -54,7 +56,6 @@ def make_http_client(connect_timeout_s: float) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=AiohttpTransport(client=session),
         timeout=httpx.Timeout(None, connect=connect_timeout_s),
-        headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "mole"},
         trust_env=False,  # a proxy set for the outer world does not know the workers
     )
 
@@ -109,8 +110,13 @@ class WorkerClient:
     async def _send(
         self, method: str, worker: Worker, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> Reply:
-        request = self._http.build_request(
-            method, worker.spec.url + path, headers={**self._authorization, **headers}, content=body
+        # Built by hand: the client's build_request() parses the URL and merges headers anew, 100 µs a call.
+        request = httpx.Request(
+            method,
+            _url(worker.spec.url + path),
+            headers={**COMMON_HEADERS, **self._authorization, **headers},
+            content=body,
+            extensions={"timeout": self._http.timeout.as_dict()},
         )
         try:
             response = await self._http.send(request, stream=True)
@@ -123,6 +129,11 @@ class WorkerClient:
         except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, ValueError, OSError) as error:
             raise faults.invalid(WorkerAnswerError(f"{worker.worker_id} does not speak HTTP.")) from error
         return Reply(response.status_code, content, _retry_after(response.headers.get("Retry-After")))
+
+
+@lru_cache(maxsize=1024)
+def _url(text: str) -> httpx.URL:
+    return httpx.URL(text)
 
 
 async def _bounded(response: httpx.Response, worker_id: str) -> bytes:

@@ -20,6 +20,7 @@ FAST = {
     "REQUEST_TIMEOUT_SECONDS": "0.5",
     "MOLE_EJECT_AFTER_ERRORS": "1",
     "MOLE_EJECT_SECONDS": "0.3",
+    "MOLE_WORKER_TOKEN": "secret",
 }
 
 # How the coordinator answers where there is no other replica.
@@ -143,33 +144,30 @@ def test_a_worker_that_holds_another_model_is_refused(stage: Stage) -> None:
     assert "another" in told["reason"]
 
 
-def test_a_full_worker_is_not_ejected(stage: Stage) -> None:
-    worker = stage.faulty("overloaded")
-    files.write(stage.folder, files.mapping(worker.url))
-    coordinator = stage.coordinator()
-    coordinator.wait_for("/api/v1/health/ready")
+def test_a_full_worker_is_not_ejected(scene: Scene) -> None:
+    worker, coordinator = scene.single, scene.coordinator
+    tell(worker, "ok")
     until_healthy(coordinator, "worker-0")
+    tell(worker, "overloaded")
     assert check_problem(post(coordinator), 503)["type"] == "/problems/overloaded"
     assert workers(coordinator)["worker-0"]["state"] == "healthy"
 
 
-def test_what_the_worker_finds_wrong_with_the_request_is_told(stage: Stage) -> None:
-    worker = stage.faulty("missing_field")
-    files.write(stage.folder, files.mapping(worker.url))
-    coordinator = stage.coordinator()
-    coordinator.wait_for("/api/v1/health/ready")
+def test_what_the_worker_finds_wrong_with_the_request_is_told(scene: Scene) -> None:
+    worker, coordinator = scene.single, scene.coordinator
+    tell(worker, "ok")
     until_healthy(coordinator, "worker-0")
+    tell(worker, "missing_field")
     answer = post(coordinator)
     assert (answer.status_code, answer.json()["type"]) == (400, "/problems/missing-field")
     assert workers(coordinator)["worker-0"]["state"] == "healthy"
 
 
-def test_a_hasty_caller_ejects_nobody(stage: Stage) -> None:
-    worker = stage.faulty("slow")
-    files.write(stage.folder, files.mapping(worker.url))
-    coordinator = stage.coordinator()
-    coordinator.wait_for("/api/v1/health/ready")
+def test_a_hasty_caller_ejects_nobody(scene: Scene) -> None:
+    worker, coordinator = scene.single, scene.coordinator
+    tell(worker, "ok")
     until_healthy(coordinator, "worker-0")
+    tell(worker, "slow")
     options = {**BODY["options"], "timeout_seconds": 0.05}
     check_problem(post(coordinator, {**BODY, "options": options}), 504)
     assert workers(coordinator)["worker-0"]["state"] == "healthy"
@@ -177,21 +175,18 @@ def test_a_hasty_caller_ejects_nobody(stage: Stage) -> None:
     assert 0 < int(seen["headers"]["x-mole-timeout-ms"]) <= 50
 
 
-def test_wrong_offsets_are_an_invalid_answer(stage: Stage) -> None:
-    worker = stage.faulty("wrong_offsets")
-    files.write(stage.folder, files.mapping(worker.url))
-    coordinator = stage.coordinator()
-    coordinator.wait_for("/api/v1/health/ready")
+def test_wrong_offsets_are_an_invalid_answer(scene: Scene) -> None:
+    worker, coordinator = scene.single, scene.coordinator
+    tell(worker, "ok")
     until_healthy(coordinator, "worker-0")
+    tell(worker, "wrong_offsets")
     body = {"text": "Ann is here", "options": {"task": files.PII, "language": "en"}}
     assert "offsets" in check_problem(post(coordinator, body), 502)["detail"]
 
 
-def test_ids_and_traces_go_through(stage: Stage) -> None:
-    worker = stage.faulty("ok")
-    files.write(stage.folder, files.mapping(worker.url))
-    coordinator = stage.coordinator(MOLE_WORKER_TOKEN="secret")
-    coordinator.wait_for("/api/v1/health/ready")
+def test_ids_and_traces_go_through(scene: Scene) -> None:
+    worker, coordinator = scene.single, scene.coordinator
+    tell(worker, "ok")
     until_healthy(coordinator, "worker-0")
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     headers = {"X-Request-ID": "mine-1", "traceparent": trace}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.stubs import files, pool
 from tests.stubs.processes import Process, Stage
@@ -39,14 +40,20 @@ def eventually(check: Callable[[], Any], seconds: float = 30.0) -> Any:
     raise AssertionError(f"never true: {check}")
 
 
-def both(stage: Stage, **coordinator_environment: str) -> tuple[Process, Process]:
+def both(stage: Stage) -> tuple[Process, Process]:
     worker = stage.worker()
     files.write(stage.folder, files.mapping(worker.url))
     worker.wait_for("/api/v1/health/ready")
-    coordinator = stage.coordinator(**coordinator_environment)
+    coordinator = stage.coordinator()
     coordinator.wait_for("/api/v1/health/ready")
     eventually(lambda: states(coordinator) == ["healthy"])
     return worker, coordinator
+
+
+@pytest.fixture(scope="module")
+def pair(shared_stage: Stage) -> tuple[Process, Process]:
+    """A worker and a coordinator that several tests ask."""
+    return both(shared_stage)
 
 
 def states(coordinator: Process) -> list[str]:
@@ -57,8 +64,8 @@ def queue_depth(worker: Process) -> int:
     return int(get(worker, "/api/v1/health").json()["queue_depth"])
 
 
-def test_the_whole_path(stage: Stage) -> None:
-    _, coordinator = both(stage)
+def test_the_whole_path(pair: tuple[Process, Process]) -> None:
+    _, coordinator = pair
     options = {"return_probabilities": True}
     answer = post(coordinator, CLASSIFY, {"text": "neutral", "options": options})
     assert answer.status_code == 200
@@ -72,8 +79,8 @@ def test_the_whole_path(stage: Stage) -> None:
     assert entities.json()["entities"][0]["value"] == "Zoë"
 
 
-def test_what_is_decided_is_what_is_done(stage: Stage) -> None:
-    _, coordinator = both(stage)
+def test_what_is_decided_is_what_is_done(pair: tuple[Process, Process]) -> None:
+    _, coordinator = pair
     route = post(coordinator, "/api/v1/route", {"text": "neutral"}).json()
     done = post(coordinator, CLASSIFY, {"text": "neutral"}).json()
     assert (route["task"], route["domain"], route["language"]) == (
@@ -85,18 +92,18 @@ def test_what_is_decided_is_what_is_done(stage: Stage) -> None:
     assert route["expert"] == {"model_key": done["model_key"], "adapter_name": "fin"}
 
 
-def test_nothing_is_encoded_where_everything_is_fixed(stage: Stage) -> None:
-    _, coordinator = both(stage)
+def test_nothing_is_encoded_where_everything_is_fixed(pair: tuple[Process, Process]) -> None:
+    _, coordinator = pair
+    before = get(coordinator, "/api/v1/stats").json()["encoder_passes"]
     for _ in range(3):
-        assert (
-            post(coordinator, CLASSIFY, {"text": "x", "options": FIXED}).json()["timings_ms"]["encode"] == 0
-        )
-    assert get(coordinator, "/api/v1/stats").json()["encoder_passes"] == 0
-    assert "mole_encoder_passes_total 0.0" in get(coordinator, "/metrics").text
+        answer = post(coordinator, CLASSIFY, {"text": "x", "options": FIXED}).json()
+        assert answer["timings_ms"]["encode"] == 0
+    assert get(coordinator, "/api/v1/stats").json()["encoder_passes"] == before
+    assert f"mole_encoder_passes_total {before}.0" in get(coordinator, "/metrics").text
 
 
-async def test_many_at_once_while_live_answers(stage: Stage) -> None:
-    worker, coordinator = both(stage)
+async def test_many_at_once_while_live_answers(pair: tuple[Process, Process]) -> None:
+    worker, coordinator = pair
     async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
         body = {"text": "positive", "options": FIXED}
         calls = [client.post(coordinator.url + CLASSIFY, json=body) for _ in range(32)]
@@ -105,8 +112,8 @@ async def test_many_at_once_while_live_answers(stage: Stage) -> None:
     assert [a.status_code for a in answers] == [200] * 36
 
 
-def test_a_batch_answers_in_order_and_judges_each_by_itself(stage: Stage) -> None:
-    _, coordinator = both(stage)
+def test_a_batch_answers_in_order_and_judges_each_by_itself(pair: tuple[Process, Process]) -> None:
+    _, coordinator = pair
     items: list[Any] = [{"text": label, "options": FIXED} for label in files.LABELS]
     items[1:1] = [{"text": "  "}, 7, {"text": "x", "options": {"task": "no/such"}}]
     answer = post(coordinator, "/api/v1/classify/batch", {"items": items})
@@ -115,8 +122,8 @@ def test_a_batch_answers_in_order_and_judges_each_by_itself(stage: Stage) -> Non
     assert told == ["negative", 400, 400, 400, "neutral", "positive"]
 
 
-def test_a_client_that_goes_takes_its_work_along(stage: Stage) -> None:
-    worker, coordinator = both(stage)
+def test_a_client_that_goes_takes_its_work_along(pair: tuple[Process, Process]) -> None:
+    worker, coordinator = pair
     body = json.dumps({"text": pool.WAIT, "options": FIXED}).encode()
     with socket.create_connection(("127.0.0.1", coordinator.port)) as connection:
         head = f"POST {CLASSIFY} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -129,7 +136,7 @@ def test_a_client_that_goes_takes_its_work_along(stage: Stage) -> None:
 
 async def test_a_drained_worker_finishes_what_it_has(stage: Stage) -> None:
     worker, _ = both(stage)
-    headers = {"X-MoLE-Timeout-Ms": "4000"}
+    headers = {"X-MoLE-Timeout-Ms": "2500"}
     body = {"task_key": files.SENTIMENT, "text": pool.WAIT, "language": "en"}
     async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
         call = asyncio.create_task(

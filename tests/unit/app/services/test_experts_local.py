@@ -45,7 +45,15 @@ async def test_it_answers_as_one_worker() -> None:
     told = scene.experts.workers()[0]
     assert (told.worker_id, told.model_key, told.state) == (LOCAL, files.MODEL, "healthy")
     assert set(told.tasks) == set(files.registry()["tasks"])
-    assert scene.pools[0].deadlines[0] is not None
+    assert scene.pools[0].deadlines[-1] is not None
+
+
+async def test_the_model_of_most_tasks_is_loaded_ahead() -> None:
+    scene = Scene()
+    await scene.experts.use(registry(), mapping(*URLS))
+    await until(lambda: len(scene.pools[0].seen) == 1)
+    assert scene.pools[0].seen[0].task_key in files.registry()["tasks"]
+    await scene.experts.aclose()
 
 
 async def test_errors_of_the_pool_keep_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from app.asgi import intake
+from app.asgi.drain import Drain
+from app.asgi.envelope import Envelope
+from app.asgi.exchange import exchange_of
+from app.asgi.intake import Intake
+from app.services.metrics import Metrics
+
+CHUNK = {"type": "http.request", "body": b"ab", "more_body": True}
+LAST = {"type": "http.request", "body": b"c", "more_body": False}
+GONE = {"type": "http.disconnect"}
+
+
+class Scene:
+    """One request, message by message."""
+
+    def __init__(
+        self, inner: Any, *, limit: int = 10, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        self.metrics = Metrics()
+        self.drain = Drain()
+        self.app = Envelope(
+            Intake(inner, max_body_bytes=lambda: limit), metrics=self.metrics, drain=self.drain
+        )
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "method": "POST",
+            "path": "/x",
+            "headers": headers or [],
+        }
+        self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.sent: list[Any] = []
+
+    async def run(self, *messages: dict[str, Any]) -> None:
+        for message in messages:
+            self.incoming.put_nowait(message)
+
+        async def send(message: Any) -> None:
+            self.sent.append(message)
+
+        await self.app(self.scope, self.incoming.get, send)
+
+    def counted(self, status: int) -> bool:
+        return (
+            f'mole_requests_total{{route="unmatched",status="{status}"}} 1.0'
+            in self.metrics.render({}).decode()
+        )
+
+
+async def answering(scope: Any, receive: Any, send: Any) -> None:
+    message = await receive()
+    assert message["body"] == exchange_of(scope).body
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": message["body"]})
+
+
+async def test_the_whole_body_is_there_before_the_application_runs() -> None:
+    scene = Scene(answering)
+    await scene.run(CHUNK, CHUNK, LAST)
+    assert scene.sent[1]["body"] == b"ababc"
+    assert scene.counted(200)
+    names = [name for name, _ in scene.sent[0]["headers"]]
+    assert names == [b"x-request-id", b"x-mole-overhead-duration-ms", b"x-mole-expert"]
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"999")], [(b"content-length", b"9" * 50)]])
+async def test_a_body_over_the_limit_never_reaches_it(headers: list[tuple[bytes, bytes]]) -> None:
+    scene = Scene(answering, limit=3, headers=headers)
+    await scene.run(CHUNK, CHUNK, LAST)
+    assert scene.sent[0]["status"] == 413
+    assert scene.counted(413)
+
+
+async def test_a_slow_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "BODY_TIMEOUT_S", 0.02)
+    scene = Scene(answering)
+    await scene.run(CHUNK)
+    assert scene.sent[0]["status"] == 408
+
+
+async def test_a_client_that_goes_cancels_the_work() -> None:
+    ended: list[str] = []
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    scene = Scene(slow)
+    await scene.run(LAST, GONE)
+    assert ended == ["cancelled"]
+    assert scene.sent == []
+    assert scene.counted(499)
+    assert scene.drain.in_flight == 0
+
+
+async def test_a_client_that_goes_within_its_body_is_forgotten() -> None:
+    scene = Scene(answering)
+    await scene.run(CHUNK, GONE)
+    assert scene.sent == []
+    assert scene.counted(499)
+
+
+async def test_a_cancellation_from_elsewhere_is_passed_on() -> None:
+    started = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(Scene(slow).run(LAST))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_fault_after_the_answer_began_is_logged_only(caplog: pytest.LogCaptureFixture) -> None:
+    async def breaking(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("a fault of ours")
+
+    scene = Scene(breaking)
+    await scene.run(LAST)
+    assert [message["type"] for message in scene.sent] == ["http.response.start"]
+    assert "failed unexpectedly" in caplog.text

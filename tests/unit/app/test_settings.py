@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.settings import Settings
+
+
+def test_defaults() -> None:
+    found = Settings()
+    assert found.service_mode == "coordinator"
+    assert found.registry_file == Path("config/experts_registry.json")
+    assert found.mapping_file == Path("config/expert_machine_mapping.json")
+    assert found.total_timeout_s == 300
+    assert not str(found.cache_dir).startswith("~")
+
+
+def test_names_of_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_MODE", "monolithic")
+    monkeypatch.setenv("REQUEST_TIMEOUT_SECONDS", "10")
+    monkeypatch.setenv("EXPERT_MAPPING_PATH", "elsewhere/mapping.json")
+    monkeypatch.setenv("MOLE_WORKER_TOKEN", "s3cret")
+    monkeypatch.setenv("MOLE_GATING_THREADS", "")  # as Compose passes what is not set
+    found = Settings()
+    assert (found.service_mode, found.total_timeout_s) == ("monolithic", 25)
+    assert found.mapping_file == Path("elsewhere/mapping.json")
+    assert found.gating_threads is None
+    assert "s3cret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("SERVICE_MODE", "both"), ("REQUEST_TIMEOUT_SECONDS", "0"), ("MOLE_MAX_TEXT_CHARS", "-1")],
+)
+def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError):
+        Settings()
