@@ -1,0 +1,74 @@
+"""`mole train gating`: makes gating's weights from the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mole.cli.console import err, out
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from moe_router.gating.encoder import Encoder
+    from moe_router.registry import Registry
+
+app = typer.Typer(help="Make the weights.", no_args_is_help=True)
+
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of the datasets; without it the project's own texts alone.")
+]
+RegistryFile = Annotated[Path, typer.Option(help="The registry whose tasks are trained or judged.")]
+DEFAULT_REGISTRY = Path("config/demo/experts_registry.json")
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `gating` a subcommand while it is the only one."""
+
+
+@app.command()
+def gating(
+    data: Data = None,
+    output: Annotated[Path | None, typer.Option(help="Where the weights go. [default: those in use]")] = None,
+    registry: RegistryFile = DEFAULT_REGISTRY,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DOMAIN/TASK", help="Leave a task out, to see how a new one fares."),
+    ] = None,
+    seed: int = 0,
+) -> None:
+    """Fit the domain head, the task head, the probes and the Q-network; minutes on a laptop."""
+    from moe_router.gating.pipeline import MODELS
+    from moe_router.training.build import GatingRun, build
+
+    folder = output or MODELS
+    run = GatingRun(data, folder, seed=seed, without=frozenset(without or ()))
+    with progress_bar() as bar:
+        job = bar.add_task("starting", total=1.0)
+        build(run, _registry(registry), _encoder(), lambda m, f: bar.update(job, description=m, completed=f))
+    out().print(f"weights: {folder}; judge them with `mole evaluate gating`", soft_wrap=True)
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error with the step, the share done and the time left."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err(), transient=True)
+
+
+def _registry(path: Path) -> Registry:
+    from moe_router.registry import load_registry
+
+    return load_registry(path)
+
+
+def _encoder() -> Encoder:
+    from moe_router.assets.encoder import ensure_encoder
+    from moe_router.gating.encoder import Encoder
+    from mole.settings import CommandSettings
+
+    return Encoder(ensure_encoder(CommandSettings().cache), max_tokens=256)
