@@ -66,7 +66,7 @@ def line_of(text: str, location: Sequence[str | int]) -> int | None:
     """The 1-based line of a location in a JSON text, or of its nearest parent that exists.
 
     Returns:
-        None where the text is not JSON.
+        None where it cannot be told, since the text is not JSON.
     """
     try:
         here = at = _skip(text, 0)

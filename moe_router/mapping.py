@@ -30,12 +30,14 @@ class WorkerSpec(BaseModel):
     @field_validator("url")
     @classmethod
     def _http(cls, value: str) -> str:
-        parts = urlsplit(value)
+        if "@" in value:  # not repeated in the message: it may hold a password
+            raise ValueError("a user name or password has no place in the URL")
         try:
+            parts = urlsplit(value)
             sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except ValueError as error:
             raise ValueError(f"{value!r} is not a URL: {error}") from error
-        if not sound or parts.username is not None or parts.query or parts.fragment:
+        if not sound or parts.query or parts.fragment:
             raise ValueError(f"{value!r} is not of the form http://host:port")
         return value.rstrip("/")
 

@@ -182,7 +182,8 @@ class Registry(Entry, jsonfile.CheckedModel):
                 yield ("tasks", key), "the domain 'none' stands for what fits no task; choose another name"
             named: list[tuple[jsonfile.Location, str | None]] = [(("base_model_key",), task.base_model_key)]
             named += [
-                (("language_mapping", lang), o.base_model_key) for lang, o in task.language_mapping.items()
+                (("language_mapping", language, "base_model_key"), fields.base_model_key)
+                for language, fields in task.language_mapping.items()
             ]
             named += [
                 (("experts", index, "base_model_key"), e.base_model_key)
