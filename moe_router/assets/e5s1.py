@@ -69,6 +69,8 @@ def _parse(data: bytes) -> tuple[dict[str, NDArray[Any]], Shape]:
     weights: dict[str, NDArray[Any]] = {}
     for name, kind, count, offset in _directory(data, _end_of_tokenizer(data, 44)):
         array = _floats(data, count, offset) if kind == 0 else _q4_0(data, count, offset)
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds what is no number")
         short = name.split(".", 1)[1] if name[0] == "l" else name
         shape = shapes.get(short, (hidden, hidden) if kind else (-1,))
         weights[_state_name(name)] = array.reshape(shape)
@@ -109,7 +111,8 @@ def _q4_0(data: bytes, count: int, offset: int) -> NDArray[Any]:
     blocks = np.frombuffer(data, block, count // BLOCK, offset)
     nibbles = blocks["nibbles"]
     values = np.concatenate([nibbles & 0x0F, nibbles >> 4], axis=1).astype(np.float32) - 8
-    return np.asarray(values * blocks["scale"].astype(np.float32)[:, None]).reshape(-1)
+    with np.errstate(invalid="ignore"):  # a damaged scale; the caller looks
+        return np.asarray(values * blocks["scale"].astype(np.float32)[:, None]).reshape(-1)
 
 
 def _state_name(name: str) -> str:

@@ -109,7 +109,8 @@ def _convert_embedded(target: Path, adapter: Path | None, version: str, progress
     if adapter is not None:
         _merge(weights, adapter)
     identity = f"intfloat/multilingual-e5-small+{version}"
-    info = EncoderInfo(identity, 384, "query: ", "mean", 512)
+    hidden = len(weights["embeddings.LayerNorm.weight"])
+    info = EncoderInfo(identity, hidden, "query: ", "mean", 512)
     _write(target, weights, shape, info, tokenizer.read_bytes(), progress)
 
 
@@ -128,7 +129,7 @@ def _merge(weights: dict[str, Any], adapter: Path) -> None:
                 weights[f"{module}.weight"] = weights[f"{module}.weight"] + scaling * up @ down.astype(
                     "float32"
                 )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ModelAssetError(f"the encoder's adapter {adapter} cannot be merged: {error}") from error
 
 
