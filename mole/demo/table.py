@@ -33,28 +33,39 @@ def outcome_table(outcomes: list[Outcome], width: int) -> Table:
     table = Table(show_lines=True, expand=wide)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("text and question", ratio=4, overflow="fold")
-    table.add_column("route", ratio=4, overflow="fold")
-    table.add_column("answer", ratio=3, overflow="fold")
-    for name in STEPS if wide else ("ms",):
-        table.add_column(f"{name} ms" if wide else name, justify="right" if wide else "left", overflow="fold")
+    if wide:
+        table.add_column("route", ratio=4, overflow="fold")
+        table.add_column("answer", ratio=3, overflow="fold")
+        for name in STEPS:
+            table.add_column(f"{name} ms", justify="right")
+    else:
+        table.add_column("answer, route, milliseconds", ratio=6, overflow="fold")
     for number, outcome in enumerate(outcomes, start=1):
-        table.add_row(str(number), *_row(outcome, wide))
+        cells = _cells(outcome)
+        if not wide:
+            cells = [
+                cells[0],
+                "\n".join(part for part in (cells[2], cells[1], _on_one_line(cells[3:])) if part),
+            ]
+        table.add_row(str(number), *cells)
     return table
 
 
-def _row(outcome: Outcome, wide: bool) -> list[str]:
+def _cells(outcome: Outcome) -> list[str]:
+    """Text and question, route, answer, and the time of each step."""
     from rich.markup import escape
 
     fields = "".join(f"\n[dim]{escape(f'{k}: {v}')}[/dim]" for k, v in outcome.case.fields.items())
     asked = f"{escape(outcome.case.text)}{fields}\n[dim]{escape(outcome.case.description or '')}[/dim]"
-    if outcome.answer is None:
-        return [
-            asked,
-            "",
-            f"[bold red]failed[/bold red]\n{escape(outcome.error or '')}",
-            *([""] * (6 if wide else 1)),
-        ]
-    return [asked, escape(route_of(outcome.answer)), _answer(outcome.answer), *_times(outcome.answer, wide)]
+    answer = outcome.answer
+    if answer is None:
+        return [asked, "", f"[bold red]failed[/bold red] {escape(outcome.error or '')}"]
+    times = [f"{getattr(answer.timings_ms, name):.1f}" for name in STEPS]
+    return [asked, escape(route_of(answer)), _answer(answer), *times]
+
+
+def _on_one_line(times: list[str]) -> str:
+    return " · ".join(f"{name} {ms}" for name, ms in zip(STEPS, times, strict=False))
 
 
 def route_of(answer: ClassifyAnswer) -> str:
@@ -78,10 +89,3 @@ def _answer(answer: ClassifyAnswer) -> str:
     shown = f"[bold]{escape(answer.result or '')}[/bold] {answer.confidence:.2f}"
     found = [f"{escape(entity.type)}: {escape(entity.value)}" for entity in answer.entities or []]
     return "\n".join([shown, *found])
-
-
-def _times(answer: ClassifyAnswer, wide: bool) -> list[str]:
-    times = [f"{getattr(answer.timings_ms, name):.1f}" for name in STEPS]
-    if wide:
-        return times
-    return ["\n".join(f"{name} {ms}" for name, ms in zip(STEPS, times, strict=True))]
