@@ -15,6 +15,7 @@ from moe_router.gating.heads import MixtureHead
 from moe_router.gating.weights import Floats, Weights, save
 from moe_router.registry import Registry
 from moe_router.training import qlearning
+from moe_router.training.augment import augmented
 from moe_router.training.gating import Part, coverage_risk, fit_head
 from moe_router.training.phrasings import Split, load_phrasings
 from moe_router.training.requests import Composer, Request, load_texts
@@ -99,6 +100,8 @@ def build(run: GatingRun, registry: Registry, encoder: Encoder, report: Report) 
 def part(run: GatingRun, split: Split, embed: Embedded) -> Part:
     """Requests and texts of one split with their vectors."""
     phrasings = [p for p in load_phrasings() if p.split == split and p.target not in run.without]
+    if split == "train":
+        phrasings = augmented(phrasings, run.seed)
     texts = [
         t for t in load_texts(run.data, split, run.texts_per_group, run.seed) if t.task not in run.without
     ]
