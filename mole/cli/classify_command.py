@@ -46,7 +46,7 @@ def run_classify(arguments: ClassifyArguments) -> None:
             return_probabilities=arguments.probabilities or None,
         )
     if arguments.as_json:
-        print_json(answer.model_dump_json(indent=2, exclude_none=not arguments.probabilities))
+        print_json(answer.model_dump_json(indent=2))
     else:
         out().print(answer_table(answer))
 

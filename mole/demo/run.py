@@ -100,7 +100,7 @@ def _as_json(outcome: Outcome) -> str:
     import json
     from dataclasses import asdict
 
-    answer = outcome.answer.model_dump(mode="json", exclude_none=True) if outcome.answer else None
+    answer = outcome.answer.model_dump(mode="json") if outcome.answer else None
     return json.dumps(
         {"request": asdict(outcome.case), "answer": answer, "error": outcome.error}, ensure_ascii=False
     )

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[3]
 DEFAULT_URL = "http://127.0.0.1:8000"
 ENDLESS = ("demo", "serve")
 """Subcommands that run until they are stopped; other tests run them."""
-CHANGING = {"request_id"}
+CHANGING = {"request_id", "nearest_tasks"}
+"""Members that differ from one request, or one training of gating, to the next."""
 TOLERANCE = 0.15
 """Of a probability: kernels round differently from one processor to the next."""
 
