@@ -36,7 +36,7 @@ FAMILIAR = 1.5
 
 _NOISE = re.compile(
     r"https?://\S+|www\.\S+|\bhttps?\b"  # addresses, and what is left of them in cleaned tweets
-    r"|\S+@\S+\.\S+|[@#]\w+"  # e-mail addresses, mentions and tags
+    r"|[^\s@]+@[^\s@]+\.[^\s@]+|[@#]\w+"  # e-mail addresses, mentions and tags
     r"|```.*?```|`[^`]*`|</?[a-zA-Z][^>]*>"  # code and markup
     r"|[A-Za-z]*[_\d][A-Za-z_\d]*|\w+\(\)|[{}\[\]();=<>|\\]+",  # identifiers, numbers, punctuation of code
     re.DOTALL,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_router.errors import ModelAssetError
 from moe_router.gating.heads import softmax
 from moe_router.gating.weights import Floats, load
 
@@ -52,10 +53,16 @@ class NgramModel:
             ModelAssetError: they are missing or damaged.
         """
         weights = load(folder, WEIGHTS, encoder=IDENTITY, hidden=BUCKETS)
-        self._weight: Floats = weights.arrays["weight"]
-        self._bias: Floats = weights.arrays["bias"]
-        self.languages: tuple[str, ...] = tuple(weights.meta["languages"])
-        self._temperature = np.float32(weights.meta["temperature"])
+        try:
+            self._weight: Floats = weights.arrays["weight"]
+            self._bias: Floats = weights.arrays["bias"]
+            self.languages: tuple[str, ...] = tuple(weights.meta["languages"])
+            self._temperature = np.float32(weights.meta["temperature"])
+        except KeyError as error:
+            raise ModelAssetError(f"the language weights in {folder} lack {error}") from error
+        count = len(self.languages)
+        if self._weight.shape != (BUCKETS, count) or self._bias.shape != (count,):
+            raise ModelAssetError(f"the language weights in {folder} are of other dimensions")
 
     def best(self, text: str) -> tuple[str, float, float]:
         """The likeliest language, its share among `languages`, and how familiar the text looks.
