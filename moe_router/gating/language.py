@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 MAX_CHARS = 600
 """More text than this does not change the answer."""
 
+NGRAM_CHARS = 200
+"""Enough for the n-grams; more only costs time."""
+
 OTHER_PROBABILITY = 0.2
 """lid.176 must be at least so sure of a language that the n-gram model does not know."""
 FAMILIAR = 1.5
@@ -98,7 +101,7 @@ class LanguageIdentifier:
 
     @staticmethod
     def _second_opinion(ngrams: NgramModel, text: str, code: str, probability: float) -> tuple[str, float]:
-        language, share, familiarity = ngrams.best(text)
+        language, share, familiarity = ngrams.best(text[:NGRAM_CHARS])
         other = code not in ngrams.languages and probability >= OTHER_PROBABILITY
         if other and familiarity < FAMILIAR:
             return code, probability

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,6 +32,8 @@ from transformers import XLMRobertaConfig, XLMRobertaModel
 
 from moe_router.assets import e5s1
 from moe_router.assets.encoder import embedded_files
+from moe_router.errors import ModelAssetError
+from moe_router.training.augment import augmented
 from moe_router.training.phrasings import OUT_OF_SCOPE, load_phrasings
 
 TEXT_TASKS = ("umsab", "sib200", "hatecheck", "banking77", "finance_sentiment")
@@ -56,6 +58,8 @@ class EncoderRun:
     texts: int = 40
     """texts in a batch"""
     temperature: float = 0.07
+    resume: Path | None = None
+    """an encoder_adapter.safetensors to go on from"""
     seed: int = 0
 
 
@@ -102,12 +106,14 @@ def train_encoder(run: EncoderRun) -> None:
     """Trains and writes `encoder_adapter.safetensors` and `.json` into the output folder."""
     torch.manual_seed(run.seed)
     rng = np.random.default_rng(run.seed)
-    requests = _requests()
+    requests = _requests(run.seed)
     targets = sorted(requests)
     tasks = [t for t in targets if not t.startswith(OUT_OF_SCOPE)]
     texts = {name: rows for name in TEXT_TASKS if (rows := _texts(run.data / name / "train.jsonl.gz"))}
     labels = {name: sorted({label for _, label in rows}) for name, rows in texts.items()}
     model = _Model(run, {"requests": len(tasks) + 1} | {name: len(own) for name, own in labels.items()})
+    if run.resume is not None:
+        _load(model, run.resume)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=run.learning_rate, weight_decay=0.01)
     streams = {name: _batches(rows, run.texts, rng) for name, rows in texts.items()}
@@ -118,7 +124,7 @@ def train_encoder(run: EncoderRun) -> None:
         rate = run.learning_rate * min(1.0, step / 50) * max(0.02, 1 - spent)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        if step % 2 == 0:
+        if step % 3 != 2:  # requests are the harder part
             name, loss = "requests", _request_loss(model, requests, tasks, run, rng)
         else:
             name = str(rng.choice(list(texts), p=share / share.sum()))
@@ -164,11 +170,14 @@ def _request_loss(
     return contrastive + functional.cross_entropy(logits, gold, label_smoothing=0.05)
 
 
-def _requests() -> dict[str, list[str]]:
+def _requests(seed: int) -> dict[str, list[str]]:
+    train = []
     found: dict[str, list[str]] = defaultdict(list)
     for phrasing in load_phrasings():
         if phrasing.split == "train":
-            found[phrasing.target].append(phrasing.text)
+            train.append(phrasing)
+    for phrasing in augmented(train, seed):
+        found[phrasing.target].append(phrasing.text)
     return dict(found)
 
 
@@ -192,6 +201,18 @@ def _batches(
                 yield [rows[i] for i in batches[index]]
 
 
+def _load(model: _Model, path: Path) -> None:
+    """Takes over the adapter of an earlier run."""
+    arrays = load_file(path)
+    state = {
+        f"base_model.model.{name.removesuffix('.weight')}.default.weight": torch.from_numpy(value).float()
+        for name, value in arrays.items()
+    }
+    unknown = model.encoder.load_state_dict(state, strict=False).unexpected_keys
+    if unknown:
+        raise ModelAssetError(f"{path} is no adapter of this encoder: it has {unknown[0]}")
+
+
 def _write(model: _Model, run: EncoderRun, step: int, averages: dict[str, float]) -> None:
     state = model.encoder.state_dict()
     arrays = {
@@ -208,8 +229,9 @@ def _write(model: _Model, run: EncoderRun, step: int, averages: dict[str, float]
         "rank": run.rank,
         "scaling": run.alpha / run.rank,
         "steps": step,
+        "resumed": run.resume is not None,
         "seed": run.seed,
         "losses": {name: round(value, 4) for name, value in averages.items()},
-        "run": {k: v for k, v in asdict(run).items() if k not in ("data", "output")},
+        "run": {k: v for k, v in asdict(run).items() if k not in ("data", "output", "resume")},
     }
     (run.output / "encoder_adapter.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
