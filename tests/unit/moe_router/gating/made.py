@@ -88,8 +88,11 @@ def q_weights(
     for row, pair in enumerate(products, len(linear)):
         w2[row, [FEATURES.index(name) for name in pair]] = 1
         b2[row] = -1
+    # The encodings reach a row that no value is taken from: they show in the state, and change nothing.
+    encoding = np.zeros((width, 2 * hidden), np.float32)
+    encoding[FEATURES.index("undetermined")] = np.linspace(-1, 1, 2 * hidden)
     arrays = {
-        "encoding.weight": np.zeros((width, 2 * hidden), np.float32),
+        "encoding.weight": encoding,
         "action.weight": np.eye(width, dtype=np.float32), "1.bias": np.zeros(width, np.float32),
         "2.weight": w2, "2.bias": b2,
         "3.weight": np.array([[*linear.values(), *products.values()]], np.float32),
