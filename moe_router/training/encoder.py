@@ -171,11 +171,8 @@ def _request_loss(
 
 
 def _requests(seed: int) -> dict[str, list[str]]:
-    train = []
     found: dict[str, list[str]] = defaultdict(list)
-    for phrasing in load_phrasings():
-        if phrasing.split == "train":
-            train.append(phrasing)
+    train = [p for p in load_phrasings() if p.split == "train"]
     for phrasing in augmented(train, seed):
         found[phrasing.target].append(phrasing.text)
     return dict(found)

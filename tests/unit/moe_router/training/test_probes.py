@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from moe_router.errors import ModelAssetError
+from moe_router.gating.encoder import Encoder
+from moe_router.gating.probe import Probe
+from moe_router.training.probes import ProbeRun, fit_probe
+
+
+def write(path: Path, rows: list[tuple[str, str]]) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as lines:
+        for text, label in rows:
+            lines.write(json.dumps({"text": text, "label": label}) + "\n")
+
+
+@pytest.fixture(scope="module")
+def encoder(encoder_folder: Path) -> Encoder:
+    return Encoder(encoder_folder, threads=1)
+
+
+def test_a_fitted_probe_answers_and_is_bound_to_its_labels(encoder, tmp_path):
+    rows = [(f"aaa aaa aaa {i}", "x") for i in range(40)] + [(f"zzz zzz zzz {i}", "y") for i in range(40)]
+    write(tmp_path / "train.jsonl.gz", rows)
+    write(tmp_path / "validation.jsonl.gz", rows[35:45])
+    figures = fit_probe(ProbeRun(tmp_path, "d/t", tmp_path), encoder, lambda _m, _f: None)
+    assert figures["texts"] == 10
+    probe = Probe(tmp_path / "d__t", ("x", "y"), encoder=encoder.identity, hidden=encoder.hidden)
+    answer = probe(encoder.encode(["aaa aaa aaa"])[0])
+    assert answer.label == "x"
+    assert sum(answer.probabilities.values()) == pytest.approx(1.0, abs=1e-5)
+    assert answer.confidence == max(answer.probabilities.values())
+    with pytest.raises(ModelAssetError, match="other labels"):
+        Probe(tmp_path / "d__t", ("x", "z"), encoder=encoder.identity, hidden=encoder.hidden)
