@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from moe_router.registry import load_registry
+from moe_router.training.phrasings import (
+    GENERIC,
+    OUT_OF_SCOPE,
+    Phrasing,
+    load_own_texts,
+    load_phrasings,
+)
+
+ROOT = Path(__file__).parents[4]
+PHRASINGS = load_phrasings()
+LANGUAGES = sorted({p.language for p in PHRASINGS})
+
+
+def ids(language: str) -> list[str]:
+    return [p.id for p in PHRASINGS if p.language == language]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_has_the_ids_of_english(language):
+    own = ids(language)
+    assert len(set(own)) == len(own)
+    assert set(own) ^ set(ids("en")) == set()
+
+
+def test_a_rendering_is_of_the_same_task_and_style_in_every_language():
+    seen: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for phrasing in PHRASINGS:
+        seen[phrasing.family].add((phrasing.target, phrasing.style))
+    assert {family: found for family, found in seen.items() if len(found) > 1} == {}
+
+
+def test_no_family_straddles_the_split():
+    seen: dict[str, set[str]] = defaultdict(set)
+    for phrasing in PHRASINGS:
+        seen[phrasing.family].add(phrasing.split)
+    assert all(len(splits) == 1 for splits in seen.values())
+
+
+def test_no_text_stands_in_both_splits_of_a_language():
+    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for phrasing in PHRASINGS:
+        seen[phrasing.language, " ".join(phrasing.text.casefold().split())].add(phrasing.split)
+    assert [where for where, splits in seen.items() if len(splits) > 1] == []
+
+
+def test_no_text_asks_for_two_things_in_a_language():
+    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for phrasing in PHRASINGS:
+        seen[phrasing.language, " ".join(phrasing.text.casefold().split())].add(phrasing.target)
+    assert [where for where, targets in seen.items() if len(targets) > 1] == []
+
+
+def test_whole_out_of_scope_topics_are_held_out():
+    topics = {p.target for p in PHRASINGS if p.target.startswith(OUT_OF_SCOPE)}
+    held = {t for t in topics if all(p.split == "validation" for p in PHRASINGS if p.target == t)}
+    assert 0.2 < len(held) / len(topics) < 0.3
+
+
+def test_every_task_of_the_demo_is_asked_for_in_both_splits():
+    tasks = set(load_registry(ROOT / "config" / "demo" / "experts_registry.json").tasks)
+    for split in ("train", "validation"):
+        asked = Counter(p.target for p in PHRASINGS if p.split == split)
+        targets = {t for t in asked if not t.startswith((OUT_OF_SCOPE, GENERIC))}
+        assert targets == tasks
+        assert min(asked[t] for t in tasks) >= len(LANGUAGES)
+        assert any(t.startswith(GENERIC) for t in asked)
+
+
+def broken(phrasing: Phrasing) -> bool:
+    text = phrasing.text
+    return (
+        text != text.strip() or not text or any(not c.isprintable() and c not in "\u200c\u200d" for c in text)
+    )
+
+
+def test_texts_are_clean():
+    assert [p for p in PHRASINGS if broken(p)] == []
+
+
+def test_own_texts_have_labels_of_their_task_and_ids_of_their_own():
+    tasks = load_registry(ROOT / "config" / "demo" / "experts_registry.json").tasks
+    own = load_own_texts()
+    assert len({t.id for t in own}) == len(own)
+    assert {t.language for t in own} == set(LANGUAGES)
+    for text in own:
+        extraction = tasks[text.task].kind == "extraction"
+        assert text.label in (["entities"] if extraction else tasks[text.task].label_set)
+    texts = Counter(" ".join(t.text.casefold().split()) for t in own)
+    assert [text for text, count in texts.items() if count > 1] == []
