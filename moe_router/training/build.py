@@ -128,7 +128,12 @@ def simulate(
     embed: Embedded,
     seed: int,
 ) -> qlearning.Episodes:
-    """Episodes with one expert a task, of unit cost, right four times in five."""
+    """Episodes in which every task has a probe and one expert of unit cost.
+
+    What they would answer is drawn, not logged: each is right as often as its confidence says, and
+    on average experts are somewhat better. So the network learns what a calibrated confidence is
+    worth against a call, whatever the task.
+    """
     rng = np.random.default_rng(seed)
     names = tuple(registry.tasks)
     vectors = [vectors_of(request, embed) for request in requests]
@@ -136,8 +141,9 @@ def simulate(
     domain_p = [heads[0](*pair).as_dict() for pair in vectors]
     zero = np.zeros(embed.encoder.hidden, np.float32)
     count = len(requests)
-    correct = np.stack([np.zeros(count, bool), rng.random(count) < 0.8], axis=1)
-    confidence = np.where(correct, rng.beta(6, 2, (count, 2)), rng.beta(3, 3, (count, 2))).astype(np.float32)
+    quality = np.stack([rng.uniform(0.5, 0.95, count), rng.uniform(0.6, 0.97, count)], axis=1)
+    confidence = rng.beta(8 * quality, 8 * (1 - quality)).astype(np.float32)
+    correct = rng.random((count, 2)) < confidence
     return qlearning.Episodes(
         description=np.stack([zero if d is None else d for d, _ in vectors]),
         text=np.stack([zero if t is None else t for _, t in vectors]),
@@ -148,10 +154,10 @@ def simulate(
         ),
         language_probability=rng.beta(8, 1, count).astype(np.float32),
         target=np.array([names.index(r.target) if r.target in names else -1 for r in requests], np.intp),
-        offered=np.tile(np.array([False, True]), (len(names), 1)),
+        offered=np.ones((len(names), 2), bool),
         cost=np.array([0.0, 1.0], np.float32),
         confidence=confidence,
-        margin=(confidence / 2).astype(np.float32),
+        margin=np.maximum(0.0, 2 * confidence - 1).astype(np.float32),
         correct=correct,
         agreement=np.zeros(count, bool),
     )

@@ -1,4 +1,4 @@
-"""`mole train gating`: makes gating's weights from the data."""
+"""`mole train gating` and `mole train probe`: make weights from data."""
 
 from __future__ import annotations
 
@@ -24,11 +24,6 @@ RegistryFile = Annotated[Path, typer.Option(help="The registry whose tasks are t
 DEFAULT_REGISTRY = Path("config/demo/experts_registry.json")
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `gating` a subcommand while it is the only one."""
-
-
 @app.command()
 def gating(
     data: Data = None,
@@ -40,7 +35,7 @@ def gating(
     ] = None,
     seed: int = 0,
 ) -> None:
-    """Fit the domain head, the task head, the probes and the Q-network; minutes on a laptop."""
+    """Fit the domain head, the task head and the Q-network; minutes on a laptop."""
     from moe_router.gating.pipeline import MODELS
     from moe_router.training.build import GatingRun, build
 
@@ -50,6 +45,30 @@ def gating(
         job = bar.add_task("starting", total=1.0)
         build(run, _registry(registry), _encoder(), lambda m, f: bar.update(job, description=m, completed=f))
     out().print(f"weights: {folder}; judge them with `mole evaluate gating`", soft_wrap=True)
+
+
+@app.command()
+def probe(
+    task: Annotated[str, typer.Argument(metavar="DOMAIN/TASK", help="The task that it answers.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder with train.jsonl.gz and validation.jsonl.gz: rows of text and label.")
+    ],
+    output: Annotated[Path | None, typer.Option(help="Where it goes. [default: gating's models]")] = None,
+    seed: int = 0,
+) -> None:
+    """Fit a probe: a linear head on gating's encoding that answers a task without a worker.
+
+    Switch it on with "probe": {"path": …} in the registry's task.
+    """
+    from moe_router.gating.pipeline import MODELS
+    from moe_router.training.probes import ProbeRun, fit_probe
+
+    run = ProbeRun(data, task, output or MODELS, seed=seed)
+    with progress_bar() as bar:
+        job = bar.add_task("starting", total=1.0)
+        figures = fit_probe(run, _encoder(), lambda m, f: bar.update(job, description=m, completed=f))
+    shown = ", ".join(f"{name} {value}" for name, value in figures.items())
+    out().print(f"probe: {run.output / task.replace('/', '__')}; validation: {shown}", soft_wrap=True)
 
 
 def progress_bar() -> Progress:
