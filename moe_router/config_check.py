@@ -14,6 +14,7 @@ from typing import Literal
 
 from moe_router import jsonfile
 from moe_router.errors import ConfigError
+from moe_router.experts.model_host import resolve
 from moe_router.experts.prompting import load_template
 from moe_router.jsonfile import Location
 from moe_router.mapping import WorkerMapping
@@ -157,10 +158,10 @@ def _judge_task(
 ) -> Iterator[Finding]:
     if not task.label_set:
         yield source.warning("no-labels", ("tasks", key), "label_set is missing or empty")
-    if task.probe is not None and not resolve(root, task.probe.path).exists():
+    if task.probe is not None and not _probe_file(task.probe.path).exists():
         where = ("tasks", key, "probe", "path")
         yield source.warning(
-            "missing-weights", where, f"there is no {resolve(root, task.probe.path).absolute()}"
+            "missing-weights", where, f"there is no {_probe_file(task.probe.path).absolute()}"
         )
     seen: set[tuple[str, str | None]] = set()
     for expert in registry.all_experts(key):
@@ -245,9 +246,10 @@ def _judge_mapping(mapping: WorkerMapping, source: _Source, registry: Registry |
             )
 
 
-def resolve(root: Path, path: str) -> Path:
-    """The place of an adapter, template or probe: an absolute path as it is, others under the root."""
-    return root / Path(path).expanduser()
+def _probe_file(path: str) -> Path:
+    """Where a probe's weights are: under gating's models, as a coordinator has no adapters."""
+    whole = Path(__file__).parent / "gating" / "models" / path
+    return whole.with_name(f"{whole.name}.safetensors")
 
 
 def _is_folder(hf_name: str) -> bool:

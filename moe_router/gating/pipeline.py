@@ -151,7 +151,7 @@ class GatingPipeline:
         if task is not None:
             return await self._fixed(heads, text, guess, task, via, served, watch)
         passes, asked_vector, text_vector = await self._encode(heads, text, asked or None, via)
-        watch.lap("encode")
+        watch.lap("encode" if passes else "task")
         domains = heads.domains(asked_vector, text_vector)
         watch.lap("domain")
         tasks = heads.router.head(asked_vector, text_vector)
@@ -235,8 +235,10 @@ class GatingPipeline:
         """The caller named the task: only a probe needs an encoding."""
         heads.registry.task(task)
         probing = via != "expert" and task in heads.probes
-        vector = (await self.encoder.encode([text]))[0] if probing else None
-        watch.lap("encode")
+        vector = None
+        if probing:
+            vector = (await self.encoder.encode([text]))[0]
+            watch.lap("encode")
         tasks = Distribution((task,), np.ones(1, np.float32), 0.0, 0.0)
         domains = Distribution((task.split("/")[0],), np.ones(1, np.float32), 0.0, 0.0)
         encodings = heads.router.qnetwork.state(None, vector)
@@ -325,7 +327,7 @@ class _Stopwatch:
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps[name] = (now - self._last) * 1e3
+        self.laps[name] = self.laps.get(name, 0.0) + (now - self._last) * 1e3
         self._last = now
 
 
@@ -364,7 +366,7 @@ def _decision(
             step="task",
             choice=chosen if refusal is None else None,
             probability=_clip(task_router.probability(tasks, chosen)),
-            ms=laps["encode"] + laps["task"],
+            ms=laps.get("encode", 0.0) + laps["task"],
         ),
     ]
     total = (time.perf_counter() - watch.began) * 1e3
