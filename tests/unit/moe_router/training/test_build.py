@@ -108,5 +108,25 @@ def test_episodes_are_what_gating_says_of_the_requests(built, registry, encoder)
         assert episodes.none_probability[row] == pytest.approx(found.none, abs=1e-6)
         assert episodes.description[row].any() == (request.description is not None)
         assert episodes.text[row].any() == (request.text is not None)
-    assert not episodes.offered[:, PROBE].any()
-    assert episodes.offered[:, EXPERT].all()
+    assert episodes.offered.all()
+    assert episodes.cost[PROBE] < episodes.cost[EXPERT]
+
+
+def test_what_the_tiers_would_answer_is_calibrated(built, registry, encoder):
+    from moe_router.gating import domain, task_router
+    from moe_router.gating.weights import load
+
+    weights = [
+        load(built, name, encoder=encoder.identity, hidden=encoder.hidden)
+        for name in (domain.WEIGHTS, task_router.WEIGHTS)
+    ]
+    embed = Embedded(encoder, lambda *_: None)
+    composer = requests.Composer(requests.load_texts(None, "train", 9, 0), "train", 0)
+    bare = [composer.bare() for _ in range(3000)]
+    episodes = build.simulate(bare, registry, build.make_heads(registry, *weights, embed), embed, seed=0)
+    for tier in (PROBE, EXPERT):
+        sure = episodes.confidence[:, tier] > 0.9
+        for own in (sure, ~sure):
+            right = episodes.correct[own, tier].mean()
+            assert right == pytest.approx(episodes.confidence[own, tier].mean(), abs=0.05)
+    assert episodes.correct[:, EXPERT].mean() > episodes.correct[:, PROBE].mean()
