@@ -36,9 +36,9 @@ def threshold_for(meta: Mapping[str, Any], target_risk: float) -> float:
     return min(allowed) if allowed else max(threshold for _, threshold in curve)
 
 
-def judge(tasks: Distribution, threshold: float) -> Abstention | None:
-    """Abstains where the best task's probability is below the threshold."""
-    best = float(tasks.probabilities.max()) if len(tasks.probabilities) else 0.0
+def judge(tasks: Distribution, chosen: str, threshold: float) -> Abstention | None:
+    """Abstains where the chosen task's probability is below the threshold."""
+    best = tasks.of(chosen)
     if best >= threshold:
         return None
     if tasks.none > best:

@@ -38,6 +38,12 @@ class Distribution:
     open: float
     """The mass that the text has shared out, or would."""
 
+    def of(self, name: str) -> float:
+        """The probability of one class; 0 where it is not in use."""
+        if name not in self.names:
+            return 0.0
+        return float(self.probabilities[self.names.index(name)])
+
     def as_dict(self) -> dict[str, float]:
         """By name, without `none`."""
         return dict(zip(self.names, self.probabilities.tolist(), strict=True))

@@ -105,9 +105,11 @@ class LanguageIdentifier:
         other = code not in ngrams.languages and probability >= OTHER_PROBABILITY
         if other and familiarity < FAMILIAR:
             return code, probability
-        familiar = 1.0 / (1.0 + math.exp(-2.0 * (familiarity + 0.5)))
-        # Where both name the same language, either's certainty will do.
-        return language, max(share * familiar, probability if code == language else 0.0)
+        own = share / (1.0 + math.exp(-2.0 * (familiarity + 0.5)))
+        # Of two opinions on languages that both know, the surer one; on the same language, either will do.
+        if code in ngrams.languages and probability > own:
+            return code, probability
+        return language, own
 
 
 def clean(text: str) -> str:

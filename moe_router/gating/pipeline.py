@@ -159,10 +159,6 @@ class GatingPipeline:
         state = State(encodings, tasks, domains, guess.code, guess.probability)
         chosen = heads.router.choose_task(state)
         refusal = self._refusal(heads, state, chosen, asked, language, served, via)
-        if refusal is None and text_vector is None and via != "expert" and chosen in heads.probes:
-            # The router chose another task than the description's likeliest, and its probe reads the text.
-            text_vector = (await self.encoder.encode([text]))[0]
-            passes += 1
         probe = self._probe(heads, chosen, text_vector, via) if refusal is None else None
         watch.lap("task")
         return _decision(state, chosen, refusal, watch, passes, via, heads.router, probe)
@@ -260,7 +256,9 @@ class GatingPipeline:
     ) -> Abstention | None:
         if state.language == UNDETERMINED and not description and language is None:
             return abstention.unknown_language(abstention.nearest(state.tasks))
-        return abstention.judge(state.tasks, self._threshold) or self._unserved(heads, chosen, served, via)
+        return abstention.judge(state.tasks, chosen, self._threshold) or self._unserved(
+            heads, chosen, served, via
+        )
 
     @staticmethod
     def _unserved(heads: _Heads, task: str, served: Callable[[str], bool], via: Via) -> Abstention | None:
@@ -342,11 +340,11 @@ def _decision(
     probe: ProbeAnswer | None,
 ) -> Decision:
     tasks, domains = state.tasks, state.domains
-    confidence = min(1.0, float(tasks.probabilities.max()))
+    confidence = _clip(tasks.of(chosen))
     domain_name: str | None = chosen.split("/")[0]
     if refusal is not None and refusal.reason != "expert_unavailable":
         domain_name = None if domains.none > 0.5 else domains.names[int(domains.probabilities.argmax())]
-    domain_p = domains.none if domain_name is None else task_router.probability(domains, domain_name)
+    domain_p = domains.none if domain_name is None else domains.of(domain_name)
     in_scope = float(tasks.probabilities.sum())
     share = (
         tasks.probabilities / in_scope if in_scope > 0 else np.full(len(tasks.names), 1 / len(tasks.names))
@@ -365,7 +363,7 @@ def _decision(
         RouteStep(
             step="task",
             choice=chosen if refusal is None else None,
-            probability=_clip(task_router.probability(tasks, chosen)),
+            probability=confidence,
             ms=laps.get("encode", 0.0) + laps["task"],
         ),
     ]

@@ -150,9 +150,9 @@ def features(
     labels = [o.label for o in observations]
     last = observations[-1] if observations else None
     return ActionFeatures(
-        task_probability=probability(state.tasks, task_key),
+        task_probability=state.tasks.of(task_key),
         none_probability=state.tasks.none,
-        domain_probability=probability(state.domains, task_key.split("/")[0]),
+        domain_probability=state.domains.of(task_key.split("/")[0]),
         language_probability=state.language_probability,
         undetermined=float(state.language == UNDETERMINED),
         accept=float(action.kind == "accept"),
@@ -168,10 +168,3 @@ def features(
         agreement=float(len(labels) > 1 and labels[-1] == labels[-2]),
         repeated=float(last is not None and last.action.kind == "expert"),
     )
-
-
-def probability(distribution: Distribution, name: str) -> float:
-    """The probability of one class; 0 where it is not in use."""
-    if name not in distribution.names:
-        return 0.0
-    return float(distribution.probabilities[distribution.names.index(name)])

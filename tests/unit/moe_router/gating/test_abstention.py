@@ -56,11 +56,11 @@ def test_weights_without_a_curve_are_refused(curve: object) -> None:
 
 
 def test_a_sure_request_is_answered() -> None:
-    assert judge(tasks(0.0, 0.25, 0.75), 0.75) is None
+    assert judge(tasks(0.0, 0.25, 0.75), "a/w", 0.75) is None
 
 
 def test_what_fits_none_is_out_of_scope() -> None:
-    found = judge(tasks(0.8, 0.05, 0.15), 0.5)
+    found = judge(tasks(0.8, 0.05, 0.15), "a/w", 0.5)
     assert found is not None
     assert found.reason == "out_of_scope"
     assert "0.80" in found.detail
@@ -68,7 +68,7 @@ def test_what_fits_none_is_out_of_scope() -> None:
 
 
 def test_what_fits_several_is_of_low_confidence() -> None:
-    found = judge(tasks(0.1, 0.45, 0.45), 0.5)
+    found = judge(tasks(0.1, 0.45, 0.45), "a/v", 0.5)
     assert found is not None
     assert found.reason == "low_confidence"
     assert "0.45, below the limit of 0.50" in found.detail

@@ -18,7 +18,6 @@ from moe_router.gating.task_router import (
     TaskRouter,
     Via,
     features,
-    probability,
 )
 from moe_router.registry import Expert, Registry
 from tests.unit.moe_router.gating.made import CASCADE, CLASSES, head_weights, q_network, registry
@@ -238,4 +237,4 @@ class TestFeatures:
         assert all(0 <= value <= 1 for name, value in found.items() if name != "cost")
 
     def test_a_class_that_is_not_in_use_has_no_probability(self) -> None:
-        assert probability(Distribution(("a/x",), np.ones(1, np.float32), 0.0, 0.0), "b/z") == 0.0
+        assert Distribution(("a/x",), np.ones(1, np.float32), 0.0, 0.0).of("b/z") == 0.0
