@@ -1,6 +1,6 @@
 """Gating against a bare forward pass, and against the naive design.
 
-Interleaved, text by text: (a) ONNX Runtime alone on the same tokens; (b) the naive design, two
+Interleaved in blocks of ten texts: (a) ONNX Runtime alone on the same tokens; (b) the naive design, two
 float32 torch passes of the same encoder, one a head, padded to 128 tokens; (c) ours, the whole
 decision. Run it on an idle machine: python benchmarks/gating.py
 """
@@ -27,6 +27,8 @@ from moe_router.registry import load_registry
 from moe_router.training.phrasings import load_own_texts, load_phrasings
 
 PADDED = 128
+BLOCK = 10
+"""Texts that a way measures before it is another's turn."""
 REGISTRY = Path("config/demo/experts_registry.json")
 
 
@@ -99,10 +101,13 @@ async def measure(count: int, threads: int) -> dict[str, Any]:
         times["naive"].append(time.perf_counter() - began)
 
     ways = [bare, whole, early, both_heads]
-    for index, text in enumerate(texts):
-        # Each way in turn comes first, as the one behind the big torch passes finds cold caches.
-        for way in ways[index % 4 :] + ways[: index % 4]:
-            await way(text)
+    for index in range(0, len(texts), BLOCK):
+        # In turns of a block, each way first in its turn: a service finds its own weights in the
+        # caches, not those of another's big torch passes.
+        turn = index // BLOCK % len(ways)
+        for way in ways[turn:] + ways[:turn]:
+            for text in texts[index : index + BLOCK]:
+                await way(text)
     concurrent = await throughput(pipeline, texts)
     await pipeline.aclose()
     ratio = {

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 MAX_CHARS = 600
 """More text than this does not change the answer."""
 
-NGRAM_CHARS = 200
+NGRAM_CHARS = 120
 """Enough for the n-grams; more only costs time."""
 
 OTHER_PROBABILITY = 0.2

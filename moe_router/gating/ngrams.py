@@ -70,7 +70,8 @@ class NgramModel:
         Familiarity is the best logit: about 2.5 for a sentence of a trained language, below 0 for
         most of another language, whose n-grams have no weights.
         """
-        logits = self._weight[buckets(text)].mean(axis=0) + self._bias
+        grams = buckets(text)
+        logits = np.add.reduce(self._weight.take(grams, axis=0)) / len(grams) + self._bias
         index = int(logits.argmax())
         share = softmax(logits / self._temperature)
         return self.languages[index], float(share[index]), float(logits[index])

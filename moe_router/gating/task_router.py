@@ -23,6 +23,9 @@ from moe_router.registry import Expert, Registry
 WEIGHTS = "task"
 """Name of the task head's weight files."""
 
+NEGLIGIBLE = 0.05
+"""A task this much less likely than the likeliest is not valued at all."""
+
 Via = Literal["auto", "expert", "probe"]
 
 
@@ -72,9 +75,11 @@ class TaskRouter:
 
     def choose_task(self, state: State) -> str:
         """The task of the most valuable first action; what can be reached or is allowed plays no part."""
+        plausible = NEGLIGIBLE * state.tasks.probabilities.max()
         offered = [
             (key, action)
-            for key in self.registry.tasks
+            for key, p in zip(state.tasks.names, state.tasks.probabilities, strict=True)
+            if p >= plausible
             for action in self._first_actions(key, state.language)
         ]
         # One pass over the actions of all tasks.
