@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from http import HTTPStatus
 from typing import Annotated, cast
@@ -25,6 +26,8 @@ from moe_router.contracts import (
     WorkerHealth,
 )
 from moe_router.errors import DeadlineError, MoleError
+
+logger = logging.getLogger(__name__)
 
 
 def service_of(request: Request) -> Service:
@@ -126,9 +129,13 @@ async def _item(
             asked = ExpertRequest.model_validate(item)
         except ValidationError as error:
             raise problems.InvalidBodyError(error) from error
-        return await _answer(service, asked, asked.request_id or request_id, deadline)
+        request_id = asked.request_id or request_id
+        return await _answer(service, asked, request_id, deadline)
     except MoleError as error:
         return BatchItemError(error=Problem(**problems.document(error, request_id)))
+    except Exception:  # a fault in one item must not take the others' answers
+        logger.exception("request %s failed unexpectedly", request_id)
+        return BatchItemError(error=Problem(**problems.document(problems.unexpected(), request_id)))
 
 
 async def _answer(service: Service, asked: ExpertRequest, request_id: str, deadline: float) -> ExpertAnswer:

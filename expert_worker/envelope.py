@@ -70,8 +70,8 @@ class Envelope:
         except Exception:
             logger.exception("request %s failed unexpectedly", exchange.request_id)
             if exchange.status is None:
-                error = problems.UnexpectedError("The fault is ours; the log has it under the request id.")
-                await problems.response(error, exchange.request_id)(scope, receive, send_with_id)
+                fault = problems.unexpected()
+                await problems.response(fault, exchange.request_id)(scope, receive, send_with_id)
         finally:
             self._count(scope, exchange)
 

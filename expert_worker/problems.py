@@ -53,6 +53,11 @@ class UnexpectedError(MoleError):
     slug: ClassVar[str] = "internal-error"
 
 
+def unexpected() -> UnexpectedError:
+    """What a caller is told of a fault of ours: nothing but where to look."""
+    return UnexpectedError("The fault is ours; the log has it under the request id.")
+
+
 def document(error: MoleError, request_id: str) -> dict[str, Any]:
     """The problem document of an error."""
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
@@ -25,6 +26,8 @@ from moe_router.contracts import (
 )
 from moe_router.errors import MoleError
 from moe_router.registry import Expert
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/api/v1", tags=["classify"])
 
@@ -109,3 +112,6 @@ async def _item(
         return found
     except MoleError as error:
         return BatchItemError(error=Problem(**errors.document(error, request_id)))
+    except Exception:  # a fault in one item must not take the others' answers
+        logger.exception("request %s failed unexpectedly", request_id)
+        return BatchItemError(error=Problem(**errors.document(errors.unexpected(), request_id)))

@@ -48,7 +48,7 @@ class Envelope:
         except Exception:
             logger.exception("request %s failed unexpectedly", exchange.request_id)
             if exchange.status is None:
-                fault = errors.UnexpectedError("The fault is ours; the log has it under the request id.")
+                fault = errors.unexpected()
                 await errors.response(fault, exchange.request_id)(scope, receive, send_with_headers)
         finally:
             # The route's template, never the path itself: a label must have few values.

@@ -111,10 +111,14 @@ async def test_hostile_bodies(scene: Scene, raw: bytes) -> None:
 
 
 async def test_a_batch_judges_each_item(scene: Scene) -> None:
-    items = [BODY, {**BODY, "text": pool.FULL}, 7, {**BODY, "text": "positive"}]
+    full, broken = {**BODY, "text": pool.FULL, "request_id": "mine"}, {**BODY, "text": pool.BREAK}
+    items = [BODY, full, 7, broken, {**BODY, "text": "positive"}]
     answer = await scene.client.post(CLASSIFY + "/batch", json={"items": items})
-    told = [r.get("result") or r["error"]["status"] for r in answer.json()["results"]]
-    assert told == ["neutral", 503, 400, "positive"]
+    results = answer.json()["results"]
+    told = [r.get("result") or r["error"]["status"] for r in results]
+    assert told == ["neutral", 503, 400, 500, "positive"]
+    ids = [results[1]["error"]["request_id"], results[2]["error"]["request_id"]]
+    assert ids == ["mine", answer.headers["x-request-id"] + ".2"]
 
 
 async def test_what_it_serves(scene: Scene) -> None:

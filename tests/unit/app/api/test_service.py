@@ -154,7 +154,8 @@ async def test_a_fault_of_ours_is_a_problem_too_and_tells_nothing(client: httpx.
 
 
 async def test_a_batch_judges_each_item(client: httpx.AsyncClient) -> None:
-    items = [{"text": "neutral"}, {"text": ""}, None, {"text": pool.FULL}, {"text": "positive"}]
+    broken = {"text": pool.BREAK}
+    items = [{"text": "neutral"}, {"text": ""}, None, {"text": pool.FULL}, broken, {"text": "positive"}]
     answer = await client.post("/api/v1/classify/batch", json={"items": items})
     assert answer.status_code == 200
     results = answer.json()["results"]
@@ -163,8 +164,10 @@ async def test_a_batch_judges_each_item(client: httpx.AsyncClient) -> None:
         400,
         400,
         503,
+        500,
         "positive",
     ]
+    assert "engine" not in answer.text
     assert results[1]["error"]["type"] == "/problems/invalid-request"
     assert results[0]["request_id"] == answer.headers["x-request-id"] + ".0"
 
