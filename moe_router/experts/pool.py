@@ -134,7 +134,9 @@ class SingleModelPool:
         if not named:
             known = ", ".join(dict.fromkeys(expert.adapter_name or expert.name for expert in own))
             raise RequestError(f"{task_key} has no expert {name!r} on this model; it has: {known}.")
-        return sorted(named, key=lambda expert: not expert.serves(language))
+        # An override of the language may share its adapter with the task's own expert.
+        preferred = self._registry.experts_for(task_key, language)
+        return sorted(named, key=lambda expert: (expert not in preferred, not expert.serves(language)))
 
     def _usable(self, wanted: list[Expert], task_key: str) -> Expert:
         for expert in wanted:

@@ -61,6 +61,12 @@ def registry(gemma_folder: Path, llama_folder: Path) -> Registry:
                         "chinese": {"base_model_key": "l"},
                     },
                 ),
+                "a/worded": task(
+                    adapter_name="tuned",
+                    adapter_path="one",
+                    supported_languages=["en", "fr"],
+                    language_mapping={"french": {"template_path": "t.json"}},
+                ),
                 "a/query": task(template_path="q.json"),
                 "a/spans": task(kind="extraction", label_set=["PERSON", "EMAIL"]),
                 "a/broken": task(adapter_name="gone", adapter_path="no/such/adapter"),
@@ -127,6 +133,9 @@ def test_find_picks_by_name_or_language(pool: SingleModelPool) -> None:
     assert pool.find("a/tuned", "fr").adapter_name == "tuned.fr"
     assert pool.find("a/tuned", "en", "tuned.fr").adapter_name == "tuned.fr"
     assert pool.find("a/plain", "sw", "g").name == "g"
+    for name in (None, "tuned"):
+        assert pool.find("a/worded", "fr", name).template_path == "t.json"
+        assert pool.find("a/worded", "en", name).template_path is None
 
 
 def test_find_says_what_is_wrong(pool: SingleModelPool, config: PoolConfig) -> None:
