@@ -220,7 +220,8 @@ class Classification:
             language=decision.language,
             description=request.description,
             fields=request.fields,
-            adapter_name=expert.adapter_name,
+            # Of several experts some may have no adapter, or the same one: the name tells them apart.
+            adapter_name=expert.name if task.experts else expert.adapter_name,
             request_id=call.request_id,
             return_probabilities=request.options.return_probabilities or choice,
         )

@@ -199,6 +199,7 @@ async def test_an_unsure_expert_is_followed_by_the_next() -> None:
     assert [s.choice for s in answer.routing_path if s.step == "expert"] == ["small", "large"]
     assert answer.confidence == 0.9
     assert all(request.return_probabilities for request in scene.experts.asked)
+    assert [request.adapter_name for request in scene.experts.asked] == ["small", "large"]
 
 
 async def test_an_expert_that_cannot_be_asked_is_passed_over() -> None:
