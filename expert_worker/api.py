@@ -81,7 +81,7 @@ async def classify_batch(request: Request) -> Response:
 @experts.get(
     "/tasks",
     summary="What this worker serves",
-    responses=openapi.answers(ExpertTasksAnswer, (401,)),
+    responses=openapi.answers(ExpertTasksAnswer, (401, 500)),
 )
 async def tasks(request: Request) -> Response:
     """The tasks that use this worker's model, with their labels and adapters."""
@@ -96,8 +96,8 @@ async def tasks(request: Request) -> Response:
     )
 
 
-@health.get("", summary="State of the worker", responses=openapi.answers(WorkerHealth, ()))
-@health.get("/live", summary="Whether the process answers", responses=openapi.answers(WorkerHealth, ()))
+@health.get("", summary="State of the worker", responses=openapi.answers(WorkerHealth, (500,)))
+@health.get("/live", summary="Whether the process answers", responses=openapi.answers(WorkerHealth, (500,)))
 async def live(service: ServiceDep) -> Response:
     """200 as long as the event loop turns; the body says how far the worker is."""
     return _json(service.health())
@@ -107,7 +107,7 @@ async def live(service: ServiceDep) -> Response:
     "/ready",
     summary="Whether the worker takes requests",
     responses={
-        **openapi.answers(WorkerHealth, ()),
+        **openapi.answers(WorkerHealth, (500,)),
         503: {"model": WorkerHealth, "description": "Loading, draining or failed; Retry-After says when."},
     },
 )

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 from expert_worker.problems import MEDIA_TYPE
 from moe_router.contracts import ExpertBatchRequest, ExpertRequest, Problem
 
-CLASSIFY_STATUSES = (400, 401, 413, 415, 502, 503, 504)
+CLASSIFY_STATUSES = (400, 401, 413, 415, 500, 502, 503, 504)
 BODIES: tuple[type[BaseModel], ...] = (ExpertRequest, ExpertBatchRequest, Problem)
 _REF = "#/components/schemas/{model}"
 
@@ -22,6 +22,7 @@ _EXAMPLES: dict[int, tuple[str, str, str]] = {
     401: ("unauthorized", "Unauthorized", "This worker takes requests that carry its bearer token only."),
     413: ("content-too-large", "Content too large", "text: 60000 characters; the limit is 50000."),
     415: ("unsupported-media-type", "Unsupported media type", "The body must be JSON."),
+    500: ("internal-error", "Internal error", "The fault is ours; the log has it under the request id."),
     502: ("bad-worker-answer", "Invalid answer from a worker", "The engine answered without probabilities."),
     503: ("overloaded", "Overloaded", "512 requests wait already."),
     504: ("deadline-exceeded", "Deadline exceeded", "The time that the caller gave is up."),

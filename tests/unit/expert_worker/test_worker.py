@@ -202,6 +202,9 @@ async def test_the_document_is_whole(scene: Scene) -> None:
     document = (await scene.client.get("/openapi.json")).json()
     assert "ExpertRequest" in document["components"]["schemas"]
     assert {"200", "401", "413", "503", "504"} <= set(document["paths"][CLASSIFY]["post"]["responses"])
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert "500" in operation["responses"], path
     assert "#/components/schemas/Problem" in json.dumps(document)
 
 
