@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Annotated, cast
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -53,7 +56,10 @@ async def classify(request: Request) -> Response:
     intake.check_token(request, service.settings)
     deadline = intake.deadline_of(request, service.settings)
     asked = intake.parse(ExpertRequest, request, exchange.body)
-    return _json(await _answer(service, asked, asked.request_id or exchange.request_id, deadline))
+    with _timed(exchange):
+        found = await _answer(service, asked, asked.request_id or exchange.request_id, deadline)
+    exchange.expert = quote(f"{asked.task_key}@{found.adapter_name or found.model_key}", safe="/@:")
+    return _json(found)
 
 
 @experts.post(
@@ -69,12 +75,13 @@ async def classify_batch(request: Request) -> Response:
     deadline = intake.deadline_of(request, service.settings)
     batch = intake.parse(ExpertBatchRequest, request, exchange.body)
     _ = service.pool  # a worker that is not ready refuses the batch as a whole
-    results = await asyncio.gather(
-        *(
-            _item(service, item, f"{exchange.request_id[:120]}.{index}", deadline)
-            for index, item in enumerate(batch.items)
+    with _timed(exchange):
+        results = await asyncio.gather(
+            *(
+                _item(service, item, f"{exchange.request_id[:120]}.{index}", deadline)
+                for index, item in enumerate(batch.items)
+            )
         )
-    )
     return _json(ExpertBatchAnswer(results=list(results)))
 
 
@@ -163,6 +170,16 @@ async def _answer(service: Service, asked: ExpertRequest, request_id: str, deadl
     finally:
         service.metrics.experts.labels(task, outcome).inc()
     return answer.model_copy(update={"request_id": request_id})
+
+
+@contextmanager
+def _timed(exchange: Exchange) -> Iterator[None]:
+    """What passes inside is the experts' time, not the service's own."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        exchange.expert_ms = (time.perf_counter() - began) * 1000
 
 
 def _exchange(request: Request) -> Exchange:

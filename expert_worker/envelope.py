@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from expert_worker import problems
 from expert_worker.drain import Drain
 from expert_worker.metrics import Metrics
-from moe_router.contracts import HEADER_REQUEST_ID
+from moe_router.contracts import HEADER_EXPERT, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
 from moe_router.errors import TextTooLongError
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 CLIENT_GONE = 499
 """Status under which a request is counted whose client went before the answer."""
+NO_EXPERT = "none"
 
 
 @dataclass(slots=True)
@@ -34,6 +35,9 @@ class Exchange:
     started: float = field(default_factory=time.perf_counter)
     body: bytes = b""
     status: int | None = None
+    expert: str = NO_EXPERT
+    expert_ms: float = 0.0
+    """Milliseconds that the request waited for experts."""
 
 
 class Envelope:
@@ -54,24 +58,23 @@ class Envelope:
             return
         exchange = scope["mole"] = Exchange(_request_id(scope))
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                name = HEADER_REQUEST_ID.lower().encode()
-                message["headers"] = [*message["headers"], (name, exchange.request_id.encode())]
+                message["headers"] = [*message["headers"], *_headers(exchange)]
             await send(message)
 
         try:
             if scope["method"] in BODY_METHODS:
                 with self.drain.request():
-                    await self._with_body(scope, receive, send_with_id, exchange)
+                    await self._with_body(scope, receive, send_with_headers, exchange)
             else:
-                await self.app(scope, receive, send_with_id)
+                await self.app(scope, receive, send_with_headers)
         except Exception:
             logger.exception("request %s failed unexpectedly", exchange.request_id)
             if exchange.status is None:
                 fault = problems.unexpected()
-                await problems.response(fault, exchange.request_id)(scope, receive, send_with_id)
+                await problems.response(fault, exchange.request_id)(scope, receive, send_with_headers)
         finally:
             self._count(scope, exchange)
 
@@ -154,6 +157,16 @@ async def _read(receive: Receive, scope: Scope, limit: int) -> bytes | None:
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:
+    elapsed_ms = (time.perf_counter() - exchange.started) * 1000
+    told = {
+        HEADER_REQUEST_ID: exchange.request_id,
+        HEADER_OVERHEAD_MS: f"{max(elapsed_ms - exchange.expert_ms, 0.0):.3f}",
+        HEADER_EXPERT: exchange.expert,
+    }
+    return [(name.lower().encode(), value.encode()) for name, value in told.items()]
 
 
 def _request_id(scope: Scope) -> str:

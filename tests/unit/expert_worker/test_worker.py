@@ -67,6 +67,7 @@ def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
     assert body["type"] == f"/problems/{slug}"
     assert body["request_id"] == answer.headers["x-request-id"]
     assert ("retry-after" in answer.headers) == (status >= 500)
+    assert answer.headers["x-mole-expert"] == "none"
     return body
 
 
@@ -75,7 +76,9 @@ async def test_an_answer(scene: Scene) -> None:
     assert answer.status_code == 200
     body = answer.json()
     assert (body["result"], body["worker_id"], body["model_key"]) == ("neutral", "worker-0", files.MODEL)
-    assert body["request_id"] == "mine"
+    assert body["request_id"] == answer.headers["x-request-id"] == "mine"
+    assert answer.headers["x-mole-expert"] == f"{files.SENTIMENT}@fin"
+    assert float(answer.headers["x-mole-overhead-duration-ms"]) >= 0
     assert (await scene.ask(request_id="in-body")).json()["request_id"] == "in-body"
 
 
@@ -130,8 +133,9 @@ async def test_what_it_serves(scene: Scene) -> None:
 
 
 async def test_a_shorter_deadline_is_kept(scene: Scene) -> None:
-    answer = await scene.ask({"X-MoLE-Timeout-Ms": "30"}, text=pool.WAIT)
+    answer = await scene.ask({"X-MoLE-Timeout-Ms": "200"}, text=pool.WAIT)
     problem(answer, 504, "deadline-exceeded")
+    assert float(answer.headers["x-mole-overhead-duration-ms"]) < 150  # the wait is not the service's own
     assert scene.stub.cancelled == 1
     for wrong in ("", "soon", "-1", "1.5", "9" * 40):
         problem(await scene.ask({"X-MoLE-Timeout-Ms": wrong}), 400, "invalid-request")
