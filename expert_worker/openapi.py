@@ -61,6 +61,9 @@ def install(app: FastAPI) -> None:
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
             _, schemas = models_json_schema([(model, "validation") for model in BODIES], ref_template=_REF)
+            # An item is parsed by itself, so that one that is wrong spoils no other: the model says any JSON.
+            items = schemas["$defs"][ExpertBatchRequest.__name__]["properties"]["items"]
+            items["items"] = {"$ref": _REF.format(model=ExpertRequest.__name__)}
             made.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
             app.openapi_schema = made
         return app.openapi_schema

@@ -204,7 +204,10 @@ async def test_metrics_count_requests_and_experts(scene: Scene) -> None:
 
 async def test_the_document_is_whole(scene: Scene) -> None:
     document = (await scene.client.get("/openapi.json")).json()
-    assert "ExpertRequest" in document["components"]["schemas"]
+    schemas = document["components"]["schemas"]
+    item = schemas["ExpertBatchRequest"]["properties"]["items"]["items"]
+    assert item == {"$ref": "#/components/schemas/ExpertRequest"}
+    assert "ExpertRequest" in schemas
     assert {"200", "401", "413", "503", "504"} <= set(document["paths"][CLASSIFY]["post"]["responses"])
     for path, operations in document["paths"].items():
         for operation in operations.values():

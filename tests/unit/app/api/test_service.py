@@ -230,6 +230,9 @@ async def test_the_document_declares_what_can_be_answered(client: httpx.AsyncCli
     for reference in set(_references(document)):
         assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"], reference
     assert "ClassifyRequest" in text
+    items = document["components"]["schemas"]["BatchRequest"]["properties"]["items"]
+    assert items["items"] == {"$ref": "#/components/schemas/ClassifyRequest"}
+    assert (items["minItems"], items["maxItems"]) == (1, 100)
 
 
 def _references(node: Any) -> list[str]:
