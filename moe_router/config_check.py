@@ -165,7 +165,6 @@ def _judge_task(
         )
     seen: set[tuple[str, str | None]] = set()
     for expert in registry.all_experts(key):
-        location = _location_of(key, task, expert)
         for kind, reason in (
             ("adapter", _adapter_fault(expert, root)),
             ("template", _template_fault(expert, root)),
@@ -174,17 +173,18 @@ def _judge_task(
                 continue
             seen.add((kind, reason))
             code: Code = "missing-weights" if kind == "adapter" else "missing-template"
-            yield source.warning(code, (*location, f"{kind}_path"), reason)
+            name = f"{kind}_path"
+            yield source.warning(code, (*_location_of(key, task, expert, name), name), reason)
 
 
-def _location_of(key: str, task: TaskSpec, expert: Expert) -> Location:
-    """The object in the registry that an expert was made from."""
+def _location_of(key: str, task: TaskSpec, expert: Expert, name: str) -> Location:
+    """The object in the registry that an expert has the path of that name from."""
     for index, entry in enumerate(task.experts):
         if entry.name == expert.name:
             return ("tasks", key, "experts", index)
+    path = getattr(expert, name)
     for language, fields in task.language_mapping.items():
-        names = (fields.adapter_path, fields.template_path)
-        if any(name is not None and name in (expert.adapter_path, expert.template_path) for name in names):
+        if path != getattr(task, name) and path == getattr(fields, name):
             return ("tasks", key, "language_mapping", language)
     return ("tasks", key)
 

@@ -112,6 +112,10 @@ def test_a_missing_override_is_found_where_it_stands(check):
     override = {"german": {"adapter_name": "de", "adapter_path": "de"}}
     (finding,) = check(changed(REGISTRY, "tasks", "a/b", "language_mapping", to=override)).findings
     assert finding.json_path == "$.tasks['a/b'].language_mapping.german.adapter_path"
+    shared = {"german": {**override["german"], "adapter_path": "a/b/m", "template_path": "a/b/template.json"}}
+    registry = changed(REGISTRY, "tasks", "a/b", "language_mapping", to=shared)
+    (finding,) = check(changed(registry, "tasks", "a/b", "adapter_path", to="gone")).findings
+    assert finding.json_path == "$.tasks['a/b'].adapter_path"
     experts = [{"name": "e", "base_model_key": "m", "adapter_name": "e", "adapter_path": "e"}]
     (finding,) = check(changed(REGISTRY, "tasks", "a/b", "experts", to=experts)).findings
     assert finding.json_path == "$.tasks['a/b'].experts[0].adapter_path"
