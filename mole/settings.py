@@ -47,6 +47,13 @@ class CommandSettings(BaseSettings):
         validation_alias=AliasChoices("EXPERT_MAPPING_PATH", "mapping_path"),
         description="The mapping.",
     )
+    worker_port: int = Field(
+        8001,
+        ge=1,
+        le=65535,
+        validation_alias=AliasChoices("WORKER_PORT", "worker_port"),
+        description="Where `mole serve worker` listens.",
+    )
     adapter_root: Path = Field(
         DEFAULT_ADAPTERS,
         validation_alias=AliasChoices("ADAPTER_PATH", "adapter_root"),

@@ -61,7 +61,9 @@ def monolithic(
 @app.command()
 def worker(
     host: Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8001,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="[default: $WORKER_PORT, else 8001]")
+    ] = None,
     model_key: Annotated[
         str | None, typer.Option(help="The base model to hold. [default: $WORKER_MODEL_KEY]")
     ] = None,
@@ -76,17 +78,20 @@ def worker(
     log_level: LogLevel = "info",
 ) -> None:
     """One base model with all its experts."""
+    from mole.settings import CommandSettings
+
     environment = _files(registry, None, adapters, cache, demo)
+    listen = port or CommandSettings().worker_port
     if demo:
         environment["WORKER_MODEL_KEY"] = DEMO_MODEL_KEY
     stated = {
         "WORKER_MODEL_KEY": model_key,
         "WORKER_ID": worker_id,
-        "WORKER_PORT": port,
+        "WORKER_PORT": listen,
         "MAX_CONCURRENT_GPU_REQUESTS": max_concurrent,
     }
     environment |= {name: str(value) for name, value in stated.items() if value is not None}
-    _serve("expert_worker.main:app", host, port, log_level, environment)
+    _serve("expert_worker.main:app", host, listen, log_level, environment)
 
 
 def _files(

@@ -90,6 +90,9 @@ def test_a_taken_port_is_named_before_anything_is_loaded(coordinator):
     assert port in done.stderr
     assert "--port" in done.stderr
     assert done.stderr.count("\n") == 1
+    done = mole("serve", "worker", WORKER_PORT=port)
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
 
 
 def test_a_missing_setting_or_file_is_named_before_anything_is_loaded(tmp_path: Path):
