@@ -109,7 +109,8 @@ class Service:
             NotReadyError: it is loading, draining or has failed.
         """
         if self._pool is None or self.status != "ready":
-            raise NotReadyError(f"The worker is {self.status}.")
+            reason = f": {self.detail}" if self.failed and self.detail is not None else "."
+            raise NotReadyError(f"The worker is {self.status}{reason}")
         return self._pool
 
     def health(self) -> WorkerHealth:

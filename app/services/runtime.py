@@ -93,7 +93,7 @@ class Runtime:
             NotReadyError: nothing is loaded yet.
         """
         if self._experts is None:
-            raise NotReadyError(f"The coordinator is {self.status}.")
+            raise self._not_ready()
         return self._experts
 
     @property
@@ -105,7 +105,7 @@ class Runtime:
         """
         files = self._files()
         if files is None:
-            raise NotReadyError(f"The coordinator is {self.status}.")
+            raise self._not_ready()
         return files.registry
 
     def classification(self) -> Classification:
@@ -115,7 +115,7 @@ class Runtime:
             NotReadyError: loading, draining or failed.
         """
         if self._gating is None or self.status != "ready":
-            raise NotReadyError(f"The coordinator is {self.status}.")
+            raise self._not_ready()
         settings = self.settings
         return Classification(
             self._gating,
@@ -131,7 +131,7 @@ class Runtime:
         """Which mapping is in force, and why the last edit is not."""
         files = self._files()
         if files is None or self._watch is None:
-            raise NotReadyError(f"The coordinator is {self.status}: {self.detail}")
+            raise self._not_ready()
         return MappingInfo(loaded_at=files.loaded_at, refused=self._watch.refused)
 
     @property
@@ -162,6 +162,10 @@ class Runtime:
         """The text that Prometheus scrapes."""
         workers = self._experts.workers() if self._experts is not None else []
         return self.metrics.render(Counter(worker.state for worker in workers))
+
+    def _not_ready(self) -> NotReadyError:
+        reason = f": {self.detail}" if self.status == "failed" and self.detail is not None else "."
+        return NotReadyError(f"The coordinator is {self.status}{reason}")
 
     def _files(self) -> Files | None:
         return self._watch.files if self._watch is not None else None

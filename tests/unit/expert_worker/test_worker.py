@@ -179,7 +179,8 @@ async def test_it_tells_why_it_cannot_serve(tmp_path: Path) -> None:
         await until(lambda: app.state.service.status == "failed")
         ready = await client.get("/api/v1/health/ready")
         assert (ready.status_code, ready.json()["detail"]) == (503, "no such folder: /models/x")
-        problem(await client.post(CLASSIFY, json=BODY), 503, "not-ready")
+        found = problem(await client.post(CLASSIFY, json=BODY), 503, "not-ready")
+        assert found["detail"] == "The worker is failed: no such folder: /models/x"
 
 
 async def test_a_draining_worker_takes_nothing_new(scene: Scene) -> None:

@@ -218,6 +218,19 @@ async def test_it_lives_before_it_is_ready_and_tells_why_it_failed(tmp_path: Pat
         assert (await client.get("/api/v1/health/live")).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/classify", "/route", "/tasks", "/workers"])
+async def test_a_malformed_file_is_told_with_the_place_and_the_reason(tmp_path: Path, path: str) -> None:
+    files.write(tmp_path, {"workers": {"w": {"url": 3, "base_model_key": "m"}}, "model_to_worker": {}})
+    given = Settings(config_path=tmp_path, service_mode="monolithic")
+    app = create_app(given, load_gating=StubGating.load, make_experts=local)
+    async with serving(app) as client:
+        body = {"json": {"text": "x"}} if path in ("/classify", "/route") else {}
+        method = "POST" if body else "GET"
+        found = problem(await client.request(method, "/api/v1" + path, **body), 503, "not-ready")
+        for part in ("expert_machine_mapping.json:1", "$.workers.w.url", "valid string"):
+            assert part in found["detail"]
+
+
 async def test_the_document_declares_what_can_be_answered(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     classify = document["paths"]["/api/v1/classify"]["post"]
