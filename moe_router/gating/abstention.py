@@ -60,9 +60,10 @@ def unknown_language(tasks: Sequence[str]) -> Abstention:
     return Abstention(reason="unknown_language", detail=detail, nearest_tasks=list(tasks))
 
 
-def expert_unavailable(task_key: str) -> Abstention:
-    """No worker of the mapping holds a model that serves the task."""
-    detail = f"The request is for {task_key}, which no worker of the mapping serves."
+def expert_unavailable(task_key: str, *, probe_only: bool = False) -> Abstention:
+    """No worker of the mapping holds a model that serves the task, or it has no probe where only one may."""
+    lacks = "has no probe, and options.via asks for one" if probe_only else "no worker of the mapping serves"
+    detail = f"The request is for {task_key}, which {lacks}."
     return Abstention(reason="expert_unavailable", detail=detail, nearest_tasks=[task_key])
 
 

@@ -267,7 +267,7 @@ class GatingPipeline:
         experts = heads.registry.all_experts(task) if via != "probe" else ()
         if any(served(expert.base_model_key) for expert in experts):
             return None
-        return abstention.expert_unavailable(task)
+        return abstention.expert_unavailable(task, probe_only=via == "probe")
 
     @staticmethod
     def _probe(heads: _Heads, task: str, text: Floats | None, via: Via) -> ProbeAnswer | None:

@@ -185,6 +185,7 @@ class TestAbstaining:
             assert (found.task, found.domain) == (None, "a")
             assert found.abstained.reason == "expert_unavailable"
             assert found.abstained.nearest_tasks == ["a/y"]
+            assert "no worker of the mapping" in found.abstained.detail
             assert found.confidence > 0.9
 
     async def test_an_override_for_another_language_counts_as_served(self, load):
@@ -271,6 +272,7 @@ class TestProbes:
         found = await ask(probing, TEXTS["a/y"], DESCRIPTIONS["a/y"], via="probe", task=task)
         assert found.abstained.reason == "expert_unavailable"
         assert found.abstained.nearest_tasks == ["a/y"]
+        assert "has no probe" in found.abstained.detail
 
     async def test_where_no_task_has_one_insisting_is_answered_too(self, gating):
         found = await ask(gating, TEXTS["a/y"], DESCRIPTIONS["a/y"], via="probe")
