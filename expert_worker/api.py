@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, JsonValue, ValidationError
 from starlette.responses import Response
 
-from expert_worker import intake, openapi, problems
+from expert_worker import examples, intake, openapi, problems
 from expert_worker.envelope import Exchange
 from expert_worker.service import Service
 from moe_router.contracts import (
@@ -47,7 +47,7 @@ health = APIRouter(prefix="/api/v1/health", tags=["health"])
 @experts.post(
     "/classify",
     summary="Classify one text with one expert",
-    responses=openapi.answers(ExpertAnswer, openapi.CLASSIFY_STATUSES),
+    responses=openapi.answers(ExpertAnswer, openapi.CLASSIFY_STATUSES, examples.CLASSIFY),
     openapi_extra=openapi.body(ExpertRequest),
 )
 async def classify(request: Request) -> Response:
@@ -65,7 +65,7 @@ async def classify(request: Request) -> Response:
 @experts.post(
     "/classify/batch",
     summary="Classify up to 100 texts",
-    responses=openapi.answers(ExpertBatchAnswer, openapi.CLASSIFY_STATUSES),
+    responses=openapi.answers(ExpertBatchAnswer, openapi.CLASSIFY_STATUSES, examples.BATCH),
     openapi_extra=openapi.body(ExpertBatchRequest),
 )
 async def classify_batch(request: Request) -> Response:
@@ -88,7 +88,7 @@ async def classify_batch(request: Request) -> Response:
 @experts.get(
     "/tasks",
     summary="What this worker serves",
-    responses=openapi.answers(ExpertTasksAnswer, (401, 500)),
+    responses=openapi.answers(ExpertTasksAnswer, (401, 500), examples.TASKS),
 )
 async def tasks(request: Request) -> Response:
     """The tasks that use this worker's model, with their labels and adapters."""
@@ -103,8 +103,11 @@ async def tasks(request: Request) -> Response:
     )
 
 
-@health.get("", summary="State of the worker", responses=openapi.answers(WorkerHealth, (500,)))
-@health.get("/live", summary="Whether the process answers", responses=openapi.answers(WorkerHealth, (500,)))
+STATE = openapi.answers(WorkerHealth, (500,), examples.HEALTH)
+
+
+@health.get("", summary="State of the worker", responses=STATE)
+@health.get("/live", summary="Whether the process answers", responses=STATE)
 async def live(service: ServiceDep) -> Response:
     """200 as long as the event loop turns; the body says how far the worker is."""
     return _json(service.health())
@@ -114,7 +117,7 @@ async def live(service: ServiceDep) -> Response:
     "/ready",
     summary="Whether the worker takes requests",
     responses={
-        **openapi.answers(WorkerHealth, (500,)),
+        **STATE,
         503: {"model": WorkerHealth, "description": "Loading, draining or failed; Retry-After says when."},
     },
 )

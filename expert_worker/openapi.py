@@ -29,9 +29,12 @@ _EXAMPLES: dict[int, tuple[str, str, str]] = {
 }
 
 
-def answers(model: type[BaseModel], statuses: Iterable[int]) -> dict[int | str, dict[str, Any]]:
+def answers(
+    model: type[BaseModel], statuses: Iterable[int], sample: dict[str, Any]
+) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation: its 200 and its problems."""
-    found: dict[int | str, dict[str, Any]] = {200: {"model": model}}
+    content = {"application/json": {"example": sample}}
+    found: dict[int | str, dict[str, Any]] = {200: {"model": model, "content": content}}
     for status in statuses:
         slug, title, detail = _EXAMPLES[status]
         example = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}

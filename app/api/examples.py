@@ -60,3 +60,42 @@ BATCH: dict[str, Any] = {
         },
     ]
 }
+
+TASKS: dict[str, Any] = {
+    "tasks": [
+        {
+            "task_key": "finance/sentiment_analysis",
+            "domain": "finance",
+            "description": "Says whether a news text is good or bad for investors.",
+            "languages": ["de", "en", "es", "fr"],
+            "labels": ["negative", "neutral", "positive"],
+            "experts": ["fin-sentiment"],
+            "available": True,
+        }
+    ]
+}
+
+WORKERS: dict[str, Any] = {
+    "workers": [
+        {
+            "worker_id": "worker-0",
+            "url": "http://expert-worker-0:8001",
+            "model_key": "llama-2-7b-hf",
+            "state": "healthy",
+            "reason": None,
+            "until": None,
+            "outstanding": 1,
+            "queue_depth": 1,
+            "latency_ms": {"p50": 180.2, "p95": 240.9},
+            "tasks": ["finance/sentiment_analysis"],
+        }
+    ],
+    "mapping": {"loaded_at": "2026-01-31T12:00:00.000+00:00", "refused": None},
+}
+
+HEALTH: dict[str, Any] = {
+    "status": "ready",
+    "mode": "coordinator",
+    "detail": None,
+    "checks": {"gating": "ok", "configuration": "ok", "workers": "1 of 1 healthy"},
+}

@@ -7,15 +7,18 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api import openapi
+from app.api import examples, openapi
 from app.api.messages import answer, runtime_of
 from moe_router.contracts import CoordinatorHealth
 
 router = APIRouter(prefix="/api/v1/health", tags=["health"])
 
 
-@router.get("", summary="State of the coordinator", responses=openapi.answers(CoordinatorHealth, (500,)))
-@router.get("/live", summary="Whether it answers", responses=openapi.answers(CoordinatorHealth, (500,)))
+STATE = openapi.answers(CoordinatorHealth, (500,), examples.HEALTH)
+
+
+@router.get("", summary="State of the coordinator", responses=STATE)
+@router.get("/live", summary="Whether it answers", responses=STATE)
 async def live(request: Request) -> Response:
     """200 as long as the event loop turns; the body says how it is."""
     return answer(runtime_of(request).health())
@@ -25,7 +28,7 @@ async def live(request: Request) -> Response:
     "/ready",
     summary="Whether it takes requests",
     responses={
-        **openapi.answers(CoordinatorHealth, (500,)),
+        **STATE,
         503: {"model": CoordinatorHealth, "description": "Loading, draining or failed."},
     },
 )

@@ -5,14 +5,18 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api import openapi
+from app.api import examples, openapi
 from app.api.messages import answer, runtime_of
 from moe_router.contracts import TaskInfo, TasksAnswer
 
 router = APIRouter(prefix="/api/v1", tags=["fleet"])
 
 
-@router.get("/tasks", summary="All tasks", responses=openapi.answers(TasksAnswer, openapi.READ_STATUSES))
+@router.get(
+    "/tasks",
+    summary="All tasks",
+    responses=openapi.answers(TasksAnswer, openapi.READ_STATUSES, examples.TASKS),
+)
 async def tasks(request: Request) -> Response:
     """The tasks of the registry; `available` says whether a worker of the mapping serves it, or a probe."""
     runtime = runtime_of(request)

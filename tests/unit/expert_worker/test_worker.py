@@ -13,9 +13,11 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
+from expert_worker import examples
 from expert_worker.main import create_app
 from expert_worker.service import Service
 from expert_worker.settings import Settings
+from moe_router.contracts import ExpertAnswer, ExpertBatchAnswer, ExpertTasksAnswer, WorkerHealth
 from moe_router.errors import ModelAssetError
 from moe_router.registry import Registry
 from tests.stubs import files, pool
@@ -213,6 +215,11 @@ async def test_the_document_is_whole(scene: Scene) -> None:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             assert "500" in operation["responses"], path
+            assert operation["responses"]["200"]["content"]["application/json"]["example"], path
+    assert ExpertAnswer.model_validate(examples.CLASSIFY).model_dump() == examples.CLASSIFY
+    assert ExpertTasksAnswer.model_validate(examples.TASKS).model_dump() == examples.TASKS
+    assert WorkerHealth.model_validate(examples.HEALTH).model_dump() == examples.HEALTH
+    assert ExpertBatchAnswer.model_validate(examples.BATCH)
     assert "#/components/schemas/Problem" in json.dumps(document)
 
 

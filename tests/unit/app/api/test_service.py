@@ -15,6 +15,7 @@ from app.main import create_app
 from app.services.experts_local import LocalExperts
 from app.services.metrics import Metrics
 from app.settings import Settings
+from moe_router.contracts import CoordinatorHealth, TasksAnswer, WorkersAnswer
 from moe_router.errors import ModelAssetError
 from moe_router.registry import Registry
 from tests.stubs import files, pool
@@ -240,6 +241,12 @@ async def test_the_document_declares_what_can_be_answered(client: httpx.AsyncCli
         assert "Retry-After" in found["headers"]
         assert found["content"]["application/problem+json"]["example"]["status"] == int(status)
     text = json.dumps(document)
+    for path, model in {
+        "/tasks": TasksAnswer, "/workers": WorkersAnswer, "/health": CoordinatorHealth,
+        "/health/ready": CoordinatorHealth,
+    }.items():  # fmt: skip
+        told = document["paths"]["/api/v1" + path]["get"]["responses"]["200"]["content"]["application/json"]
+        assert model.model_validate(told["example"]).model_dump(exclude_none=True) == told["example"]
     for reference in set(_references(document)):
         assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"], reference
     assert "ClassifyRequest" in text
