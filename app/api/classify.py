@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
@@ -24,7 +27,7 @@ from moe_router.contracts import (
     Problem,
     RouteAnswer,
 )
-from moe_router.errors import MoleError
+from moe_router.errors import DeadlineError, MoleError
 from moe_router.registry import Expert
 
 logger = logging.getLogger(__name__)
@@ -95,6 +98,20 @@ def expert_name(found: ClassifyAnswer, expert: Expert | None) -> str:
     return quote(f"{found.task}@{expert.name if expert is not None else found.model_key}", safe="/@:")
 
 
+@asynccontextmanager
+async def _admitted(gate: asyncio.Semaphore, call: Call) -> AsyncIterator[None]:
+    """Waits for a place among the items that run at once, no longer than the item's own time."""
+    try:
+        async with asyncio.timeout(max(call.deadline - time.monotonic(), 0.0)):
+            await gate.acquire()
+    except TimeoutError as error:
+        raise DeadlineError("The time for the whole request is up.") from error
+    try:
+        yield
+    finally:
+        gate.release()
+
+
 async def _item(
     service: Classification, item: JsonValue, index: int, exchange: Exchange, gate: asyncio.Semaphore
 ) -> ClassifyAnswer | BatchItemError:
@@ -105,7 +122,7 @@ async def _item(
         except ValidationError as error:
             raise errors.InvalidBodyError(error) from error
         call = Call(request_id, service.deadline(asked), exchange.trace)
-        async with gate:
+        async with _admitted(gate, call):
             found, _ = await service.classify(asked, call)
         # Items overlap: the longest wait for workers is what the batch owes to them.
         exchange.worker_ms = max(exchange.worker_ms, call.worker_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -176,6 +177,23 @@ async def test_a_batch_judges_each_item(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("items", [[], [{"text": "x"}] * 101, {}, None])
 async def test_a_batch_has_bounds(client: httpx.AsyncClient, items: Any) -> None:
     problem(await client.post("/api/v1/classify/batch", json={"items": items}), 400, "invalid-request")
+
+
+async def test_an_item_waits_for_its_turn_no_longer_than_its_time(tmp_path: Path) -> None:
+    app = application(tmp_path, max_batch_concurrency=1)
+    batch = "/api/v1/classify/batch"
+    async with serving(app) as client:
+        await until(lambda: app.state.runtime.status == "ready")
+        slow = {"text": pool.WAIT, "options": {"timeout_seconds": 2}}
+        first = asyncio.create_task(client.post(batch, json={"items": [slow]}))
+        await until(lambda: app.state.batch_gate.locked())
+        hasty = {"text": "x", "options": {"timeout_seconds": 0.05}}
+        answer = await client.post(batch, json={"items": [hasty, hasty]})
+        assert not first.done()
+        assert [r["error"]["status"] for r in answer.json()["results"]] == [504, 504]
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert (await client.post(batch, json={"items": [{"text": "x"}]})).json()["results"][0]["result"]
 
 
 async def test_what_can_be_asked_and_who_serves_it(client: httpx.AsyncClient) -> None:
