@@ -159,7 +159,6 @@ def simulate(
         confidence=confidence,
         margin=np.maximum(0.0, 2 * confidence - 1).astype(np.float32),
         correct=correct,
-        agreement=np.zeros(count, bool),
     )
 
 

@@ -81,8 +81,6 @@ class Episodes:
     """(n, 2)"""
     correct: NDArray[np.bool_]
     """(n, 2)"""
-    agreement: NDArray[np.bool_]
-    """(n,): whether both tiers give the same label"""
 
 
 class _Network(nn.Module):
@@ -169,8 +167,9 @@ def _episode_loss(
     second_t = torch.from_numpy(second)
     accept_reward = torch.from_numpy((right_task & episodes.correct[rows, tier]).astype(np.float32))
     both_correct = right_task & episodes.correct[rows, 1 - tier]
-    best_after_both = np.maximum(both_correct, 0).astype(np.float32)
-    ask_reward = torch.from_numpy(run.gamma * best_after_both - run.cost_weight * episodes.cost[1 - tier])
+    ask_reward = torch.from_numpy(
+        run.gamma * both_correct.astype(np.float32) - run.cost_weight * episodes.cost[1 - tier]
+    )
     with torch.no_grad():
         choice = online(encodings, second_t)
         choice[~torch.from_numpy(other), 1] = -torch.inf
@@ -230,15 +229,11 @@ def second_actions(
 def _base(
     episodes: Episodes, rows: NDArray[np.intp], task: NDArray[np.intp], shape: tuple[int, int]
 ) -> dict[str, NDArray[Any]]:
-    return {
+    return {name: np.zeros(shape) for name in FEATURES} | {
         "task_probability": episodes.task_probability[rows, task],
         "none_probability": episodes.none_probability[rows],
         "domain_probability": episodes.domain_probability[rows, task],
         "language_probability": episodes.language_probability[rows],
-    } | {
-        name: np.zeros(shape)
-        for name in FEATURES
-        if name not in ("task_probability", "none_probability", "domain_probability", "language_probability")
     }
 
 

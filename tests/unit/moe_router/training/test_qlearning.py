@@ -37,7 +37,7 @@ def episodes(count: int, rng: np.random.Generator, **changed: Any) -> Episodes:
         domain_probability=domain[:, [0, 0, 1]], language_probability=share(count),
         target=rng.integers(-1, 3, count), offered=np.ones((3, 2), bool),
         cost=np.array([0.0, 1.5], np.float32), confidence=share(count, 2), margin=share(count, 2),
-        correct=rng.random((count, 2)) < 0.5, agreement=np.zeros(count, bool),
+        correct=rng.random((count, 2)) < 0.5,
     )  # fmt: skip
     return replace(made, **changed)
 
