@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import logs
 from app.api import classify, errors, health, openapi, stats, tasks, workers
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
@@ -16,6 +15,7 @@ from app.asgi.intake import Intake
 from app.services import factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
 from app.settings import Settings
+from moe_router import logs
 
 DESCRIPTION = "Classifies text in many languages: finds what is asked, and asks the expert that serves it."
 

@@ -13,10 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from expert_worker import api, logs, openapi, problems
+from expert_worker import api, openapi, problems
 from expert_worker.envelope import Envelope, Exchange
 from expert_worker.service import PoolFactory, Service, single_model_pool
 from expert_worker.settings import Settings
+from moe_router import logs
 from moe_router.errors import MoleError, RequestError
 
 

@@ -1,4 +1,4 @@
-"""Logging of the service: one format, and no line for each probe of its health."""
+"""Logging of both services: one format, and no line for each probe of its health."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from app import logs
+from moe_router import logs
 
 
 @pytest.mark.parametrize(
