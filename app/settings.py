@@ -71,6 +71,35 @@ class Settings(BaseSettings):
     gating_threads: int | None = Field(
         None, ge=1, validation_alias=_env("MOLE_GATING_THREADS"), description="CPU threads of the encoder."
     )
+    target_risk: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        validation_alias=_env("MOLE_TARGET_RISK"),
+        description="Share of answered requests that may go to a wrong task; gating abstains accordingly.",
+    )
+    cost_weight: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        validation_alias=_env("MOLE_COST_WEIGHT"),
+        description="What a call of an expert of cost 1 costs, where a right answer is worth 1; "
+        "the higher, the more the probes answer alone.",
+    )
+    abstain_value: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        validation_alias=_env("MOLE_ABSTAIN_VALUE"),
+        description="What abstaining is worth, likewise; an answer less likely to be right is withheld.",
+    )
+    exploration: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        validation_alias=_env("MOLE_EXPLORATION"),
+        description="Share of the router's choices among experts that are taken at random, to learn from.",
+    )
     num_threads: int | None = Field(
         None,
         ge=1,

@@ -13,6 +13,7 @@ from app.services.metrics import Metrics
 from app.services.ports import Call, Experts, Gating
 from app.services.stats import Stats
 from moe_router.contracts import (
+    Abstention,
     ChosenExpert,
     ClassifyAnswer,
     ClassifyRequest,
@@ -43,6 +44,15 @@ FLEET_FAULTS = (NoWorkerError, OverloadedError, WorkerAnswerError)
 """After these another expert of the task may still answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the probe or an expert answered."""
+
+    said: ExpertAnswer | ProbeAnswer
+    expert: Expert | None = None
+    worker_id: str | None = None
+
+
 @dataclass(slots=True)
 class _Course:
     """What happened to one request so far."""
@@ -52,9 +62,15 @@ class _Course:
     observations: list[Observation] = field(default_factory=list)
     failed: set[Expert] = field(default_factory=set)
     fault: MoleError | None = None
-    answer: ExpertAnswer | ProbeAnswer | None = None
-    worker_id: str | None = None
-    expert: Expert | None = None
+    answers: list[_Answer] = field(default_factory=list)
+    """who answered what, beside `observations`"""
+    accepted: _Answer | None = None
+    abstained: Abstention | None = None
+
+    @property
+    def expert(self) -> Expert | None:
+        """The LLM expert whose answer was accepted."""
+        return self.accepted.expert if self.accepted is not None else None
 
     def note(self, step: Step, choice: str, probability: float, began: float) -> None:
         """Adds a step to the routing path."""
@@ -153,13 +169,17 @@ class Classification:
         self, request: ClassifyRequest, call: Call, started: float
     ) -> tuple[ClassifyAnswer, Expert | None]:
         decision = await self._decide(request)
-        course = _Course(decision, list(decision.steps))
-        abstained = decision.abstained
-        if abstained is None:
+        course = _Course(decision, list(decision.steps), abstained=decision.abstained)
+        if decision.abstained is None:
             self._check_language(decision)
-            while (action := self._next(course)).kind != "accept":
+            while (action := self._next(course)).kind in ("probe", "expert"):
                 await self._act(action, course, request, call)
-        elif request.options.on_abstain == "error":
+            if action.answer is not None:
+                course.accepted = course.answers[action.answer]
+            else:
+                course.abstained = _withheld(course)
+        abstained = course.abstained
+        if abstained is not None and request.options.on_abstain == "error":
             raise AbstainedError(abstained.reason, abstained.detail, tuple(abstained.nearest_tasks))
         return _answer(request, course, call, started), course.expert
 
@@ -195,7 +215,7 @@ class Classification:
             course.failed.add(expert)
             course.fault = fault
             return
-        course.answer, course.expert, course.worker_id = answer, expert, worker_id
+        course.answers.append(_Answer(answer, expert, worker_id))
         margin = _margin(answer.probabilities or {})
         course.observations.append(Observation(action, answer.result, answer.confidence, margin))
         course.note("expert", expert.name, answer.confidence, began)
@@ -204,7 +224,7 @@ class Classification:
         answer = course.decision.probe
         if answer is None:
             raise RuntimeError("the router chose a probe that has not answered")
-        course.answer, course.expert, course.worker_id = answer, None, None
+        course.answers.append(_Answer(answer))
         course.observations.append(Observation(action, answer.label, answer.confidence, answer.margin))
         course.note(PROBE, PROBE, answer.confidence, began)
 
@@ -235,7 +255,7 @@ class Classification:
 
 
 def _answer(request: ClassifyRequest, course: _Course, call: Call, started: float) -> ClassifyAnswer:
-    decision, answer = course.decision, course.answer
+    decision, accepted = course.decision, course.accepted
     everything = request.options.return_probabilities
     timings = _timings(decision, call.worker_ms, started)
     common: dict[str, Any] = {
@@ -247,11 +267,12 @@ def _answer(request: ClassifyRequest, course: _Course, call: Call, started: floa
         "processing_time_ms": timings.total,
         "timings_ms": timings,
     }
-    if answer is None:
+    if accepted is None:
         return ClassifyAnswer(
-            **common, task=None, result=None, confidence=decision.confidence, abstained=decision.abstained,
+            **common, task=None, result=None, confidence=decision.confidence, abstained=course.abstained,
             worker_id=None, model_key=None,
         )  # fmt: skip
+    answer = accepted.said
     if isinstance(answer, ExpertAnswer):
         return ClassifyAnswer(
             **common,
@@ -261,7 +282,7 @@ def _answer(request: ClassifyRequest, course: _Course, call: Call, started: floa
             probabilities=answer.probabilities if everything else None,
             entities=answer.entities,
             raw_response=answer.raw_response if request.options.return_raw_response else None,
-            worker_id=course.worker_id,
+            worker_id=accepted.worker_id,
             model_key=answer.model_key,
         )
     return ClassifyAnswer(
@@ -273,6 +294,17 @@ def _answer(request: ClassifyRequest, course: _Course, call: Call, started: floa
         worker_id=None,
         model_key=PROBE,
     )
+
+
+def _withheld(course: _Course) -> Abstention:
+    """The router trusts none of the answers enough."""
+    best = max(observation.confidence for observation in course.observations)
+    detail = (
+        f"The surest answer has confidence {best:.2f}, which the router does not trust enough. "
+        "Ask a person, or lower MOLE_ABSTAIN_VALUE."
+    )
+    tasks = [course.decision.task] if course.decision.task is not None else []
+    return Abstention(reason="low_confidence", detail=detail, nearest_tasks=tasks)
 
 
 def _margin(probabilities: Mapping[str, float]) -> float:

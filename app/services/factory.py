@@ -23,8 +23,14 @@ def load_gating(registry: Registry, settings: Settings) -> Gating:
         MoleError: a model is missing or does not fit.
     """
     from moe_router.gating.pipeline import GatingConfig, GatingPipeline
+    from moe_router.gating.task_router import Policy
 
-    given: dict[str, Any] = {"lid_path": settings.lid_path, "threads": settings.gating_threads}
+    given: dict[str, Any] = {
+        "lid_path": settings.lid_path,
+        "threads": settings.gating_threads,
+        "target_risk": settings.target_risk,
+        "policy": Policy(settings.cost_weight, settings.abstain_value, settings.exploration),
+    }
     if settings.encoder is not None:
         given["encoder"] = settings.encoder
     config = GatingConfig(cache_dir=settings.cache_dir, model_dir=settings.gating_model_dir, **given)

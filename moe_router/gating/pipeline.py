@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,8 @@ from moe_router.gating.language import LanguageGuess, LanguageIdentifier, find_m
 from moe_router.gating.ngrams import NgramModel
 from moe_router.gating.probe import Probe, ProbeAnswer
 from moe_router.gating.qnetwork import QNetwork
-from moe_router.gating.task_router import Action, Observation, State, TaskRouter, Via
-from moe_router.gating.weights import Floats, load
+from moe_router.gating.task_router import PROBE, Action, Observation, Policy, State, TaskRouter, Via
+from moe_router.gating.weights import Floats, Weights, load
 from moe_router.registry import Expert, Registry
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class GatingConfig:
     """share of answered requests that may go to a wrong task; sets when gating abstains"""
     early_exit: float = 0.98
     """the text is not encoded where the description alone gives a task this probability"""
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,11 @@ class GatingPipeline:
         self.config = config
         self.encoder = BatchingEncoder(encoder)
         self.language = language
+        self._hidden = encoder.hidden
         own = partial(load, config.model_dir, encoder=encoder.identity, hidden=encoder.hidden)
         self._domain_weights = own(domain.WEIGHTS)
         self._task_weights = own(task_router.WEIGHTS)
-        self._qnetwork = QNetwork(own(qnetwork.WEIGHTS), encoder.hidden)
+        self._q_weights = own(qnetwork.WEIGHTS)
         self._threshold = abstention.threshold_for(self._task_weights.meta, config.target_risk)
         self._phrasings: dict[str, Floats] = {}
         self._heads: _Heads | None = None
@@ -115,6 +118,22 @@ class GatingPipeline:
         """
         async with self._reload:  # of two edits the later one stays
             self._heads = await asyncio.to_thread(self._build, registry)
+
+    async def use_router(self, tasks: Weights, q_weights: Weights) -> None:
+        """Replaces what the router has learned; decisions under way finish on the old weights.
+
+        Raises:
+            ModelAssetError: they do not fit; the old ones stay in force.
+        """
+        async with self._reload:
+            old = self._task_weights, self._q_weights, self._threshold
+            self._task_weights, self._q_weights = tasks, q_weights
+            try:
+                self._threshold = abstention.threshold_for(tasks.meta, self.config.target_risk)
+                self._heads = await asyncio.to_thread(self._build, self.registry)
+            except ModelAssetError:
+                self._task_weights, self._q_weights, self._threshold = old
+                raise
 
     async def aclose(self) -> None:
         """Ends the encoder's thread."""
@@ -277,9 +296,17 @@ class GatingPipeline:
 
     def _build(self, registry: Registry) -> _Heads:
         prototypes = self._prototypes(registry)
-        router = TaskRouter(registry, self._task_weights, self._qnetwork, prototypes)
+        probes = self._load_probes(registry)
+        router = TaskRouter(
+            registry,
+            self._task_weights,
+            QNetwork(self._q_weights, self._hidden),
+            prototypes,
+            skills=known_skills(self._q_weights.meta, probes),
+            policy=self.config.policy,
+        )
         domains = domain.domain_head(registry, self._domain_weights, prototypes)
-        return _Heads(registry, domains, router, self._load_probes(registry))
+        return _Heads(registry, domains, router, probes)
 
     def _prototypes(self, registry: Registry) -> dict[str, Floats]:
         """The vectors of each task's description and examples; a task without any has none."""
@@ -307,6 +334,15 @@ class GatingPipeline:
             encoder = self.encoder.encoder
             probes[key] = Probe(base, task.label_set, encoder=encoder.identity, hidden=encoder.hidden)
         return probes
+
+
+def known_skills(meta: Mapping[str, Any], probes: Mapping[str, Probe]) -> dict[str, dict[str, float]]:
+    """Share of right answers by task and name: what the weights' description says, and the probes'."""
+    skills = {key: dict(own) for key, own in meta.get("skills", {}).items()}
+    for key, probe in probes.items():
+        if probe.skill is not None:
+            skills.setdefault(key, {}).setdefault(PROBE, probe.skill)
+    return skills
 
 
 def _ngrams(model_dir: Path) -> NgramModel | None:

@@ -42,7 +42,10 @@ class Probe:
             self._weight, self._bias = weights.arrays["weight"], weights.arrays["bias"]
             self._temperature = np.float32(weights.meta["temperature"])
             trained = tuple(weights.meta["labels"])
-        except KeyError as error:
+            skill = weights.meta.get("skill")
+            self.skill: float | None = None if skill is None else float(skill)
+            """share of right answers on texts set aside in training; None where it was not measured"""
+        except (KeyError, TypeError, ValueError) as error:
             raise ModelAssetError(f"the probe {path} lacks {error}") from error
         if set(trained) != set(labels) or len(trained) != len(labels):
             raise ModelAssetError(f"the probe {path} was made for other labels than the registry's")

@@ -4,8 +4,10 @@
 
 d and t are the encodings of description and text (zeros where there is none), phi what else is
 known of the state and the action (`FEATURES`). The action is an input, not an output, so that an
-expert that came into the registry after training has a value too. An action is an expert, the
-probe, or accepting the last answer. Trained by `moe_router.training.qlearning`.
+expert that came into the registry after training has a value too. An action is asking an expert or
+the probe, or accepting one of the answers so far. The price of asking is an input as well, so that
+one network serves every weighing of cost against quality. Trained by
+`moe_router.training.qlearning`.
 """
 
 from __future__ import annotations
@@ -23,15 +25,21 @@ WEIGHTS = "qnetwork"
 
 FEATURES = (
     "task_probability", "none_probability", "domain_probability", "language_probability", "undetermined",
-    "accept", "probe", "expert", "cost", "probed", "probe_confidence", "probe_margin",
-    "asked", "last_confidence", "best_confidence", "agreement", "repeated",
+    "accept", "probe", "expert", "price", "skill", "confidence", "margin", "agreement",
+    "asked", "best_confidence", "best_margin", "best_skill", "disagreement",
 )  # fmt: skip
-"""What phi holds, in order; all in [0, 1] but `cost`, relative to an LLM expert's usual 1."""
+"""What phi holds, in order."""
+
+PRIOR_SKILL = 0.75
+"""The skill of an expert of which nothing is known yet."""
+
+MAX_PRICE = 1.0
+"""A dearer call is never worth it: a right answer is worth 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActionFeatures:
-    """phi(s, a); see `FEATURES`."""
+    """phi(s, a); all in [0, 1] but `agreement`, in [-1, 1]."""
 
     task_probability: float = 0.0
     none_probability: float = 0.0
@@ -39,17 +47,29 @@ class ActionFeatures:
     language_probability: float = 0.0
     undetermined: float = 0.0
     accept: float = 0.0
+    """whether the action accepts an answer; else it asks the probe or an expert"""
     probe: float = 0.0
+    """whether the answer accepted, or the one asked for, is the probe's"""
     expert: float = 0.0
-    cost: float = 0.0
-    probed: float = 0.0
-    probe_confidence: float = 0.0
-    probe_margin: float = 0.0
-    asked: float = 0.0
-    last_confidence: float = 0.0
-    best_confidence: float = 0.0
+    """likewise of an LLM expert"""
+    price: float = 0.0
+    """of asking, in units of a right answer; 0 for the probe and for accepting"""
+    skill: float = 0.0
+    """share of right answers of whom the action is about"""
+    confidence: float = 0.0
+    """of the answer accepted"""
+    margin: float = 0.0
+    """of the answer accepted: how far its probability is above the second's"""
     agreement: float = 0.0
-    repeated: float = 0.0
+    """of the answer accepted with the other answers: 1 where all give its label, -1 where none does"""
+    asked: float = 0.0
+    """answers so far, in quarters"""
+    best_confidence: float = 0.0
+    """of the most confident answer so far, as the next two"""
+    best_margin: float = 0.0
+    best_skill: float = 0.0
+    disagreement: float = 0.0
+    """whether two answers so far have different labels"""
 
     def vector(self) -> Floats:
         """(len(FEATURES),) float32."""

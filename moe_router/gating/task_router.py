@@ -1,22 +1,25 @@
 """The task router: which task is asked for, and which of its experts to ask next.
 
-A decision has several steps. First the router picks the action of the highest value over every
-expert of every task; that fixes the task. The answer's confidence is then observed, and the router
-accepts the answer or asks another of the task's experts, whichever the Q-network values more.
+A decision has several steps. First the router picks the task whose expert is worth most to ask; how
+good and how dear a task's experts are must not decide what the caller has asked for, so here each
+task is valued as if its expert were any expert. Then it picks among the task's own experts and its
+probe by what is known of them, observes the answer, and accepts one of the answers so far, asks
+another expert, or gives up, whichever is worth most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final, Literal
 
 import numpy as np
 
 from moe_router.contracts import UNDETERMINED
 from moe_router.errors import NoWorkerError
 from moe_router.gating.heads import Distribution, MixtureHead
-from moe_router.gating.qnetwork import ActionFeatures, QNetwork
+from moe_router.gating.qnetwork import MAX_PRICE, PRIOR_SKILL, ActionFeatures, QNetwork
 from moe_router.gating.weights import Floats, Weights
 from moe_router.registry import Expert, Registry
 
@@ -27,14 +30,21 @@ NEGLIGIBLE = 0.05
 """A task this much less likely than the likeliest is not valued at all."""
 
 Via = Literal["auto", "expert", "probe"]
+PROBE: Final = "probe"
+Skills = Mapping[str, Mapping[str, float]]
+"""Share of right answers by task and by name of the expert, or `probe`; where unknown, it is absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What to do next: ask the probe or an expert, or accept the last answer."""
+    """What to do next: ask the probe or an expert, accept an answer, or abstain."""
 
-    kind: Literal["probe", "expert", "accept"]
+    kind: Literal["probe", "expert", "accept", "abstain"]
     expert: Expert | None = None
+    answer: int | None = None
+    """place of the accepted answer among the observations"""
+    propensity: float = 1.0
+    """the probability with which the router takes this action in this state"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,23 @@ class Observation:
     confidence: float
     margin: float = 0.0
     """how far the best label's probability is above the second's"""
+
+    @property
+    def name(self) -> str:
+        """Who answered: the expert's name, or `probe`."""
+        return self.action.expert.name if self.action.expert is not None else PROBE
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How the router weighs and explores; an operator's settings."""
+
+    cost_weight: float = 0.05
+    """what a call of an expert of cost 1 costs, in units of a right answer"""
+    abstain_value: float = 0.0
+    """what abstaining is worth, likewise: an answer less likely to be right is withheld"""
+    exploration: float = 0.0
+    """share of the steps that are taken at random, to learn from"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +88,37 @@ class State:
 
 
 class TaskRouter:
-    """Chooses tasks and experts. Pure and thread-safe."""
+    """Chooses tasks and experts. Pure but for exploring; thread-safe without it."""
 
     def __init__(
-        self, registry: Registry, weights: Weights, qnetwork: QNetwork, prototypes: Mapping[str, Floats]
+        self,
+        registry: Registry,
+        weights: Weights,
+        qnetwork: QNetwork,
+        prototypes: Mapping[str, Floats],
+        *,
+        skills: Skills = MappingProxyType({}),
+        policy: Policy = Policy(),
+        rng: np.random.Generator | None = None,
     ) -> None:
         """Takes the registry, the task head's weights, the Q-network, and each task's prototypes."""
         self.registry = registry
         self.head = MixtureHead(weights, tuple(registry.tasks), prototypes)
         self.qnetwork = qnetwork
-        # A task's experts whatever the language: what a value of the task is taken over.
-        self._offered = {key: registry.all_experts(key) for key in registry.tasks}
+        self.policy = policy
+        self._skills = skills
+        self._rng = rng or np.random.default_rng()
 
     def choose_task(self, state: State) -> str:
-        """The task of the most valuable first action; what can be reached or is allowed plays no part."""
+        """The task that is most valuable to ask; what can be reached or is allowed plays no part."""
         plausible = NEGLIGIBLE * state.tasks.probabilities.max()
-        offered = [
-            (key, action)
-            for key, p in zip(state.tasks.names, state.tasks.probabilities, strict=True)
+        names = [
+            name
+            for name, p in zip(state.tasks.names, state.tasks.probabilities, strict=True)
             if p >= plausible
-            for action in self._first_actions(key, state.language)
         ]
-        # One pass over the actions of all tasks.
-        rows = [features(state, key, action, ()).vector() for key, action in offered]
-        values = self.qnetwork.values(state.encodings, np.stack(rows))
-        return offered[int(values.argmax())][0]
+        rows = [replace(base_features(state, name), expert=1.0, skill=PRIOR_SKILL).vector() for name in names]
+        return names[int(self.qnetwork.values(state.encodings, np.stack(rows)).argmax())]
 
     def next_action(
         self,
@@ -96,7 +129,7 @@ class TaskRouter:
         via: Via = "auto",
         reachable: Callable[[Expert], bool],
     ) -> Action:
-        """The most valuable action on a task, given what has been observed.
+        """The most valuable action on a task, given what has been observed; now and then another one.
 
         Raises:
             NoWorkerError: nothing has been answered and no expert can be reached.
@@ -107,13 +140,14 @@ class TaskRouter:
             for e in self.experts(task_key, state.language)
             if e not in asked and via != "probe" and reachable(e)
         ]
-        if observations:
-            actions.append(Action("accept"))
-        elif self.registry.task(task_key).probe is not None and via != "expert":
-            actions.append(Action("probe"))
+        actions += [Action("accept", o.action.expert, index) for index, o in enumerate(observations)]
+        # After an answer the probe is not offered: it was there to be asked first.
+        if not observations and self.registry.task(task_key).probe is not None and via != "expert":
+            actions.append(Action(PROBE))
         if not actions:
             raise NoWorkerError(f"No worker that serves {task_key} can be reached now.")
-        return actions[int(self.values(state, task_key, actions, observations).argmax())]
+        values = self.values(state, task_key, actions, observations)
+        return self._choose(actions, values, observed=bool(observations))
 
     def candidates(
         self, state: State, task_key: str, *, via: Via = "auto", reachable: Callable[[Expert], bool]
@@ -137,39 +171,74 @@ class TaskRouter:
         self, state: State, task_key: str, actions: Sequence[Action], observations: Sequence[Observation]
     ) -> Floats:
         """Q of each action on a task: (len(actions),) float32."""
-        rows = [features(state, task_key, action, observations).vector() for action in actions]
+        skills = self._skills.get(task_key, {})
+        rows = [
+            features(state, task_key, action, observations, skills=skills, policy=self.policy).vector()
+            for action in actions
+        ]
         return self.qnetwork.values(state.encodings, np.stack(rows))
 
-    def _first_actions(self, task_key: str, language: str) -> list[Action]:
-        experts = self.experts(task_key, language) or self._offered[task_key]
-        probe = [Action("probe")] if self.registry.task(task_key).probe is not None else []
-        return [Action("expert", e) for e in experts] + probe
+    def _choose(self, actions: Sequence[Action], values: Floats, *, observed: bool) -> Action:
+        best = int(values.argmax())
+        # An estimate may fall below 0: nothing is withheld unless an operator wants it.
+        if observed and values[best] < self.policy.abstain_value > 0:
+            return Action("abstain")
+        epsilon = self.policy.exploration
+        if epsilon <= 0.0 or len(actions) == 1:
+            return actions[best]
+        explored = self._rng.random() < epsilon
+        chosen = int(self._rng.integers(len(actions))) if explored else best
+        propensity = epsilon / len(actions) + (1 - epsilon) * (chosen == best)
+        return replace(actions[chosen], propensity=propensity)
 
 
-def features(
-    state: State, task_key: str, action: Action, observations: Sequence[Observation]
-) -> ActionFeatures:
-    """Describes a state and an action to the Q-network."""
-    probes = [o for o in observations if o.action.kind == "probe"]
-    experts = [o for o in observations if o.action.kind == "expert"]
-    labels = [o.label for o in observations]
-    last = observations[-1] if observations else None
+def base_features(state: State, task_key: str) -> ActionFeatures:
+    """What every action on a task has in common, before anything was asked."""
     return ActionFeatures(
         task_probability=state.tasks.of(task_key),
         none_probability=state.tasks.none,
         domain_probability=state.domains.of(task_key.split("/")[0]),
         language_probability=state.language_probability,
         undetermined=float(state.language == UNDETERMINED),
-        accept=float(action.kind == "accept"),
-        probe=float(action.kind == "probe"),
-        expert=float(action.kind == "expert"),
-        cost=min(action.expert.cost, 10.0) if action.expert is not None else 0.0,
-        probed=float(bool(probes)),
-        probe_confidence=probes[-1].confidence if probes else 0.0,
-        probe_margin=probes[-1].margin if probes else 0.0,
-        asked=min(len(experts), 4) / 4,
-        last_confidence=last.confidence if last else 0.0,
-        best_confidence=max((o.confidence for o in observations), default=0.0),
-        agreement=float(len(labels) > 1 and labels[-1] == labels[-2]),
-        repeated=float(last is not None and last.action.kind == "expert"),
+    )
+
+
+def features(
+    state: State,
+    task_key: str,
+    action: Action,
+    observations: Sequence[Observation],
+    *,
+    skills: Mapping[str, float],
+    policy: Policy,
+) -> ActionFeatures:
+    """Describes a state and an action to the Q-network.
+
+    Args:
+        state: of the request.
+        task_key: whose experts are asked.
+        action: asks or accepts.
+        observations: the answers so far.
+        skills: of the task's experts and its probe, by name.
+        policy: says what a call costs.
+    """
+    best = max(observations, key=lambda o: o.confidence, default=None)
+    accepted = observations[action.answer] if action.answer is not None else None
+    others = [o.label == accepted.label for o in observations if o is not accepted] if accepted else []
+    expert = action.expert
+    return replace(
+        base_features(state, task_key),
+        accept=float(accepted is not None),
+        probe=float(expert is None),
+        expert=float(expert is not None),
+        price=min(policy.cost_weight * expert.cost, MAX_PRICE) if expert and accepted is None else 0.0,
+        skill=skills.get(expert.name if expert else PROBE, PRIOR_SKILL),
+        confidence=accepted.confidence if accepted else 0.0,
+        margin=accepted.margin if accepted else 0.0,
+        agreement=2 * sum(others) / len(others) - 1 if others else 0.0,
+        asked=min(len(observations), 4) / 4,
+        best_confidence=best.confidence if best else 0.0,
+        best_margin=best.margin if best else 0.0,
+        best_skill=skills.get(best.name, PRIOR_SKILL) if best else 0.0,
+        disagreement=float(len({o.label for o in observations}) > 1),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,15 @@ import numpy as np
 from moe_router.gating import domain, qnetwork, task_router
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.heads import MixtureHead
-from moe_router.gating.weights import Floats, Weights, save
+from moe_router.gating.weights import Weights, save
 from moe_router.registry import Registry
 from moe_router.training import qlearning
 from moe_router.training.augment import augmented
+from moe_router.training.embedded import Embedded, Report
 from moe_router.training.gating import Part, coverage_risk, fit_head
 from moe_router.training.phrasings import Split, load_phrasings
 from moe_router.training.requests import Composer, Request, load_texts
-
-Report = Callable[[str, float], None]
+from moe_router.training.simulation import simulate, vectors_of
 
 LICENCES = {
     "requests and own texts": "Apache-2.0, part of this project",
@@ -44,27 +43,6 @@ class GatingRun:
     seed: int = 0
     without: frozenset[str] = frozenset()
     """tasks left out wholly, to judge how a new task fares"""
-
-
-class Embedded:
-    """Encodes texts once and hands out their vectors."""
-
-    def __init__(self, encoder: Encoder, report: Report) -> None:
-        """Takes the encoder and who is told of the progress."""
-        self.encoder = encoder
-        self._report = report
-        self._vectors: dict[str, Floats] = {}
-
-    def __call__(self, texts: list[str]) -> Floats:
-        """(len(texts), hidden) float32."""
-        new = sorted(set(texts) - self._vectors.keys())
-        for at in range(0, len(new), 512):
-            part = new[at : at + 512]
-            self._vectors.update(zip(part, self.encoder.encode(part), strict=True))
-            self._report("encoding texts", (at + len(part)) / len(new))
-        if not texts:
-            return np.zeros((0, self.encoder.hidden), np.float32)
-        return np.stack([self._vectors[text] for text in texts])
 
 
 def build(run: GatingRun, registry: Registry, encoder: Encoder, report: Report) -> dict[str, Any]:
@@ -119,53 +97,6 @@ def make_heads(
     }
     head = MixtureHead(tasks, tuple(registry.tasks), prototypes)
     return domain.domain_head(registry, domains, prototypes), head
-
-
-def simulate(
-    requests: list[Request],
-    registry: Registry,
-    heads: tuple[MixtureHead, MixtureHead],
-    embed: Embedded,
-    seed: int,
-) -> qlearning.Episodes:
-    """Episodes in which every task has a probe and one expert of unit cost.
-
-    What they would answer is drawn, not logged: each is right as often as its confidence says, and
-    on average experts are somewhat better. So the network learns what a calibrated confidence is
-    worth against a call, whatever the task.
-    """
-    rng = np.random.default_rng(seed)
-    names = tuple(registry.tasks)
-    vectors = [vectors_of(request, embed) for request in requests]
-    task_p = [heads[1](*pair) for pair in vectors]
-    domain_p = [heads[0](*pair).as_dict() for pair in vectors]
-    zero = np.zeros(embed.encoder.hidden, np.float32)
-    count = len(requests)
-    quality = np.stack([rng.uniform(0.5, 0.95, count), rng.uniform(0.6, 0.97, count)], axis=1)
-    confidence = rng.beta(8 * quality, 8 * (1 - quality)).astype(np.float32)
-    correct = rng.random((count, 2)) < confidence
-    return qlearning.Episodes(
-        description=np.stack([zero if d is None else d for d, _ in vectors]),
-        text=np.stack([zero if t is None else t for _, t in vectors]),
-        task_probability=np.stack([d.probabilities for d in task_p]),
-        none_probability=np.array([d.none for d in task_p], np.float32),
-        domain_probability=np.array(
-            [[own.get(n.split("/")[0], 0.0) for n in names] for own in domain_p], np.float32
-        ),
-        language_probability=rng.beta(8, 1, count).astype(np.float32),
-        target=np.array([names.index(r.target) if r.target in names else -1 for r in requests], np.intp),
-        offered=np.ones((len(names), 2), bool),
-        cost=np.array([0.0, 1.0], np.float32),
-        confidence=confidence,
-        margin=np.maximum(0.0, 2 * confidence - 1).astype(np.float32),
-        correct=correct,
-    )
-
-
-def vectors_of(request: Request, embed: Embedded) -> tuple[Floats | None, Floats | None]:
-    """The vectors of a request's description and text."""
-    described = None if request.description is None else embed([request.description.text])[0]
-    return described, None if request.text is None else embed([request.text.text])[0]
 
 
 def _abstaining(requests: list[Request], head: MixtureHead, embed: Embedded) -> list[dict[str, float]]:

@@ -2,22 +2,24 @@
 
 One encoder serves everything that gating decides, so it is adapted to all of it at once:
 
-- requests: supervised contrastive loss (Khosla et al., 2020) over the requests of a batch, those
-  for the same task attracting one another across languages, and cross-entropy of a linear head;
+- requests: cross-entropy of a linear head, and supervised contrastive loss (Khosla et al., 2020)
+  over the requests of a batch: those for the same task attract one another across languages, those
+  that no task serves attract nothing and are pushed off by all;
 - texts: cross-entropy of one linear head a dataset, so that a probe on the same embedding can
   answer the task.
 
-The heads are thrown away; gating and the probes are fitted on the adapted embedding afterwards.
-LoRA: Hu et al., 2021. The adapter is merged when the encoder is converted, so it costs nothing.
+Every draw of a request is varied anew (`augment.varied`). Linear layers compute in bfloat16, which
+recent CPUs do twice as fast. The heads are thrown away; gating and the probes are fitted on the
+adapted embedding afterwards. LoRA: Hu et al., 2021. The adapter is merged when the encoder is
+converted, so it costs nothing.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,9 +35,13 @@ from transformers import XLMRobertaConfig, XLMRobertaModel
 from moe_router.assets import e5s1
 from moe_router.assets.encoder import embedded_files
 from moe_router.errors import ModelAssetError
-from moe_router.training.augment import augmented
-from moe_router.training.phrasings import OUT_OF_SCOPE, load_phrasings
+from moe_router.training.augment import varied
+from moe_router.training.phrasings import OUT_OF_SCOPE, Phrasing, load_phrasings
 
+PART = 16
+"""Texts that go through the encoder at once."""
+SAVE_EVERY = 200
+"""Steps between two writings of the adapter."""
 TEXT_TASKS = ("umsab", "sib200", "hatecheck", "banking77", "finance_sentiment")
 
 
@@ -45,21 +51,25 @@ class EncoderRun:
 
     data: Path
     output: Path
-    minutes: float = 45.0
-    """stop after this long, the learning rate falling to zero by then"""
+    steps: int = 2_400
+    """the learning rate rises over the first 50 and then falls to zero"""
     rank: int = 16
     alpha: int = 32
-    learning_rate: float = 6e-4
+    learning_rate: float = 8e-4
     max_tokens: int = 64
-    groups: int = 10
-    """requests of so many targets in a batch"""
-    per_group: int = 6
-    """so many requests of each"""
-    texts: int = 40
+    requests: int = 64
+    """requests in a batch"""
+    texts: int = 32
     """texts in a batch"""
+    texts_every: int = 4
+    """every so-manieth step is on texts, the others on requests"""
+    out_of_scope: float = 0.22
+    """share of the requests that no task serves; of the others every target has as many"""
+    contrastive: float = 0.5
+    """weight of the contrastive loss beside the cross-entropy"""
     temperature: float = 0.07
-    resume: Path | None = None
-    """an encoder_adapter.safetensors to go on from"""
+    start: Path | None = None
+    """an adapter to go on from, for instance where there is new data; its description is kept within"""
     seed: int = 0
 
 
@@ -91,91 +101,102 @@ class _Model(nn.Module):
     def embed(self, texts: list[str]) -> Tensor:
         """Unit vectors (len(texts), 384)."""
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(["query: " + t for t in texts])]
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        # In parts of like length, so that little is spent on padding.
+        parts = [order[at : at + PART] for at in range(0, len(order), PART)]
+        vectors = torch.cat([self._part([rows[index] for index in part]) for part in parts])
+        return vectors[torch.tensor(order).argsort()]
+
+    def _part(self, rows: list[list[int]]) -> Tensor:
         width = max(map(len, rows))
         ids = torch.ones(len(rows), width, dtype=torch.long)
         mask = torch.zeros(len(rows), width, dtype=torch.long)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)
             mask[index, : len(row)] = 1
-        hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        weight = mask.unsqueeze(-1).to(hidden.dtype)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        weight = mask.unsqueeze(-1).float()
         return functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=1)
 
 
-def train_encoder(run: EncoderRun) -> None:
+class _Requests:
+    """Draws training requests: every target as often, and some that no task serves."""
+
+    def __init__(self, share_out_of_scope: float, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._share = share_out_of_scope
+        self._by_target: dict[str, list[Phrasing]] = defaultdict(list)
+        self._out: list[Phrasing] = []
+        for phrasing in load_phrasings():
+            if phrasing.split == "train":
+                if phrasing.target.startswith(OUT_OF_SCOPE):
+                    self._out.append(phrasing)
+                else:
+                    self._by_target[phrasing.target].append(phrasing)
+        self.targets = sorted(self._by_target)
+
+    def draw(self, count: int) -> tuple[list[str], Tensor]:
+        """Texts and the index of each one's target; len(targets) where no task serves it."""
+        texts, classes = [], []
+        for _ in range(count):
+            out = self._rng.random() < self._share
+            index = len(self.targets) if out else int(self._rng.integers(len(self.targets)))
+            pool = self._out if out else self._by_target[self.targets[index]]
+            texts.append(varied(pool[int(self._rng.integers(len(pool)))], self._rng))
+            classes.append(index)
+        return texts, torch.tensor(classes)
+
+
+def train_encoder(run: EncoderRun, report: Callable[[str, float], None]) -> None:
     """Trains and writes `encoder_adapter.safetensors` and `.json` into the output folder."""
     torch.manual_seed(run.seed)
     rng = np.random.default_rng(run.seed)
-    requests = _requests(run.seed)
-    targets = sorted(requests)
-    tasks = [t for t in targets if not t.startswith(OUT_OF_SCOPE)]
+    requests = _Requests(run.out_of_scope, rng)
     texts = {name: rows for name in TEXT_TASKS if (rows := _texts(run.data / name / "train.jsonl.gz"))}
     labels = {name: sorted({label for _, label in rows}) for name, rows in texts.items()}
-    model = _Model(run, {"requests": len(tasks) + 1} | {name: len(own) for name, own in labels.items()})
-    if run.resume is not None:
-        _load(model, run.resume)
+    classes = {"requests": len(requests.targets) + 1} | {name: len(own) for name, own in labels.items()}
+    model = _Model(run, classes)
+    if run.start is not None:
+        _load(model, run.start)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=run.learning_rate, weight_decay=0.01)
     streams = {name: _batches(rows, run.texts, rng) for name, rows in texts.items()}
     share = np.sqrt([len(rows) for rows in texts.values()])
-    began, step = time.monotonic(), 0
     averages: dict[str, float] = {}
-    while (spent := (time.monotonic() - began) / 60 / run.minutes) < 1:
-        rate = run.learning_rate * min(1.0, step / 50) * max(0.02, 1 - spent)
+    for step in range(run.steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        if step % 3 != 2:  # requests are the harder part
-            name, loss = "requests", _request_loss(model, requests, tasks, run, rng)
-        else:
+            group["lr"] = run.learning_rate * min(1.0, (step + 1) / 50) * (1 - step / run.steps)
+        if texts and step % run.texts_every == run.texts_every - 1:
             name = str(rng.choice(list(texts), p=share / share.sum()))
             batch = next(streams[name])
             logits = model.heads[name](model.embed([text for text, _ in batch]) * model.scale)
             gold = torch.tensor([labels[name].index(label) for _, label in batch])
             loss = functional.cross_entropy(logits, gold, label_smoothing=0.05)
+        else:
+            name, loss = "requests", _request_loss(model, requests, run)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         averages[name] = 0.95 * averages.get(name, loss.item()) + 0.05 * loss.item()
-        step += 1
-        if step % 50 == 0:
-            shown = "  ".join(f"{n} {v:.3f}" for n, v in sorted(averages.items()))
-            print(f"step {step}  {spent:5.1%}  {shown}", flush=True)
-        if step % 200 == 0:
-            _write(model, run, step, averages)
-    _write(model, run, step, averages)
+        report(f"adapting the encoder, loss {averages.get('requests', 0.0):.3f}", (step + 1) / run.steps)
+        if (step + 1) % SAVE_EVERY == 0:
+            _write(model, run, step + 1, averages)
+    _write(model, run, run.steps, averages)
 
 
-def _request_loss(
-    model: _Model, requests: dict[str, list[str]], tasks: list[str], run: EncoderRun, rng: np.random.Generator
-) -> Tensor:
-    chosen = [str(t) for t in rng.choice(list(requests), size=run.groups - 5, replace=False)]
-    chosen += [str(t) for t in rng.choice(tasks, size=5, replace=False)]
-    chosen = list(dict.fromkeys(chosen))
-    drawn = [
-        (target, str(requests[target][index]))
-        for target in chosen
-        for index in rng.choice(
-            len(requests[target]), size=min(run.per_group, len(requests[target])), replace=False
-        )
-    ]
-    embeddings = model.embed([text for _, text in drawn])
-    group = torch.tensor([chosen.index(target) for target, _ in drawn])
-    same = (group[:, None] == group[None, :]).float().fill_diagonal_(0)
+def _request_loss(model: _Model, requests: _Requests, run: EncoderRun) -> Tensor:
+    texts, target = requests.draw(run.requests)
+    embeddings = model.embed(texts)
+    in_scope = target < len(requests.targets)
+    same = ((target[:, None] == target[None, :]) & in_scope[:, None]).float().fill_diagonal_(0)
     similarity = (embeddings @ embeddings.T / run.temperature).fill_diagonal_(-1e4)
     log_share = similarity - similarity.logsumexp(1, keepdim=True)
-    contrastive = -((log_share * same).sum(1) / same.sum(1).clamp(min=1)).mean()
-    gold = torch.tensor([tasks.index(target) if target in tasks else len(tasks) for target, _ in drawn])
+    attracted = same.sum(1) > 0
+    contrastive = -((log_share * same).sum(1) / same.sum(1).clamp(min=1))[attracted].mean()
     logits = model.heads["requests"](embeddings * model.scale)
-    return contrastive + functional.cross_entropy(logits, gold, label_smoothing=0.05)
-
-
-def _requests(seed: int) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    train = [p for p in load_phrasings() if p.split == "train"]
-    for phrasing in augmented(train, seed):
-        found[phrasing.target].append(phrasing.text)
-    return dict(found)
+    return functional.cross_entropy(logits, target, label_smoothing=0.05) + run.contrastive * contrastive
 
 
 def _texts(path: Path) -> list[tuple[str, str]]:
@@ -200,10 +221,9 @@ def _batches(
 
 def _load(model: _Model, path: Path) -> None:
     """Takes over the adapter of an earlier run."""
-    arrays = load_file(path)
     state = {
         f"base_model.model.{name.removesuffix('.weight')}.default.weight": torch.from_numpy(value).float()
-        for name, value in arrays.items()
+        for name, value in load_file(path).items()
     }
     unknown = model.encoder.load_state_dict(state, strict=False).unexpected_keys
     if unknown:
@@ -226,9 +246,9 @@ def _write(model: _Model, run: EncoderRun, step: int, averages: dict[str, float]
         "rank": run.rank,
         "scaling": run.alpha / run.rank,
         "steps": step,
-        "resumed": run.resume is not None,
+        "start": None if run.start is None else json.loads(run.start.with_suffix(".json").read_text("utf-8")),
         "seed": run.seed,
         "losses": {name: round(value, 4) for name, value in averages.items()},
-        "run": {k: v for k, v in asdict(run).items() if k not in ("data", "output", "resume")},
+        "run": {k: v for k, v in asdict(run).items() if k not in ("data", "output", "start")},
     }
     (run.output / "encoder_adapter.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")

@@ -3,10 +3,14 @@
 `data/phrasings/{language}.tsv` holds a request a line: id, task, style, text. The same id in
 another language, and the id with a "b" behind it, are renderings of one *family*. A family is in
 the training or in the validation part with all of its renderings, so that no paraphrase straddles.
+
+`data/native/{language}.tsv` has the same form, but each line was thought up in its own language
+and is a family of its own; every tenth of a language and target is for validation.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,6 +20,8 @@ Split = Literal["train", "validation"]
 
 OUT_OF_SCOPE = "oos/"
 GENERIC = "generic/"
+NATIVE_HELD_OUT = 10
+"""Of the native requests for a target in a language, every so-manieth is for validation."""
 
 _HELD_OUT = ("order-3", "question-2", "terse-3", "indirect-2")
 _HELD_OUT_ONE_OF = ("technical-2", "polite-1", "typo-1", "json-1")
@@ -59,7 +65,11 @@ class OwnText:
 
 @cache
 def load_phrasings() -> tuple[Phrasing, ...]:
-    """All requests of all languages, in the order of the files."""
+    """All requests of all languages, in the order of the files, the native ones last."""
+    return (*_rendered(), *_native())
+
+
+def _rendered() -> list[Phrasing]:
     rows = [(language, *fields) for language, fields in _rows("phrasings")]
     tasks = sorted({r[2] for r in rows if not r[2].startswith((OUT_OF_SCOPE, GENERIC))})
     found = []
@@ -74,7 +84,20 @@ def load_phrasings() -> tuple[Phrasing, ...]:
             held = family.endswith("-3")
         split: Split = "validation" if held else "train"
         found.append(Phrasing(identifier, family, target, style, language, text, split))
-    return tuple(found)
+    return found
+
+
+def _native() -> list[Phrasing]:
+    seen: Counter[tuple[str, str]] = Counter()
+    found = []
+    for language, (identifier, target, style, text) in _rows("native"):
+        group = language, OUT_OF_SCOPE if target.startswith(OUT_OF_SCOPE) else target
+        seen[group] += 1
+        held = target in _HELD_OUT_TOPICS or seen[group] % NATIVE_HELD_OUT == 0
+        split: Split = "validation" if held else "train"
+        own = f"{language}:{identifier}"
+        found.append(Phrasing(own, own, target, style, language, text, split))
+    return found
 
 
 @cache

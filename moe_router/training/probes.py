@@ -49,13 +49,16 @@ def fit_probe(run: ProbeRun, encoder: Encoder, report: Callable[[str, float], No
     vectors = _encode(encoder, texts, run.task, report)
     aside = int(len(texts) * CALIBRATION_SHARE)
     weight, bias = fit_linear(vectors[aside:], gold[aside:], labels, run.regularisation)
-    temperature = fit_temperature(vectors[:aside] @ weight.T + bias, index_of(gold[:aside], labels))
+    aside_logits, aside_gold = vectors[:aside] @ weight.T + bias, index_of(gold[:aside], labels)
+    temperature = fit_temperature(aside_logits, aside_gold)
+    skill = float((aside_logits.argmax(axis=1) == aside_gold).mean())
     held_texts, held_gold = _read(run.data / "validation.jsonl.gz")
     logits = _encode(encoder, held_texts, run.task, report) @ weight.T + bias
     figures = _figures(softmax(logits / np.float32(temperature)), held_gold.tolist(), labels)
     meta = {
         "encoder": encoder.identity, "hidden": encoder.hidden, "task": run.task, "labels": labels,
-        "temperature": round(temperature, 4), "texts": len(texts), "seed": run.seed, "validation": figures,
+        "temperature": round(temperature, 4), "texts": len(texts), "seed": run.seed,
+        "skill": round(skill, 4), "validation": figures,
     }  # fmt: skip
     save(run.output, run.task.replace("/", "__"), Weights({"weight": weight, "bias": bias}, meta))
     return figures

@@ -1,15 +1,18 @@
-"""Trains the Q-network on simulated episodes with Double DQN.
+"""Trains the Q-network with Double DQN on episodes whose outcomes are all known.
 
-An episode is one request. The agent picks an expert or a probe of any task, sees the confidence of
-its answer, and then accepts it or asks another of that task's experts. Costs are paid when asking;
+An episode is one request. The agent asks the probe or an expert of some task, sees its answer, and
+then accepts one of the answers so far or asks another expert of that task. Asking costs a price;
 accepting ends the episode with reward 1 if the label is right for the task that was asked for, and
 0 otherwise:
 
     y = r + gamma * Q_target(s', argmax_a Q(s', a))        (van Hasselt et al., 2016)
-    r = 1[correct] on accepting, -cost_weight * cost on asking
+    r = 1[correct] on accepting, -price on asking
 
-Differences from the paper: actions are inputs of the network, so that the set of experts may
-change; the loss is Huber's; exploration falls linearly; there is no frame history.
+Differences from the paper: (1) actions are inputs of the network, so that the set of experts may
+change; (2) since what every expert would answer is known, each visited state teaches the values of
+all its actions, not only of the one taken; (3) the loss is the squared error, whose minimum is the
+mean, so that the value of accepting is a probability; (4) the price is drawn anew for each episode
+and is an input; (5) exploration falls linearly; (6) there is no frame history.
 """
 
 from __future__ import annotations
@@ -25,66 +28,35 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moe_router.gating.qnetwork import FEATURES
+from moe_router.gating.qnetwork import FEATURES, MAX_PRICE
 from moe_router.gating.weights import Floats, Weights
+from moe_router.training.episodes import Episodes, Known, ask_features, followers, start_features
 
-PROBE, EXPERT = 0, 1
-"""Tiers: the columns of `Episodes.offered` and the outcomes."""
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class DqnRun:
     """Hyperparameters of a run."""
 
-    updates: int = 6_000
-    batch: int = 256
+    updates: int = 4_000
+    batch: int = 192
     learning_rate: float = 1e-3
-    gamma: float = 0.97
-    cost_weight: float = 0.05
-    """reward paid for one call of an expert of cost 1"""
+    gamma: float = 0.98
+    cost_weights: tuple[float, float] = (0.002, 0.5)
+    """what a call of cost 1 costs, drawn log-uniformly for each episode; one in ten costs nothing"""
     epsilon_start: float = 0.5
     epsilon_end: float = 0.05
-    target_every: int = 200
+    target_every: int = 100
     width: int = 64
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Episodes:
-    """Requests with what each tier of each task would answer.
+class Network(nn.Module):
+    """`moe_router.gating.qnetwork` in torch."""
 
-    n requests, k tasks, 2 tiers. `target` is the task asked for, -1 where none fits. Outcomes are
-    those on the task asked for; any other task's answer counts as wrong.
-    """
-
-    description: Floats
-    """(n, hidden); zero rows where there is none"""
-    text: Floats
-    """(n, hidden); zero rows where it was not encoded"""
-    task_probability: Floats
-    """(n, k)"""
-    none_probability: Floats
-    """(n,)"""
-    domain_probability: Floats
-    """(n, k): of the domain of each task"""
-    language_probability: Floats
-    """(n,)"""
-    target: NDArray[np.intp]
-    """(n,)"""
-    offered: NDArray[np.bool_]
-    """(k, 2)"""
-    cost: Floats
-    """(2,)"""
-    confidence: Floats
-    """(n, 2)"""
-    margin: Floats
-    """(n, 2)"""
-    correct: NDArray[np.bool_]
-    """(n, 2)"""
-
-
-class _Network(nn.Module):
     def __init__(self, hidden: int, width: int) -> None:
+        """Draws the weights."""
         super().__init__()
         self.encoding = nn.Linear(2 * hidden, width, bias=False)
         self.action = nn.Linear(len(FEATURES), width)
@@ -97,145 +69,158 @@ class _Network(nn.Module):
         value: Tensor = self.third(functional.relu(self.second(first))).squeeze(-1)
         return value
 
+    def arrays(self) -> dict[str, Floats]:
+        """The arrays that `QNetwork` takes."""
+        state = {name: value.detach().numpy() for name, value in self.state_dict().items()}
+        return {
+            "encoding.weight": state["encoding.weight"], "action.weight": state["action.weight"],
+            "1.bias": state["action.bias"], "2.weight": state["second.weight"],
+            "2.bias": state["second.bias"], "3.weight": state["third.weight"], "3.bias": state["third.bias"],
+        }  # fmt: skip
 
-def train(episodes: Episodes, run: DqnRun, meta: Mapping[str, Any]) -> Weights:
+    def take(self, arrays: Mapping[str, Floats]) -> None:
+        """Goes on from weights made earlier."""
+        names = {
+            "encoding.weight": "encoding.weight", "action.weight": "action.weight", "action.bias": "1.bias",
+            "second.weight": "2.weight", "second.bias": "2.bias", "third.weight": "3.weight",
+            "third.bias": "3.bias",
+        }  # fmt: skip
+        self.load_state_dict({own: torch.from_numpy(np.array(arrays[name])) for own, name in names.items()})
+
+
+def train(
+    episodes: Episodes, run: DqnRun, meta: Mapping[str, Any], *, start: Mapping[str, Floats] | None = None
+) -> Weights:
     """Trains a network.
+
+    Args:
+        episodes: what it learns from.
+        run: the hyperparameters.
+        meta: goes into the weights' description.
+        start: arrays to go on from; None for fresh ones.
 
     Returns:
         The weights that `moe_router.gating.qnetwork.QNetwork` takes.
     """
     torch.manual_seed(run.seed)
     rng = np.random.default_rng(run.seed)
-    hidden = episodes.description.shape[1]
-    online = _Network(hidden, run.width)
+    online = Network(episodes.description.shape[1], run.width)
+    if start is not None:
+        online.take(start)
     target = copy.deepcopy(online)
     optimizer = torch.optim.AdamW(online.parameters(), lr=run.learning_rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, run.updates)
     for update in range(run.updates):
         epsilon = run.epsilon_start + (run.epsilon_end - run.epsilon_start) * update / run.updates
         rows = rng.integers(len(episodes.target), size=run.batch)
-        loss = _episode_loss(episodes, rows, online, target, run, epsilon, rng)
+        priced = episodes.take(rows).priced(_cost_weights(run, rng)[:, None])
+        loss = episode_loss(priced, online, target, run.gamma, epsilon, rng)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         if update % run.target_every == 0:
             target.load_state_dict(online.state_dict())
-    state = {name: value.detach().numpy() for name, value in online.state_dict().items()}
-    arrays = {
-        "encoding.weight": state["encoding.weight"], "action.weight": state["action.weight"],
-        "1.bias": state["action.bias"], "2.weight": state["second.weight"], "2.bias": state["second.bias"],
-        "3.weight": state["third.weight"], "3.bias": state["third.bias"],
-    }  # fmt: skip
-    return Weights(arrays, dict(meta) | {"features": list(FEATURES), "run": asdict(run)})
+    return Weights(online.arrays(), dict(meta) | {"features": list(FEATURES), "run": asdict(run)})
 
 
-def _episode_loss(
-    episodes: Episodes,
-    rows: NDArray[np.intp],
-    online: _Network,
-    target: _Network,
-    run: DqnRun,
+def episode_loss(
+    own: Episodes,
+    online: nn.Module,
+    target: nn.Module,
+    gamma: float,
     epsilon: float,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Plays the first two steps of each row's episode and returns the loss of both.
+    """Plays each row's episode, exploring, and returns the mean squared error of all values on its way.
 
-    The second step's transitions are complete: after it only accepting is left where both tiers
-    were asked, whose value is the known reward.
+    Args:
+        own: one row an episode, with prices.
+        online: chooses, and is trained.
+        target: values what follows.
+        gamma: discount of what follows.
+        epsilon: share of the steps taken at random.
+        rng: draws them.
     """
-    encodings = torch.from_numpy(np.concatenate([episodes.description[rows], episodes.text[rows]], axis=1))
-    flat = np.argwhere(episodes.offered)
-    first = torch.from_numpy(first_actions(episodes, rows, flat))
-    values = online(encodings, first)
-    greedy = values.detach().argmax(1).numpy()
-    explored = rng.random(len(rows)) < epsilon
+    encodings = torch.from_numpy(np.concatenate([own.description, own.text], axis=1))
+    rows = np.arange(len(own.target))
+    values = online(encodings, torch.from_numpy(start_features(own)))  # (b, k * m)
+    task, arm = _first_choice(own, values.detach().numpy(), epsilon, rng)
+    known = Known.after_first(own, task, arm, rng)
+    price = torch.from_numpy(own.price[rows, arm])
+    first = values[torch.from_numpy(rows), torch.from_numpy(task * own.arms + arm)]
+    total = functional.mse_loss(first, gamma * _ahead(encodings, known, online, target) - price)
+    for _ in range(own.arms):
+        q, allowed = _values(encodings, known, online)
+        accept, ask = q[:, : own.arms], q[:, own.arms :]
+        may_accept, may_ask = allowed[:, : own.arms], allowed[:, own.arms :]
+        reward = torch.from_numpy(known.correct.astype(np.float32))
+        total = total + _masked_mse(accept, reward, may_accept)
+        if not may_ask.any():
+            break
+        y = torch.stack(
+            [
+                gamma * _ahead(encodings, known.after(index), online, target)
+                - torch.from_numpy(own.price[:, index])
+                for index in range(own.arms)
+            ],
+            dim=1,
+        )
+        total = total + _masked_mse(ask, y, may_ask)
+        known = known.after(_next_arm(q.detach().numpy(), allowed, epsilon, rng, own.arms))
+    return total
+
+
+def _cost_weights(run: DqnRun, rng: np.random.Generator) -> Floats:
+    low, high = np.log(run.cost_weights)
+    drawn = np.exp(rng.uniform(low, high, run.batch))
+    return np.where(rng.random(run.batch) < 0.1, 0.0, drawn).astype(np.float32)
+
+
+def _first_choice(
+    own: Episodes, values: Floats, epsilon: float, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The first task and arm of each episode: the most valuable, or at random."""
+    count = len(own.target)
+    offered = np.tile(own.offered, (1, own.tasks))
+    greedy = np.where(offered, values, -np.inf).argmax(1)
+    task, arm = greedy // own.arms, greedy % own.arms
+    explored = rng.random(count) < epsilon
     # Half of the exploration tries the task that is asked for: else a sparse reward is seldom seen.
-    wanted = episodes.target[rows]
-    guided = explored & (rng.random(len(rows)) < 0.5) & (wanted >= 0)
-    chosen = np.where(explored, rng.integers(len(flat), size=len(rows)), greedy)
-    for index in np.flatnonzero(guided):
-        own = np.flatnonzero(flat[:, 0] == wanted[index])
-        if len(own):
-            chosen[index] = own[rng.integers(len(own))]
-    task, tier = flat[chosen].T
-    right_task = task == wanted
-    cost = episodes.cost[tier]
-    second = second_actions(episodes, rows, task, tier, rng)
-    # After an expert the probe is not offered: it was there to be asked first.
-    other = episodes.offered[task, 1 - tier] & (tier == PROBE)
-    second_t = torch.from_numpy(second)
-    accept_reward = torch.from_numpy((right_task & episodes.correct[rows, tier]).astype(np.float32))
-    both_correct = right_task & episodes.correct[rows, 1 - tier]
-    ask_reward = torch.from_numpy(
-        run.gamma * both_correct.astype(np.float32) - run.cost_weight * episodes.cost[1 - tier]
-    )
+    guided = (rng.random(count) < 0.5) & (own.target >= 0)
+    drawn = np.where(guided, own.target, rng.integers(own.tasks, size=count))
+    any_arm = np.where(own.offered, rng.random(own.offered.shape), -1.0).argmax(1)
+    return np.where(explored, drawn, task), np.where(explored, any_arm, arm)
+
+
+def _next_arm(
+    values: Floats, allowed: Bools, epsilon: float, rng: np.random.Generator, arms: int
+) -> NDArray[np.intp]:
+    """Which arm is asked next; -1 where an answer is accepted or nobody is left to ask."""
+    best = np.where(allowed, values, -np.inf).argmax(1)
+    any_of = np.where(allowed, rng.random(allowed.shape), -1.0).argmax(1)
+    chosen = np.where(rng.random(len(values)) < epsilon, any_of, best)
+    return np.where(chosen >= arms, chosen - arms, -1)
+
+
+def _values(encodings: Tensor, known: Known, network: nn.Module) -> tuple[Tensor, Bools]:
+    q: Tensor = network(encodings, torch.from_numpy(ask_features(known)))
+    return q, followers(known)
+
+
+def _ahead(encodings: Tensor, known: Known, online: nn.Module, target: nn.Module) -> Tensor:
+    """What the state is worth: the target network's value of what the online network would do."""
     with torch.no_grad():
-        choice = online(encodings, second_t)
-        choice[~torch.from_numpy(other), 1] = -torch.inf
-        best = choice.argmax(1, keepdim=True)
-        ahead = target(encodings, second_t).gather(1, best).squeeze(1)
-    y_first = run.gamma * ahead - run.cost_weight * torch.from_numpy(cost)
-    q_first = values.gather(1, torch.from_numpy(chosen)[:, None]).squeeze(1)
-    q_second = online(encodings, second_t)
-    loss = functional.smooth_l1_loss(q_first, y_first, beta=0.2)
-    loss = loss + functional.smooth_l1_loss(q_second[:, 0], accept_reward, beta=0.2)
-    if other.any():
-        mask = torch.from_numpy(other)
-        loss = loss + functional.smooth_l1_loss(q_second[mask, 1], ask_reward[mask], beta=0.2)
-    return loss
+        phi = torch.from_numpy(ask_features(known))
+        choice = online(encodings, phi)
+        choice[torch.from_numpy(~followers(known))] = -torch.inf
+        ahead: Tensor = target(encodings, phi).gather(1, choice.argmax(1, keepdim=True)).squeeze(1)
+    return ahead
 
 
-def first_actions(episodes: Episodes, rows: NDArray[np.intp], flat: NDArray[np.intp]) -> Floats:
-    """Phi of every offered (task, tier): (len(rows), len(flat), features)."""
-    task, tier = flat.T
-    shape = (len(rows), len(flat))
-    columns = _base(episodes, rows[:, None], task[None, :], shape)
-    columns["probe"] = np.broadcast_to(tier == PROBE, shape)
-    columns["expert"] = np.broadcast_to(tier == EXPERT, shape)
-    columns["cost"] = np.broadcast_to(np.where(tier == EXPERT, episodes.cost[tier], 0.0), shape)
-    return _stack(columns, shape)
+def _masked_mse(values: Tensor, y: Tensor, mask: Bools) -> Tensor:
+    kept = torch.from_numpy(mask)
+    return functional.mse_loss(values[kept], y[kept]) if mask.any() else values.sum() * 0.0
 
 
-def second_actions(
-    episodes: Episodes,
-    rows: NDArray[np.intp],
-    task: NDArray[np.intp],
-    tier: NDArray[np.intp],
-    rng: np.random.Generator,
-) -> Floats:
-    """Phi of accepting and of asking the other tier, after one answer: (len(rows), 2, features)."""
-    right = task == episodes.target[rows]
-    # A task that was not asked for answers with somebody else's confidence.
-    source = np.where(right, rows, rng.permutation(rows))
-    confidence, margin = episodes.confidence[source, tier], episodes.margin[source, tier]
-    shape = (len(rows), 2)
-    columns = _base(episodes, rows[:, None], task[:, None], shape)
-    probed, asked = (tier == PROBE)[:, None], (tier == EXPERT)[:, None]
-    columns["accept"] = np.broadcast_to(np.array([1.0, 0.0]), shape)
-    columns["probe"] = np.concatenate([np.zeros((len(rows), 1)), asked], axis=1)
-    columns["expert"] = np.concatenate([np.zeros((len(rows), 1)), probed], axis=1)
-    columns["cost"] = columns["expert"] * episodes.cost[EXPERT]
-    columns["probed"] = np.broadcast_to(probed, shape)
-    columns["probe_confidence"] = np.broadcast_to(probed * confidence[:, None], shape)
-    columns["probe_margin"] = np.broadcast_to(probed * margin[:, None], shape)
-    columns["asked"] = np.broadcast_to(asked / 4, shape)
-    columns["last_confidence"] = np.broadcast_to(confidence[:, None], shape)
-    columns["best_confidence"] = columns["last_confidence"]
-    columns["repeated"] = np.broadcast_to(asked, shape)
-    return _stack(columns, shape)
-
-
-def _base(
-    episodes: Episodes, rows: NDArray[np.intp], task: NDArray[np.intp], shape: tuple[int, int]
-) -> dict[str, NDArray[Any]]:
-    return {name: np.zeros(shape) for name in FEATURES} | {
-        "task_probability": episodes.task_probability[rows, task],
-        "none_probability": episodes.none_probability[rows],
-        "domain_probability": episodes.domain_probability[rows, task],
-        "language_probability": episodes.language_probability[rows],
-    }
-
-
-def _stack(columns: Mapping[str, NDArray[Any]], shape: tuple[int, int]) -> Floats:
-    return np.stack([np.broadcast_to(columns[name], shape) for name in FEATURES], axis=-1).astype(np.float32)
+__all__ = ["MAX_PRICE", "DqnRun", "Episodes", "Network", "episode_loss", "train"]

@@ -84,7 +84,7 @@ class StubGating:
         reachable: Callable[[Expert], bool],
     ) -> Action:
         if observations:
-            return Action("accept")
+            return Action("accept", observations[-1].action.expert, len(observations) - 1)
         if decision.probe is not None:
             return Action("probe")
         found = [e for e in self.candidates(decision, reachable=reachable) if reachable(e)]

@@ -59,7 +59,7 @@ class CascadeGating(StubGating):
         asked = {o.action.expert for o in observations}
         left = [e for e in self.candidates(decision, reachable=reachable) if e not in asked and reachable(e)]
         if observations and (observations[-1].confidence > 0.8 or not left):
-            return Action("accept")
+            return Action("accept", observations[-1].action.expert, len(observations) - 1)
         if not left:
             raise NoWorkerError("none")
         return Action("expert", left[0])

@@ -76,7 +76,7 @@ def q_weights(
 ) -> Weights:
     """A Q-network that computes a sum of features and of products of a 0-or-1 feature with another.
 
-    Features lie in [0, 1] (but the cost, above 0), so that relu lets them pass, and
+    Features lie in [0, 1] (but agreement), so that relu lets them pass, and
     relu(flag + feature - 1) is their product.
     """
     linear = {"task_probability": 1.0} if linear is None else linear
@@ -101,8 +101,8 @@ def q_weights(
     return Weights(arrays, {"features": list(FEATURES), **(meta or {})})
 
 
-CASCADE = {("accept", "last_confidence"): 1.0}
-"""Accepting is worth the last answer's confidence; every other action costs its cost."""
+CASCADE = {("accept", "confidence"): 1.0}
+"""Accepting an answer is worth its confidence; every other action costs its price."""
 
 
 def q_network(

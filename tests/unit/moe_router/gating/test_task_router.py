@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 
 from moe_router.errors import NoWorkerError
 from moe_router.gating.heads import Distribution
-from moe_router.gating.qnetwork import FEATURES, ActionFeatures, QNetwork
+from moe_router.gating.qnetwork import FEATURES, PRIOR_SKILL, ActionFeatures, QNetwork
 from moe_router.gating.task_router import (
     Action,
     Observation,
+    Policy,
     State,
     TaskRouter,
     Via,
@@ -28,12 +30,13 @@ EXPERTS = [
     {"name": "german", "base_model_key": "n", "cost": 2, "languages": ["de"]},
 ]
 PROBE = {"path": "probes/x"}
+POLICY = Policy(cost_weight=0.1)
 
 
-def router(own: Registry | None = None, network: QNetwork | None = None) -> TaskRouter:
-    return TaskRouter(
-        own or registry(), head_weights(), network or q_network({"task_probability": 1.0, "cost": -0.1}), {}
-    )
+def router(own: Registry | None = None, network: QNetwork | None = None, **given: Any) -> TaskRouter:
+    """A router for which a call of cost 1 costs a tenth of a right answer."""
+    made = network or q_network({"task_probability": 1.0, "price": -1.0})
+    return TaskRouter(own or registry(), head_weights(), made, {}, policy=POLICY, **given)
 
 
 def state_of(own: TaskRouter, *probabilities: float, language: str = "en", none: float = 0.0) -> State:
@@ -64,10 +67,15 @@ class TestChoosingTheTask:
         probabilities[best] = 0.6
         assert own.choose_task(state_of(own, *probabilities)) == CLASSES[best]
 
-    def test_a_costly_expert_may_lose_to_a_task_that_is_a_little_less_likely(self) -> None:
-        own = router(registry({"a/x": {"experts": [EXPERTS[1]]}, "a/y": {}}))
-        assert own.choose_task(state_of(own, 0.55, 0.45)) == "a/y"
-        assert own.choose_task(state_of(own, 0.9, 0.1)) == "a/x"
+    def test_how_good_or_dear_its_experts_are_plays_no_part(self) -> None:
+        dear = [{"name": "dear", "base_model_key": "m", "cost": 9}]
+        network = q_network({"task_probability": 1.0, "price": -1.0, "skill": 1.0, "probe": 1.0})
+        own = router(
+            registry({"a/x": {"experts": dear}, "a/y": {"probe": PROBE}}), network,
+            skills={"a/x": {"dear": 0.1}, "a/y": {"m": 0.9, "probe": 0.9}},
+        )  # fmt: skip
+        assert own.choose_task(state_of(own, 0.51, 0.49)) == "a/x"
+        assert own.choose_task(state_of(own, 0.49, 0.51)) == "a/y"
 
     @settings(deadline=None, max_examples=50)
     @given(st.lists(st.floats(0, 1), min_size=3, max_size=3), st.sets(st.sampled_from(CLASSES)))
@@ -92,11 +100,6 @@ class TestChoosingTheTask:
         own = router(registry({"a/x": {"supported_languages": ["de"]}, "a/y": {}}))
         assert own.choose_task(state_of(own, 0.9, 0.1, language="fr")) == "a/x"
         assert own.choose_task(state_of(own, 0.9, 0.1, language="und")) == "a/x"
-
-    def test_a_probe_is_an_action_too(self) -> None:
-        network = q_network({"probe": 1.0, "task_probability": 0.5})
-        own = router(registry({"a/x": {}, "a/y": {"probe": PROBE}}), network)
-        assert own.choose_task(state_of(own, 0.6, 0.4)) == "a/y"
 
 
 class TestTheFirstAction:
@@ -139,11 +142,12 @@ class TestTheFirstAction:
 
 
 class TestGoingOn:
-    """With Q(accept) = the last confidence and Q(ask) = 0.6 less a tenth of the cost."""
+    """With Q(accept) = the answer's confidence and Q(ask) = 0.6 less a tenth of the cost."""
 
-    def made(self, **task: Any) -> TaskRouter:
-        network = q_network({"expert": 0.6, "cost": -0.1}, CASCADE)
-        return router(registry({"a/x": {"experts": EXPERTS, **task}}), network)
+    def made(self, policy: Policy = POLICY, **task: Any) -> TaskRouter:
+        network = q_network({"expert": 0.6, "price": -1.0}, CASCADE | {("accept", "expert"): -0.6})
+        own = registry({"a/x": {"experts": EXPERTS, **task}})
+        return TaskRouter(own, head_weights(), network, {}, policy=policy, rng=np.random.default_rng(0))
 
     def after(self, own: TaskRouter, *seen: Observation, via: Via = "auto", reachable=anything) -> Action:
         return own.next_action(state_of(own), "a/x", seen, via=via, reachable=reachable)
@@ -151,29 +155,65 @@ class TestGoingOn:
     def expert(self, own: TaskRouter, name: str) -> Action:
         return Action("expert", next(e for e in own.registry.all_experts("a/x") if e.name == name))
 
+    def accepts(self, action: Action, answer: int, of: Action) -> bool:
+        return action == Action("accept", of.expert, answer)
+
     def test_a_sure_answer_is_accepted(self) -> None:
         own = self.made()
-        seen = Observation(self.expert(own, "small"), "yes", 0.9)
-        assert self.after(own, seen) == Action("accept")
+        small = self.expert(own, "small")
+        assert self.accepts(self.after(own, Observation(small, "yes", 0.9)), 0, small)
 
-    def test_an_unsure_one_goes_on_to_who_has_not_been_asked(self) -> None:
+    def test_an_unsure_one_goes_on_to_who_has_not_been_asked_and_the_best_answer_is_accepted(self) -> None:
         own = self.made()
-        first = Observation(self.expert(own, "small"), "yes", 0.15)
-        assert self.after(own, first) == self.expert(own, "large")
-        second = Observation(self.expert(own, "large"), "no", 0.1)
-        assert self.after(own, first, second) == Action("accept")
+        small, large = self.expert(own, "small"), self.expert(own, "large")
+        first = Observation(small, "yes", 0.15)
+        assert self.after(own, first) == large
+        assert self.accepts(self.after(own, first, Observation(large, "no", 0.1)), 0, small)
+        assert self.accepts(self.after(own, first, Observation(large, "no", 0.3)), 1, large)
 
     def test_where_nobody_else_can_be_reached_the_answer_is_accepted(self) -> None:
         own = self.made()
-        seen = Observation(self.expert(own, "small"), "yes", 0.01)
-        assert self.after(own, seen, reachable=nothing) == Action("accept")
+        small = self.expert(own, "small")
+        assert self.accepts(self.after(own, Observation(small, "yes", 0.01), reachable=nothing), 0, small)
 
     def test_an_unsure_probe_is_followed_by_an_expert_unless_the_caller_wants_none(self) -> None:
         own = self.made(probe=PROBE)
-        seen = Observation(Action("probe"), "yes", 0.3, 0.1)
+        probe = Action("probe")
+        seen = Observation(probe, "yes", 0.3, 0.1)
         assert self.after(own, seen) == self.expert(own, "small")
-        assert self.after(own, seen, via="probe") == Action("accept")
-        assert self.after(own, seen, reachable=nothing) == Action("accept")
+        assert self.accepts(self.after(own, seen, via="probe"), 0, probe)
+        assert self.accepts(self.after(own, seen, reachable=nothing), 0, probe)
+
+    def test_an_answer_worth_less_than_abstaining_is_withheld(self) -> None:
+        own = self.made(Policy(cost_weight=0.1, abstain_value=0.5))
+        small = self.expert(own, "small")
+        assert self.after(own, Observation(small, "yes", 0.4), reachable=nothing) == Action("abstain")
+        assert self.after(own, Observation(small, "yes", 0.6), reachable=nothing).kind == "accept"
+
+    def test_before_anything_was_asked_it_never_abstains(self) -> None:
+        own = self.made(Policy(cost_weight=0.1, abstain_value=0.99))
+        assert own.next_action(state_of(own), "a/x", (), reachable=anything).kind == "expert"
+
+
+class TestExploring:
+    def many(self, epsilon: float, count: int = 2000) -> list[Action]:
+        own = TaskRouter(
+            registry({"a/x": {"experts": EXPERTS}}), head_weights(),
+            q_network({"price": -1.0}), {}, policy=Policy(0.1, 0.0, epsilon), rng=np.random.default_rng(1),
+        )  # fmt: skip
+        state = state_of(own, language="de")
+        return [own.next_action(state, "a/x", (), reachable=anything) for _ in range(count)]
+
+    def test_without_it_the_best_action_is_taken_for_sure(self) -> None:
+        assert {(a.expert.name, a.propensity) for a in self.many(0.0, 20) if a.expert} == {("small", 1.0)}
+
+    def test_the_propensities_are_those_of_the_draws(self) -> None:
+        actions = self.many(0.3)
+        shares = Counter(a.expert.name for a in actions if a.expert)
+        told = {a.expert.name: a.propensity for a in actions if a.expert}
+        assert told == pytest.approx({"small": 0.8, "large": 0.1, "german": 0.1})
+        for name, propensity in told.items():
+            assert shares[name] / len(actions) == pytest.approx(propensity, abs=0.03)
 
 
 class TestCandidates:
@@ -197,28 +237,46 @@ class TestCandidates:
         assert own.candidates(state_of(own, language="fr"), "a/x", reachable=anything) == []
 
 
+def phi(own: TaskRouter, state: State, action: Action, *seen: Observation, **skills: float) -> ActionFeatures:
+    return features(state, "a/x", action, seen, skills=skills, policy=POLICY)
+
+
 class TestFeatures:
     def test_before_anything_was_asked(self) -> None:
         own = several()
         state = state_of(own, 0.75, none=0.25, language="und")
         expert = own.registry.all_experts("a/x")[1]
-        assert features(state, "a/x", Action("expert", expert), ()) == ActionFeatures(
+        assert phi(own, state, Action("expert", expert), large=0.8) == ActionFeatures(
             task_probability=0.75, none_probability=0.25, domain_probability=1.0, language_probability=0.9,
-            undetermined=1.0, expert=1.0, cost=4.0,
+            undetermined=1.0, expert=1.0, price=0.4, skill=0.8,
         )  # fmt: skip
-        probe = features(state, "a/x", Action("probe"), ())
-        assert (probe.probe, probe.expert, probe.cost) == (1.0, 0.0, 0.0)
+        probe = phi(own, state, Action("probe"), large=0.8)
+        assert (probe.probe, probe.expert, probe.price, probe.skill) == (1.0, 0.0, 0.0, PRIOR_SKILL)
 
     def test_after_a_probe_and_an_expert(self) -> None:
         own = several()
         expert = Action("expert", own.registry.all_experts("a/x")[0])
         seen = (Observation(Action("probe"), "yes", 0.6, 0.2), Observation(expert, "yes", 0.5, 0.1))
-        found = features(state_of(own), "a/x", Action("accept"), seen)
-        assert (found.accept, found.probed, found.probe_confidence, found.probe_margin) == (1, 1, 0.6, 0.2)
-        assert (found.asked, found.last_confidence, found.best_confidence) == (0.25, 0.5, 0.6)
-        assert (found.agreement, found.repeated) == (1.0, 1.0)
-        other = features(state_of(own), "a/x", Action("accept"), seen[::-1])
-        assert (other.last_confidence, other.repeated) == (0.6, 0.0)
+        found = phi(own, state_of(own), Action("accept", None, 0), *seen, probe=0.9, small=0.7)
+        assert (found.accept, found.probe, found.expert, found.price) == (1, 1, 0, 0)
+        assert (found.skill, found.confidence, found.margin, found.agreement) == (0.9, 0.6, 0.2, 1.0)
+        assert (found.asked, found.best_confidence, found.best_margin, found.best_skill) == (
+            0.5,
+            0.6,
+            0.2,
+            0.9,
+        )
+        other = phi(own, state_of(own), Action("accept", expert.expert, 1), *seen, probe=0.9, small=0.7)
+        assert (other.probe, other.expert, other.skill, other.confidence) == (0, 1, 0.7, 0.5)
+
+    def test_answers_that_differ(self) -> None:
+        own = several()
+        small, large = (Action("expert", e) for e in own.registry.all_experts("a/x")[:2])
+        seen = [Observation(a, label, 0.5) for a, label in ((small, "yes"), (large, "no"))]
+        found = phi(own, state_of(own), Action("accept", small.expert, 0), *seen)
+        assert (found.agreement, found.disagreement) == (-1.0, 1.0)
+        asking = phi(own, state_of(own), large, *seen)
+        assert (asking.agreement, asking.disagreement, asking.confidence) == (0.0, 1.0, 0.0)
 
     @settings(deadline=None, max_examples=60)
     @given(
@@ -226,15 +284,16 @@ class TestFeatures:
         cost=st.floats(0, 1e6),
         labels=st.lists(st.sampled_from(["a", "b", None]), min_size=8, max_size=8),
     )
-    def test_all_but_the_cost_lie_between_0_and_1(self, confidences, cost, labels) -> None:
+    def test_all_but_the_agreement_lie_between_0_and_1(self, confidences, cost, labels) -> None:
         own = router(registry({"a/x": {"experts": [{"name": "e", "base_model_key": "m", "cost": cost}]}}))
         action = Action("expert", own.registry.all_experts("a/x")[0])
         seen = [Observation(action, label, c, c) for label, c in zip(labels, confidences, strict=False)]
-        found: Mapping[str, float] = dict(
-            zip(FEATURES, features(state_of(own), "a/x", action, seen).vector().tolist(), strict=True)
-        )
-        assert 0 <= found["cost"] <= 10
-        assert all(0 <= value <= 1 for name, value in found.items() if name != "cost")
+        actions = [action, *(Action("accept", action.expert, i) for i in range(len(seen)))]
+        for each in actions:
+            values = phi(own, state_of(own), each, *seen).vector().tolist()
+            found: Mapping[str, float] = dict(zip(FEATURES, values, strict=True))
+            assert -1 <= found["agreement"] <= 1
+            assert all(0 <= value <= 1 for name, value in found.items() if name != "agreement")
 
     def test_a_class_that_is_not_in_use_has_no_probability(self) -> None:
         assert Distribution(("a/x",), np.ones(1, np.float32), 0.0, 0.0).of("b/z") == 0.0

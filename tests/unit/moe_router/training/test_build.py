@@ -11,10 +11,10 @@ import pytest
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.pipeline import GatingConfig, GatingPipeline
 from moe_router.registry import Registry, load_registry
-from moe_router.training import build, qlearning, requests
-from moe_router.training.build import Embedded, GatingRun
+from moe_router.training import build, qlearning, requests, simulation
+from moe_router.training.build import GatingRun
+from moe_router.training.embedded import Embedded
 from moe_router.training.phrasings import load_phrasings
-from moe_router.training.qlearning import EXPERT, PROBE
 
 ROOT = Path(__file__).parents[4]
 LEFT_OUT = "social/hate_speech"
@@ -98,35 +98,26 @@ def test_episodes_are_what_gating_says_of_the_requests(built, registry, encoder)
     embed = Embedded(encoder, lambda *_: None)
     heads = build.make_heads(registry, domains, tasks, embed)
     own = requests.Composer(requests.load_texts(None, "train", 9, 0), "train", 0).epoch(20)[-60:]
-    episodes = build.simulate(own, registry, heads, embed, seed=0)
+    episodes = simulation.simulate(own, registry, heads, embed, seed=0)
     names = tuple(registry.tasks)
     assert episodes.target.tolist() == [names.index(r.target) if r.target in names else -1 for r in own]
     for row, request in enumerate(own):
-        description, text = build.vectors_of(request, embed)
+        description, text = simulation.vectors_of(request, embed)
         found = heads[1](description, text)
         np.testing.assert_allclose(episodes.task_probability[row], found.probabilities, atol=1e-6)
         assert episodes.none_probability[row] == pytest.approx(found.none, abs=1e-6)
         assert episodes.description[row].any() == (request.description is not None)
         assert episodes.text[row].any() == (request.text is not None)
-    assert episodes.offered.all()
-    assert episodes.cost[PROBE] < episodes.cost[EXPERT]
+    assert episodes.offered.any(axis=1).all()
+    assert (episodes.price[:, 0] < episodes.price[:, 1]).all()
 
 
-def test_what_the_tiers_would_answer_is_calibrated(built, registry, encoder):
-    from moe_router.gating import domain, task_router
-    from moe_router.gating.weights import load
-
-    weights = [
-        load(built, name, encoder=encoder.identity, hidden=encoder.hidden)
-        for name in (domain.WEIGHTS, task_router.WEIGHTS)
-    ]
-    embed = Embedded(encoder, lambda *_: None)
-    composer = requests.Composer(requests.load_texts(None, "train", 9, 0), "train", 0)
-    bare = [composer.bare() for _ in range(3000)]
-    episodes = build.simulate(bare, registry, build.make_heads(registry, *weights, embed), embed, seed=0)
-    for tier in (PROBE, EXPERT):
-        sure = episodes.confidence[:, tier] > 0.9
-        for own in (sure, ~sure):
-            right = episodes.correct[own, tier].mean()
-            assert right == pytest.approx(episodes.confidence[own, tier].mean(), abs=0.05)
-    assert episodes.correct[:, EXPERT].mean() > episodes.correct[:, PROBE].mean()
+def test_what_the_arms_would_answer_is_calibrated():
+    arms = simulation.drawn_arms(20_000, np.random.default_rng(0))
+    for arm in range(simulation.ARMS):
+        confidence, correct = arms["confidence"][:, arm], arms["correct"][:, arm]
+        for low in (0.2, 0.5, 0.8):
+            own = (confidence >= low) & (confidence < low + 0.2)
+            assert correct[own].mean() == pytest.approx(confidence[own].mean(), abs=0.03)
+    same = arms["label"][:, 0] == arms["label"][:, 1]
+    assert (arms["correct"][:, 0] & arms["correct"][:, 1] <= same).all()
