@@ -9,6 +9,8 @@ MoleError
 │   ├── MissingFieldError                                                      400
 │   ├── TextTooLongError                                                       413
 │   ├── UnknownRequestError                                                    404
+│   ├── UnknownVersionError                                                    404
+│   ├── VersionConflictError                                                   409
 │   └── AbstainedError       gating abstained and the caller wants an error    422
 ├── NoWorkerError            no worker can be reached now                      503
 ├── OverloadedError          a queue is full                                   503
@@ -139,6 +141,26 @@ class UnknownRequestError(RequestError):
     status = 404
     slug = "unknown-request"
     title = "Unknown request"
+
+
+class UnknownVersionError(RequestError):
+    """There is no router version of this number."""
+
+    status = 404
+    slug = "unknown-version"
+    title = "Unknown router version"
+
+    def __init__(self, version_id: int) -> None:
+        super().__init__(f"There is no router version {version_id}.")
+        self.version_id = version_id
+
+
+class VersionConflictError(RequestError):
+    """The live version of the router is not the one that the change was meant for."""
+
+    status = 409
+    slug = "version-conflict"
+    title = "Router version conflict"
 
 
 class AbstainedError(RequestError):

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from app.services.limits import Limits
 from app.services.metrics import Metrics
 from app.services.ports import Call, Experts, Gating
+from app.services.recording import Record, recorded
 from app.services.stats import Stats
 from moe_router.contracts import (
     ChosenExpert,
@@ -49,6 +50,7 @@ class _Course:
 
     decision: Decision
     steps: list[RouteStep]
+    actions: list[Action] = field(default_factory=list)
     observations: list[Observation] = field(default_factory=list)
     failed: set[Expert] = field(default_factory=set)
     fault: MoleError | None = None
@@ -74,6 +76,7 @@ class Classification:
         default_timeout_s: float,
         metrics: Metrics,
         stats: Stats,
+        record: Record | None = None,
     ) -> None:
         self._gating = gating
         self._experts = experts
@@ -82,6 +85,7 @@ class Classification:
         self._default_timeout_s = default_timeout_s
         self._metrics = metrics
         self._stats = stats
+        self._record = record
 
     def deadline(self, request: ClassifyRequest) -> float:
         """When the whole request ends, in seconds of time.monotonic()."""
@@ -155,12 +159,13 @@ class Classification:
         decision = await self._decide(request)
         course = _Course(decision, list(decision.steps))
         abstained = decision.abstained
-        if abstained is None:
-            self._check_language(decision)
-            while (action := self._next(course)).kind != "accept":
-                await self._act(action, course, request, call)
-        elif request.options.on_abstain == "error":
-            raise AbstainedError(abstained.reason, abstained.detail, tuple(abstained.nearest_tasks))
+        with recorded(course, request, call, self._registry.tasks.get(decision.task or ""), self._record):
+            if abstained is None:
+                self._check_language(decision)
+                while (action := self._next(course)).kind != "accept":
+                    await self._act(action, course, request, call)
+            elif request.options.on_abstain == "error":
+                raise AbstainedError(abstained.reason, abstained.detail, tuple(abstained.nearest_tasks))
         return _answer(request, course, call, started), course.expert
 
     def _check_language(self, decision: Decision) -> None:
@@ -184,6 +189,7 @@ class Classification:
     async def _act(self, action: Action, course: _Course, request: ClassifyRequest, call: Call) -> None:
         """Asks the probe or an expert, and notes what it said or that it could not be asked."""
         began = time.perf_counter()
+        course.actions.append(action)
         expert = action.expert
         if expert is None:
             self._read_probe(action, course, began)

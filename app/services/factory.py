@@ -13,6 +13,7 @@ from app.services.ports import Experts, Gating
 from app.services.prober import Prober
 from app.services.worker_client import WorkerClient, make_http_client
 from app.settings import Settings
+from app.storage.storage import Storage
 from moe_router.registry import Registry
 
 
@@ -46,6 +47,20 @@ def make_experts(settings: Settings, metrics: Metrics) -> Experts:
     )
     prober = Prober(fleet, client, interval_s=settings.probe_interval_s, timeout_s=settings.connect_timeout_s)
     return HttpExperts(fleet, client, prober, metrics, attempt_timeout_s=settings.request_timeout_s)
+
+
+def make_storage(settings: Settings, metrics: Metrics) -> Storage:
+    """The database that the settings name; connects to nothing yet.
+
+    Raises:
+        ConfigError: DATABASE_URL is unusable.
+    """
+    return Storage(
+        settings.database,
+        retention_days=settings.decision_retention_days,
+        queue_size=settings.decision_queue,
+        count=metrics.count_records,
+    )
 
 
 def _pool(registry: Registry, settings: Settings) -> Pool:

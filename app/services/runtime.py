@@ -16,6 +16,7 @@ from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
 from app.services.stats import Stats
 from app.settings import Settings
+from app.storage.storage import Storage
 from moe_router.contracts import CoordinatorHealth, MappingInfo, ReadyStatus
 from moe_router.errors import MoleError, NotReadyError
 from moe_router.registry import Registry
@@ -45,6 +46,7 @@ class Runtime:
         self.stats = Stats()
         self._gating: Gating | None = None
         self._experts: Experts | None = None
+        self._storage: Storage | None = None
         self._watch: ConfigWatch | None = None
         self._loading: asyncio.Task[None] | None = None
         self._failure: str | None = None
@@ -57,6 +59,8 @@ class Runtime:
     async def start(self) -> None:
         """Begins to load; returns before that is done, so that the process answers at once."""
         settings = self.settings
+        self._storage = factory.make_storage(settings, self.metrics)
+        self._storage.start()
         self._experts = self._make_experts(settings, self.metrics)
         self._watch = ConfigWatch(settings.registry_file, settings.mapping_file, self._take)
         await self._watch.load()
@@ -74,6 +78,8 @@ class Runtime:
             await self._experts.aclose()
         if self._gating is not None:
             await self._gating.aclose()
+        if self._storage is not None:
+            await self._storage.aclose()
 
     @property
     def status(self) -> ReadyStatus:
@@ -95,6 +101,17 @@ class Runtime:
         if self._experts is None:
             raise self._not_ready()
         return self._experts
+
+    @property
+    def storage(self) -> Storage:
+        """The database.
+
+        Raises:
+            NotReadyError: the process has not started yet.
+        """
+        if self._storage is None:
+            raise self._not_ready()
+        return self._storage
 
     @property
     def registry(self) -> Registry:
@@ -125,6 +142,7 @@ class Runtime:
             default_timeout_s=settings.total_timeout_s,
             metrics=self.metrics,
             stats=self.stats,
+            record=self.storage.recorder.record,
         )
 
     def mapping_info(self) -> MappingInfo:
@@ -145,6 +163,7 @@ class Runtime:
         """The body of the health endpoints."""
         refused = self._watch.refused if self._watch is not None else None
         workers = self._experts.workers() if self._experts is not None else []
+        stored = self._storage is not None and self._storage.database.available
         healthy = sum(worker.state == "healthy" for worker in workers)
         unloaded = "failed" if self._failure is not None else "loading"
         return CoordinatorHealth(
@@ -154,6 +173,7 @@ class Runtime:
             checks={
                 "gating": unloaded if self._gating is None else "ok",
                 "configuration": "ok" if refused is None else f"refused: {refused.error}",
+                "database": "ok" if stored else "unavailable",
                 "workers": f"{healthy} of {len(workers)} healthy",
             },
         )

@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from app.storage.engine import BEGIN, async_engine, read_url
+from app.storage.engine import BEGIN, SQLITE, async_engine, read_url
 from app.storage.migrate import migrate
 from app.storage.migrations import HEAD
+from app.storage.models import Base
 from moe_router.errors import StorageError
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,15 @@ class Database:
     def dialect(self) -> str:
         """`sqlite` or `postgresql`."""
         return self.url.drivername
+
+    @property
+    def available(self) -> bool:
+        """Whether the last use succeeded."""
+        return self._migrated
+
+    def insert(self, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
+        """An INSERT that can say what to do on a conflict."""
+        return sqlite.insert(table) if self.dialect == SQLITE else postgresql.insert(table)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:

@@ -32,6 +32,7 @@ HASH_CHARS = 64
 REQUEST_ID_CHARS = 128
 TASK_CHARS = 200
 LABEL_CHARS = 200
+ACTION_CHARS = 220
 
 
 class Base(DeclarativeBase):
@@ -117,7 +118,7 @@ class Decision(Base):
     task_fixed: Mapped[bool] = mapped_column(Boolean)
     """the caller named the task: gating did not choose it"""
     abstained: Mapped[str | None] = mapped_column(String(40))
-    action: Mapped[str | None] = mapped_column(String(220))
+    action: Mapped[str | None] = mapped_column(String(ACTION_CHARS))
     """the first action: `probe`, or `expert:` and the expert's name"""
     propensity: Mapped[float] = mapped_column(Double)
     """probability with which the policy takes that first action"""
