@@ -10,7 +10,7 @@ from typing import cast
 
 from starlette.types import Scope
 
-from app.storage.callers import address_identity
+from app.storage.identity import address_identity
 from moe_router.contracts import HEADER_REQUEST_ID
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.services.experts_http import HttpExperts
 from app.services.experts_local import LOCAL, LocalExperts, Pool
@@ -13,8 +13,10 @@ from app.services.ports import Experts, Gating
 from app.services.prober import Prober
 from app.services.worker_client import WorkerClient, make_http_client
 from app.settings import Settings
-from app.storage.storage import Storage
 from moe_router.registry import Registry
+
+if TYPE_CHECKING:
+    from app.storage.storage import Storage
 
 
 def load_gating(registry: Registry, settings: Settings) -> Gating:
@@ -50,11 +52,13 @@ def make_experts(settings: Settings, metrics: Metrics) -> Experts:
 
 
 def make_storage(settings: Settings, metrics: Metrics) -> Storage:
-    """The database that the settings name; connects to nothing yet.
+    """The database that the settings name; connects to nothing yet. Blocking: loads its library.
 
     Raises:
         ConfigError: DATABASE_URL is unusable.
     """
+    from app.storage.storage import Storage
+
     return Storage(
         settings.database,
         retention_days=settings.decision_retention_days,

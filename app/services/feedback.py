@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from app.services.recording import label_key
-from app.storage.decisions import FoundDecision
-from app.storage.feedback import FeedbackRecord
-from app.storage.storage import Storage
+from app.storage.records import FeedbackRecord, FoundDecision
 from moe_router.contracts import FeedbackAnswer, FeedbackRequest
 from moe_router.errors import RequestError, UnknownRequestError
 from moe_router.registry import Registry, TaskSpec
+
+if TYPE_CHECKING:
+    from app.storage.storage import Storage
 
 SHOWN_LABELS = 100
 

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from app.services.ports import Call
-from app.storage.decisions import DecisionRecord
-from app.storage.models import ACTION_CHARS
+from app.storage.records import ACTION_CHARS, DecisionRecord
 from moe_router.contracts import ClassifyRequest
 from moe_router.errors import DeadlineError, MoleError
 from moe_router.gating.decision import Decision

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from app.services import factory
 from app.services.classification import Classification
@@ -16,10 +17,12 @@ from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
 from app.services.stats import Stats
 from app.settings import Settings
-from app.storage.storage import Storage
 from moe_router.contracts import CoordinatorHealth, MappingInfo, ReadyStatus
 from moe_router.errors import MoleError, NotReadyError
 from moe_router.registry import Registry
+
+if TYPE_CHECKING:
+    from app.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +62,12 @@ class Runtime:
     async def start(self) -> None:
         """Begins to load; returns before that is done, so that the process answers at once."""
         settings = self.settings
-        self._storage = factory.make_storage(settings, self.metrics)
-        self._storage.start()
         self._experts = self._make_experts(settings, self.metrics)
         self._watch = ConfigWatch(settings.registry_file, settings.mapping_file, self._take)
         await self._watch.load()
+        # In a thread, while gating loads in another: the database's library takes a quarter of a second.
+        self._storage = await asyncio.to_thread(factory.make_storage, settings, self.metrics)
+        self._storage.start()
         self._watch.start()
         await self._experts.start()
 

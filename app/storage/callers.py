@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import secrets
 
 from sqlalchemy import select
@@ -14,8 +13,6 @@ from app.storage.models import Secret
 
 SALT = "caller"
 SALT_BYTES = 32
-IPV6_PREFIX = 64
-"""One subscriber has at least this much of IPv6; the rest of the address changes at will."""
 
 
 class Callers:
@@ -40,18 +37,3 @@ class Callers:
             made = self._database.insert(Secret).values(name=SALT, value=secrets.token_bytes(SALT_BYTES))
             await session.execute(made.on_conflict_do_nothing(index_elements=[Secret.name]))
             return (await session.execute(select(Secret.value).where(Secret.name == SALT))).scalar_one()
-
-
-def address_identity(host: str | None) -> str:
-    """The identity of a caller without a key: its address, of IPv6 the network."""
-    if host is None:
-        return "address:unknown"
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return f"address:{host}"
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return f"address:{address.ipv4_mapped}"
-        return f"address:{ipaddress.ip_network((address, IPV6_PREFIX), strict=False)}"
-    return f"address:{address}"

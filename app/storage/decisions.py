@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import delete, insert, select
 
 from app.storage.callers import Callers
 from app.storage.database import Database
 from app.storage.models import Decision
+from app.storage.records import DecisionRecord, FoundDecision
 
 PURGE_ROWS = 1000
 """In one transaction, so that no writer waits for long."""
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionRecord:
-    """A row of `decisions` before its caller is hashed; the members mean what the columns do."""
-
-    request_id: str
-    caller: str
-    """the identity; only its hash is written"""
-    created_at: float
-    encoder: str | None
-    description_vector: bytes | None
-    text_vector: bytes | None
-    language: str
-    language_probability: float
-    domain_probabilities: dict[str, float]
-    task_probabilities: dict[str, float]
-    none_probability: float
-    task: str | None
-    task_fixed: bool
-    abstained: str | None
-    action: str | None
-    propensity: float
-    observations: list[dict[str, Any]]
-    fault: str | None
-    router_version: int | None
-
-
 COLUMNS = tuple(DecisionRecord.__dataclass_fields__)
-
-
-@dataclass(frozen=True, slots=True)
-class FoundDecision:
-    """What feedback needs of a decision."""
-
-    id: int
-    task: str | None
 
 
 class Decisions:

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from app.storage.database import Database
 from app.storage.models import Feedback
+from app.storage.records import FeedbackRecord
 from moe_router.errors import UnknownRequestError
-
-
-@dataclass(frozen=True, slots=True)
-class FeedbackRecord:
-    """One word of a caller, checked; the members mean what the columns do."""
-
-    request_id: str
-    caller_hash: str
-    decision_id: int
-    correct_task: str | None
-    correct_label: str | None
-    score: float | None
-    at: float
 
 
 class FeedbackRows:

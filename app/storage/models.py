@@ -25,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.storage.records import ACTION_CHARS
+
 RowId = BigInteger().with_variant(Integer(), "sqlite")
 """SQLite numbers rows by itself only where the column is a plain INTEGER."""
 
@@ -32,7 +34,6 @@ HASH_CHARS = 64
 REQUEST_ID_CHARS = 128
 TASK_CHARS = 200
 LABEL_CHARS = 200
-ACTION_CHARS = 220
 
 
 class Base(DeclarativeBase):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Literal
 
-from app.storage.decisions import DecisionRecord
+from app.storage.records import DecisionRecord
 from moe_router.errors import StorageError
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from app.storage.callers import Callers
 from app.storage.database import Database
-from app.storage.decisions import Decisions, FoundDecision
+from app.storage.decisions import Decisions
 from app.storage.feedback import FeedbackRows
 from app.storage.recorder import LINGER_S, Outcome, Recorder
+from app.storage.records import FoundDecision
 from app.storage.replay import ReplayRows
 from app.storage.router_versions import RouterVersions
 from moe_router.errors import StorageError

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from app.storage.decisions import DecisionRecord
+from app.storage.records import DecisionRecord
 
 HIDDEN = 4
 ENCODER = "stub"

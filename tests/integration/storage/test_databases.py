@@ -14,9 +14,10 @@ from app.storage.callers import Callers
 from app.storage.database import Database
 from app.storage.decisions import Decisions
 from app.storage.engine import read_url
-from app.storage.feedback import FeedbackRecord, FeedbackRows
+from app.storage.feedback import FeedbackRows
 from app.storage.migrate import migrate
 from app.storage.models import Decision, Feedback, Job, JobItem
+from app.storage.records import FeedbackRecord
 from app.storage.replay import ReplayRows
 from app.storage.router_versions import RouterVersions
 from moe_router.errors import UnknownRequestError, UnknownVersionError, VersionConflictError

@@ -10,6 +10,7 @@ from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from app.storage import database as module
+from app.storage import engine
 from app.storage.database import Database
 from app.storage.models import Base, Secret
 from moe_router.errors import StorageError
@@ -115,10 +116,11 @@ async def test_a_full_disk_is_told_and_nothing_is_half_written(database: Databas
 
 
 async def test_a_database_that_is_locked_for_too_long(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0.05)
+    database = Database(f"sqlite:///{tmp_path}/folder/x.sqlite3")
     await write(database, "a")
-    monkeypatch.setattr(module, "TRANSACTION_TIMEOUT_S", 0.2)
     other = sqlite3.connect(tmp_path / "folder" / "x.sqlite3", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     assert await names(database) == ["a"]  # readers go on
@@ -126,9 +128,9 @@ async def test_a_database_that_is_locked_for_too_long(
         await write(database, "b")
     other.execute("ROLLBACK")
     other.close()
-    monkeypatch.undo()
     await write(database, "b")
     assert await names(database) == ["a", "b"]
+    await database.aclose()
 
 
 async def test_mistakes_of_ours_are_no_faults_of_the_database(tmp_path: Path, database: Database) -> None:
