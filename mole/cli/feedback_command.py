@@ -39,4 +39,4 @@ def run_feedback(arguments: FeedbackArguments) -> None:
         print_json(receipt.model_dump_json(indent=2))
         return
     replaced = "; it replaces your earlier one" if receipt.replaced else ""
-    out().print(f"feedback on {receipt.request_id} is stored{replaced}", markup=False)
+    out().print(f"feedback on {receipt.request_id} is stored{replaced}", markup=False, soft_wrap=True)
