@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import classify, errors, health, openapi, stats, tasks, workers
+from app.api import classify, errors, feedback, health, openapi, stats, tasks, workers
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
@@ -45,7 +45,7 @@ def create_app(
 
     app = FastAPI(title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan)
     app.state.runtime = runtime
-    for resource in (classify, tasks, workers, stats, health):
+    for resource in (classify, feedback, tasks, workers, stats, health):
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)

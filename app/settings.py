@@ -186,6 +186,30 @@ class Settings(BaseSettings):
         validation_alias=_env("MOLE_MAX_BATCH_CONCURRENCY"),
         description="Items of batches that run at once, over all callers.",
     )
+    state_dir: Path = Field(
+        Path("state"),
+        validation_alias=_env("MOLE_STATE_DIR"),
+        description="Folder of the SQLite file: jobs, feedback, router versions, API keys.",
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=_env("DATABASE_URL"),
+        description="`postgresql://…` or `sqlite:///…`; the SQLite file in MOLE_STATE_DIR where unset.",
+    )
+    decision_retention_days: float = Field(
+        30.0,
+        gt=0,
+        le=3650,
+        validation_alias=_env("MOLE_DECISION_RETENTION_DAYS"),
+        description="How long gating's decisions, which hold no text, are kept to learn from, in days.",
+    )
+    decision_queue: int = Field(
+        4096,
+        ge=1,
+        le=1_000_000,
+        validation_alias=_env("MOLE_DECISION_QUEUE"),
+        description="Decisions that wait to be written, 2 to 4 KiB each; more than these are dropped.",
+    )
     drain_timeout_s: float = Field(
         30.0,
         ge=0,
@@ -207,6 +231,13 @@ class Settings(BaseSettings):
     def mapping_file(self) -> Path:
         """Where the mapping is read from."""
         return self.mapping_path or self.config_path / "expert_machine_mapping.json"
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.state_dir / 'coordinator.sqlite3'}"
 
     @property
     def total_timeout_s(self) -> float:

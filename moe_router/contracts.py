@@ -7,9 +7,9 @@ probabilities lie in [0, 1].
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 UNDETERMINED = "und"
 """ISO 639-2 code for a language that could not be told."""
@@ -89,6 +89,33 @@ class BatchRequest(Wire):
     """Up to 100 requests that run concurrently; each is judged by itself."""
 
     items: list[JsonValue] = Field(min_length=1, max_length=100, description="1 to 100 classify requests.")
+
+
+class FeedbackRequest(Wire):
+    """What the right answer would have been, or how good the answer was; at least one of the three."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "request_id": "5f0c1f6b0d2a4b61a3a8d8a2f6c7e901",
+                    "correct_task": "finance/sentiment_analysis",
+                    "correct_label": "neutral",
+                }
+            ]
+        }
+    )
+
+    request_id: RequestId = Field(description="Of the answer that is judged.")
+    correct_task: TaskKey | None = Field(None, description="The task that was asked for.")
+    correct_label: Name | None = Field(None, description="The label that is right for that task.")
+    score: Probability | None = Field(None, description="How good the answer was, where no label says it.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.correct_task is None and self.correct_label is None and self.score is None:
+            raise ValueError("needs one of correct_task, correct_label and score")
+        return self
 
 
 # --- answers to callers -----------------------------------------------------------------------
@@ -202,6 +229,14 @@ class BatchAnswer(Answer):
     """One answer or error an item, in the order of the items."""
 
     results: list[ClassifyAnswer | BatchItemError]
+
+
+class FeedbackAnswer(Answer):
+    """The feedback is stored, durably."""
+
+    request_id: str
+    received_at: str
+    replaced: bool = Field(description="Whether it took the place of earlier feedback of the same caller.")
 
 
 class TaskInfo(Answer):

@@ -8,10 +8,14 @@ MoleError
 │   ├── UnsupportedLanguageError                                               400
 │   ├── MissingFieldError                                                      400
 │   ├── TextTooLongError                                                       413
+│   ├── UnknownRequestError                                                    404
+│   ├── UnknownVersionError                                                    404
+│   ├── VersionConflictError                                                   409
 │   └── AbstainedError       gating abstained and the caller wants an error    422
 ├── NoWorkerError            no worker can be reached now                      503
 ├── OverloadedError          a queue is full                                   503
 ├── NotReadyError            loading or draining                               503
+├── StorageError             the database cannot be used now                   503
 ├── WorkerAnswerError        a worker answered with rubbish or a 5xx           502
 └── DeadlineError            the time is up                                    504
 
@@ -131,6 +135,34 @@ class TextTooLongError(RequestError):
     title = "Content too large"
 
 
+class UnknownRequestError(RequestError):
+    """No request of this id was answered, or its record has expired."""
+
+    status = 404
+    slug = "unknown-request"
+    title = "Unknown request"
+
+
+class UnknownVersionError(RequestError):
+    """There is no router version of this number."""
+
+    status = 404
+    slug = "unknown-version"
+    title = "Unknown router version"
+
+    def __init__(self, version_id: int) -> None:
+        super().__init__(f"There is no router version {version_id}.")
+        self.version_id = version_id
+
+
+class VersionConflictError(RequestError):
+    """The live version of the router is not the one that the change was meant for."""
+
+    status = 409
+    slug = "version-conflict"
+    title = "Router version conflict"
+
+
 class AbstainedError(RequestError):
     """Gating abstained and `options.on_abstain` is "error"."""
 
@@ -171,6 +203,19 @@ class NotReadyError(MoleError):
     status = 503
     slug = "not-ready"
     title = "Not ready"
+
+
+class StorageError(MoleError):
+    """The coordinator's database cannot be used now: gone, full, or locked for too long."""
+
+    status = 503
+    slug = "storage-unavailable"
+    title = "Storage unavailable"
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """A database takes longer to come back than a queue to empty."""
+        return 5
 
 
 class WorkerAnswerError(MoleError):

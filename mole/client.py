@@ -1,4 +1,4 @@
-"""A typed client of the coordinator: classify, route, tasks, workers."""
+"""A typed client of the coordinator: classify, route, feedback, tasks, workers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from moe_router.contracts import (
     ClassifyAnswer,
     CoordinatorHealth,
+    FeedbackAnswer,
     Problem,
     RouteAnswer,
     TaskInfo,
@@ -130,6 +131,30 @@ class Mole:
             MoleConnectionError: it did not answer.
         """
         return self._post("/route", _body(text, description, fields, options), RouteAnswer)
+
+    def feedback(
+        self,
+        request_id: str,
+        *,
+        correct_task: str | None = None,
+        correct_label: str | None = None,
+        score: float | None = None,
+    ) -> FeedbackAnswer:
+        """Says what the right answer would have been; returns once that is stored durably.
+
+        Args:
+            request_id: Of the answer that is judged.
+            correct_task: The task that was asked for, as a whole task key.
+            correct_label: The label that is right for that task, or for the task that was chosen.
+            score: How good the answer was, from 0 to 1.
+
+        Raises:
+            MoleAPIError: the coordinator answered with problem details; 404 where it has no record
+                of the request.
+            MoleConnectionError: it did not answer.
+        """
+        said = {"correct_task": correct_task, "correct_label": correct_label, "score": score}
+        return self._post("/feedback", {"request_id": request_id, **_stated(said)}, FeedbackAnswer)
 
     def tasks(self) -> list[TaskInfo]:
         """What can be asked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -16,14 +17,19 @@ SERVICE_NAMES = (
     "EXPERT_REGISTRY_PATH",
     "ADAPTER_PATH",
     "CONFIG_PATH",
+    "DATABASE_URL",
 )
 KEPT = ("MOLE_CACHE_DIR",)
 """The models there are costly to make, and the same for every test."""
 
 
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test sets what it needs; the developer's own environment must not change its outcome."""
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A test sets what it needs; the developer's own environment must not change its outcome.
+
+    Each test has a database of its own.
+    """
     for name in list(os.environ):
         if name in SERVICE_NAMES or (name.startswith("MOLE_") and name not in KEPT):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("MOLE_STATE_DIR", str(tmp_path / "state"))

@@ -49,7 +49,7 @@ async def classify(request: Request) -> Response:
     exchange = exchange_of(request.scope)
     service = runtime_of(request).classification()
     asked = parse(ClassifyRequest, request)
-    call = Call(exchange.request_id, service.deadline(asked), exchange.trace)
+    call = Call(exchange.request_id, service.deadline(asked), exchange.trace, exchange.caller)
     try:
         found, expert = await service.classify(asked, call)
     finally:
@@ -121,7 +121,7 @@ async def _item(
             asked = ClassifyRequest.model_validate(item)
         except ValidationError as error:
             raise errors.InvalidBodyError(error) from error
-        call = Call(request_id, service.deadline(asked), exchange.trace)
+        call = Call(request_id, service.deadline(asked), exchange.trace, exchange.caller)
         async with _admitted(gate, call):
             found, _ = await service.classify(asked, call)
         # Items overlap: the longest wait for workers is what the batch owes to them.

@@ -61,6 +61,12 @@ BATCH: dict[str, Any] = {
     ]
 }
 
+FEEDBACK: dict[str, Any] = {
+    "request_id": _ID,
+    "received_at": "2026-01-31T12:00:00.000+00:00",
+    "replaced": False,
+}
+
 TASKS: dict[str, Any] = {
     "tasks": [
         {
@@ -97,5 +103,5 @@ HEALTH: dict[str, Any] = {
     "status": "ready",
     "mode": "coordinator",
     "detail": None,
-    "checks": {"gating": "ok", "configuration": "ok", "workers": "1 of 1 healthy"},
+    "checks": {"gating": "ok", "configuration": "ok", "database": "ok", "workers": "1 of 1 healthy"},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,17 +12,19 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.errors import MEDIA_TYPE
-from moe_router.contracts import BatchRequest, ClassifyRequest, Problem
+from moe_router.contracts import BatchRequest, ClassifyRequest, FeedbackRequest, Problem
 
 READ_STATUSES = (500, 503)
 ROUTE_STATUSES = (400, 408, 413, 415, 500, 503, 504)
 CLASSIFY_STATUSES = (400, 408, 413, 415, 422, 500, 502, 503, 504)
 BATCH_STATUSES = (400, 408, 413, 415, 500, 503)
-BODIES: tuple[type[BaseModel], ...] = (ClassifyRequest, BatchRequest, Problem)
+FEEDBACK_STATUSES = (400, 404, 408, 413, 415, 500, 503)
+BODIES: tuple[type[BaseModel], ...] = (ClassifyRequest, BatchRequest, FeedbackRequest, Problem)
 _REF = "#/components/schemas/{model}"
 
 _EXAMPLES: dict[int, tuple[str, str, str]] = {
     400: ("unknown-task", "Unknown task", "There is no task 'finance/tea_leaves'. Known tasks: …"),
+    404: ("unknown-request", "Unknown request", "No request 5f0c was answered by /classify, …"),
     408: ("request-timeout", "Request timeout", "The body did not arrive within 30 seconds."),
     413: ("content-too-large", "Content too large", "text: 60000 characters; the limit is 50000."),
     415: ("unsupported-media-type", "Unsupported media type", "The body must be JSON."),
@@ -34,12 +37,16 @@ _EXAMPLES: dict[int, tuple[str, str, str]] = {
 
 
 def answers(
-    model: type[BaseModel], statuses: Iterable[int], example: dict[str, Any] | None = None
+    model: type[BaseModel],
+    statuses: Iterable[int],
+    example: dict[str, Any] | None = None,
+    *,
+    success: int = HTTPStatus.OK,
 ) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an operation: its 200 and its problems."""
-    found: dict[int | str, dict[str, Any]] = {200: {"model": model}}
+    """The `responses` of an operation: its success and its problems."""
+    found: dict[int | str, dict[str, Any]] = {success: {"model": model}}
     if example is not None:
-        found[200]["content"] = {"application/json": {"example": example}}
+        found[success]["content"] = {"application/json": {"example": example}}
     for status in statuses:
         slug, title, detail = _EXAMPLES[status]
         problem = {

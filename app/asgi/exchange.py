@@ -10,6 +10,7 @@ from typing import cast
 
 from starlette.types import Scope
 
+from app.storage.identity import address_identity
 from moe_router.contracts import HEADER_REQUEST_ID
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
@@ -24,6 +25,8 @@ class Exchange:
 
     request_id: str
     trace: dict[str, str] = field(default_factory=dict)
+    caller: str = address_identity(None)
+    """who asks; see `Call.caller`"""
     started: float = field(default_factory=time.perf_counter)
     body: bytes = b""
     status: int | None = None
@@ -45,7 +48,8 @@ def open_exchange(scope: Scope) -> Exchange:
         value = headers.get(name.encode(), b"").decode("latin-1")
         if SANE_TRACE.fullmatch(value):
             trace[name] = value
-    exchange = scope["mole"] = Exchange(request_id, trace)
+    client = scope.get("client")
+    exchange = scope["mole"] = Exchange(request_id, trace, address_identity(client[0] if client else None))
     return exchange
 
 

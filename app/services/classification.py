@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from app.services.limits import Limits
 from app.services.metrics import Metrics
 from app.services.ports import Call, Experts, Gating
+from app.services.recording import Record, recorded
 from app.services.stats import Stats
 from moe_router.contracts import (
     Abstention,
@@ -59,6 +60,7 @@ class _Course:
 
     decision: Decision
     steps: list[RouteStep]
+    actions: list[Action] = field(default_factory=list)
     observations: list[Observation] = field(default_factory=list)
     failed: set[Expert] = field(default_factory=set)
     fault: MoleError | None = None
@@ -66,6 +68,8 @@ class _Course:
     """who answered what, beside `observations`"""
     accepted: _Answer | None = None
     abstained: Abstention | None = None
+    final: Action | None = None
+    """what ended the asking: accepting an answer, or abstaining"""
 
     @property
     def expert(self) -> Expert | None:
@@ -90,6 +94,7 @@ class Classification:
         default_timeout_s: float,
         metrics: Metrics,
         stats: Stats,
+        record: Record | None = None,
     ) -> None:
         self._gating = gating
         self._experts = experts
@@ -98,6 +103,7 @@ class Classification:
         self._default_timeout_s = default_timeout_s
         self._metrics = metrics
         self._stats = stats
+        self._record = record
 
     def deadline(self, request: ClassifyRequest) -> float:
         """When the whole request ends, in seconds of time.monotonic()."""
@@ -170,18 +176,24 @@ class Classification:
     ) -> tuple[ClassifyAnswer, Expert | None]:
         decision = await self._decide(request)
         course = _Course(decision, list(decision.steps), abstained=decision.abstained)
-        if decision.abstained is None:
-            self._check_language(decision)
-            while (action := self._next(course)).kind in ("probe", "expert"):
-                await self._act(action, course, request, call)
-            if action.answer is not None:
-                course.accepted = course.answers[action.answer]
-            else:
-                course.abstained = _withheld(course)
-        abstained = course.abstained
-        if abstained is not None and request.options.on_abstain == "error":
-            raise AbstainedError(abstained.reason, abstained.detail, tuple(abstained.nearest_tasks))
+        with recorded(course, request, call, self._registry.tasks.get(decision.task or ""), self._record):
+            if decision.abstained is None:
+                self._check_language(decision)
+                await self._ask(course, request, call)
+            abstained = course.abstained
+            if abstained is not None and request.options.on_abstain == "error":
+                raise AbstainedError(abstained.reason, abstained.detail, tuple(abstained.nearest_tasks))
         return _answer(request, course, call, started), course.expert
+
+    async def _ask(self, course: _Course, request: ClassifyRequest, call: Call) -> None:
+        """Asks until the router accepts an answer or abstains."""
+        while (action := self._next(course)).kind in ("probe", "expert"):
+            await self._act(action, course, request, call)
+        course.final = action
+        if action.answer is not None:
+            course.accepted = course.answers[action.answer]
+        else:
+            course.abstained = _withheld(course)
 
     def _check_language(self, decision: Decision) -> None:
         if decision.task is None:
@@ -204,6 +216,7 @@ class Classification:
     async def _act(self, action: Action, course: _Course, request: ClassifyRequest, call: Call) -> None:
         """Asks the probe or an expert, and notes what it said or that it could not be asked."""
         began = time.perf_counter()
+        course.actions.append(action)
         expert = action.expert
         if expert is None:
             self._read_probe(action, course, began)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.services.experts_http import HttpExperts
 from app.services.experts_local import LOCAL, LocalExperts, Pool
@@ -14,6 +14,9 @@ from app.services.prober import Prober
 from app.services.worker_client import WorkerClient, make_http_client
 from app.settings import Settings
 from moe_router.registry import Registry
+
+if TYPE_CHECKING:
+    from app.storage.storage import Storage
 
 
 def load_gating(registry: Registry, settings: Settings) -> Gating:
@@ -52,6 +55,22 @@ def make_experts(settings: Settings, metrics: Metrics) -> Experts:
     )
     prober = Prober(fleet, client, interval_s=settings.probe_interval_s, timeout_s=settings.connect_timeout_s)
     return HttpExperts(fleet, client, prober, metrics, attempt_timeout_s=settings.request_timeout_s)
+
+
+def make_storage(settings: Settings, metrics: Metrics) -> Storage:
+    """The database that the settings name; connects to nothing yet. Blocking: loads its library.
+
+    Raises:
+        ConfigError: DATABASE_URL is unusable.
+    """
+    from app.storage.storage import Storage
+
+    return Storage(
+        settings.database,
+        retention_days=settings.decision_retention_days,
+        queue_size=settings.decision_queue,
+        count=metrics.count_records,
+    )
 
 
 def _pool(registry: Registry, settings: Settings) -> Pool:

@@ -45,6 +45,12 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._records = Counter(
+            "mole_decision_records_total",
+            "Decisions handed to the database; any outcome but `written` lost them.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._workers = Gauge("mole_workers", "Workers of the mapping.", ["state"], registry=self.registry)
 
     def _histogram(
@@ -71,6 +77,10 @@ class Metrics:
         self._encoder_passes.inc(encoder_passes)
         if abstained is not None:
             self._abstentions.labels(abstained).inc()
+
+    def count_records(self, outcome: str, number: int) -> None:
+        """Notes what became of decisions that were to be recorded."""
+        self._records.labels(outcome).inc(number)
 
     def render(self, states: Mapping[str, int]) -> bytes:
         """The text that Prometheus scrapes; `states`: workers by state."""

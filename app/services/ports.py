@@ -21,6 +21,8 @@ class Call:
     deadline: float
     """Seconds of time.monotonic()."""
     trace: Mapping[str, str] = field(default_factory=dict)
+    caller: str = ""
+    """who asks: `address:` and the address, or `key:` and the key's id"""
     worker_ms: float = 0.0
     """Milliseconds spent waiting for workers, failed attempts included."""
 

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from app.services import factory
 from app.services.classification import Classification
@@ -19,6 +20,9 @@ from app.settings import Settings
 from moe_router.contracts import CoordinatorHealth, MappingInfo, ReadyStatus
 from moe_router.errors import MoleError, NotReadyError
 from moe_router.registry import Registry
+
+if TYPE_CHECKING:
+    from app.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class Runtime:
         self.stats = Stats()
         self._gating: Gating | None = None
         self._experts: Experts | None = None
+        self._storage: Storage | None = None
         self._watch: ConfigWatch | None = None
         self._loading: asyncio.Task[None] | None = None
         self._failure: str | None = None
@@ -60,6 +65,9 @@ class Runtime:
         self._experts = self._make_experts(settings, self.metrics)
         self._watch = ConfigWatch(settings.registry_file, settings.mapping_file, self._take)
         await self._watch.load()
+        # In a thread, while gating loads in another: the database's library takes a quarter of a second.
+        self._storage = await asyncio.to_thread(factory.make_storage, settings, self.metrics)
+        self._storage.start()
         self._watch.start()
         await self._experts.start()
 
@@ -74,6 +82,8 @@ class Runtime:
             await self._experts.aclose()
         if self._gating is not None:
             await self._gating.aclose()
+        if self._storage is not None:
+            await self._storage.aclose()
 
     @property
     def status(self) -> ReadyStatus:
@@ -95,6 +105,17 @@ class Runtime:
         if self._experts is None:
             raise self._not_ready()
         return self._experts
+
+    @property
+    def storage(self) -> Storage:
+        """The database.
+
+        Raises:
+            NotReadyError: the process has not started yet.
+        """
+        if self._storage is None:
+            raise self._not_ready()
+        return self._storage
 
     @property
     def registry(self) -> Registry:
@@ -125,6 +146,7 @@ class Runtime:
             default_timeout_s=settings.total_timeout_s,
             metrics=self.metrics,
             stats=self.stats,
+            record=self.storage.recorder.record,
         )
 
     def mapping_info(self) -> MappingInfo:
@@ -145,6 +167,7 @@ class Runtime:
         """The body of the health endpoints."""
         refused = self._watch.refused if self._watch is not None else None
         workers = self._experts.workers() if self._experts is not None else []
+        stored = self._storage is not None and self._storage.database.available
         healthy = sum(worker.state == "healthy" for worker in workers)
         unloaded = "failed" if self._failure is not None else "loading"
         return CoordinatorHealth(
@@ -154,6 +177,7 @@ class Runtime:
             checks={
                 "gating": unloaded if self._gating is None else "ok",
                 "configuration": "ok" if refused is None else f"refused: {refused.error}",
+                "database": "ok" if stored else "unavailable",
                 "workers": f"{healthy} of {len(workers)} healthy",
             },
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from moe_router.contracts import Abstention, RouteStep, Timings
 from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import State, TaskRouter, Via
+from moe_router.gating.weights import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,11 @@ class Decision:
     state: State = field(repr=False)
     probe: ProbeAnswer | None = field(repr=False)
     """the probe's answer, where the task has one and the caller allows it"""
+    encoder: str | None = None
+    """identity of the encoder that made the vectors"""
+    description_vector: Floats | None = field(default=None, repr=False)
+    """(hidden,); None where nothing was encoded"""
+    text_vector: Floats | None = field(default=None, repr=False)
+    """(hidden,); None where the description decided alone"""
+    router_version: int | None = None
+    """number of the router's weights; None: those that the package ships"""

@@ -63,6 +63,15 @@ class _Heads:
     probes: dict[str, Probe]
 
 
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    """What was encoded of a request, and by which encoder."""
+
+    encoder: str
+    description: Floats | None
+    text: Floats | None
+
+
 class GatingPipeline:
     """Decides where requests go. Made by `load`; used from one event loop."""
 
@@ -70,6 +79,7 @@ class GatingPipeline:
         """Use `load`."""
         self.config = config
         self.encoder = BatchingEncoder(encoder)
+        self._identity = encoder.identity
         self.language = language
         self._hidden = encoder.hidden
         own = partial(load, config.model_dir, encoder=encoder.identity, hidden=encoder.hidden)
@@ -180,7 +190,8 @@ class GatingPipeline:
         refusal = self._refusal(heads, state, chosen, asked, language, served, via)
         probe = self._probe(heads, chosen, text_vector, via) if refusal is None else None
         watch.lap("task")
-        return _decision(state, chosen, refusal, watch, passes, via, heads.router, probe)
+        vectors = _Vectors(self._identity, asked_vector, text_vector)
+        return _decision(state, chosen, refusal, watch, passes, via, heads.router, probe, vectors)
 
     def next_action(
         self, decision: Decision, observations: Sequence[Observation], *, reachable: Callable[[Expert], bool]
@@ -261,7 +272,8 @@ class GatingPipeline:
         refusal = self._unserved(heads, task, served, via)
         probe = self._probe(heads, task, vector, via) if refusal is None else None
         watch.lap("task")
-        return _decision(state, task, refusal, watch, int(probing), via, heads.router, probe)
+        vectors = _Vectors(self._identity, None, vector)
+        return _decision(state, task, refusal, watch, int(probing), via, heads.router, probe, vectors)
 
     def _refusal(
         self,
@@ -374,6 +386,7 @@ def _decision(
     via: Via,
     router: TaskRouter,
     probe: ProbeAnswer | None,
+    vectors: _Vectors,
 ) -> Decision:
     tasks, domains = state.tasks, state.domains
     confidence = _clip(tasks.of(chosen))
@@ -420,6 +433,9 @@ def _decision(
         router=router,
         state=state,
         probe=probe,
+        encoder=vectors.encoder,
+        description_vector=vectors.description,
+        text_vector=vectors.text,
     )
 
 

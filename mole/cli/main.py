@@ -105,6 +105,25 @@ def classify(
 
 
 @app.command()
+def feedback(
+    request_id: Annotated[str, typer.Argument(help="Of the answer that is judged.")],
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", metavar="DOMAIN/TASK", help="The task that was asked for.")
+    ] = None,
+    label: Annotated[str | None, typer.Option("--label", help="The label that is right.")] = None,
+    score: Annotated[
+        float | None, typer.Option("--score", min=0.0, max=1.0, help="How good the answer was.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the receipt as JSON.")] = False,
+    url: Url = None,
+) -> None:
+    """Tell a running MoLE service what the right answer would have been."""
+    from mole.cli.feedback_command import FeedbackArguments, run_feedback
+
+    run_feedback(FeedbackArguments(request_id, task, label, score, json_output, url))
+
+
+@app.command()
 def doctor(
     json_output: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:

@@ -6,14 +6,24 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import numpy as np
+
 from moe_router.contracts import Abstention, RouteStep, Timings
 from moe_router.errors import NoWorkerError
 from moe_router.gating.decision import Decision
+from moe_router.gating.heads import Distribution
 from moe_router.gating.probe import ProbeAnswer
-from moe_router.gating.task_router import Action, Observation, Via
+from moe_router.gating.task_router import Action, Observation, State, Via
 from moe_router.registry import Expert, Registry
 
 NOTHING_FITS = "bake a cake"
+
+
+def _state(chosen: str, language: str) -> State:
+    certain = np.ones(1, np.float32)
+    tasks = Distribution((chosen,), certain, none=0.0, open=0.0)
+    domains = Distribution((chosen.partition("/")[0],), certain, none=0.0, open=0.0)
+    return State(np.zeros(4, np.float32), tasks, domains, language, 0.9)
 
 
 class StubGating:
@@ -57,9 +67,12 @@ class StubGating:
             steps=[RouteStep(step="task", choice=chosen, probability=0.9, ms=0.1)],
             timings=Timings(language=0.1, encode=1.0 if encoded else 0.0),
             encoder_passes=int(encoded),
+            encoder="stub" if encoded else None,
+            description_vector=np.full(4, 0.5, np.float32) if encoded and description else None,
+            text_vector=np.full(4, 0.25, np.float32) if encoded else None,
             via=via,
             router=cast(Any, None),
-            state=cast(Any, None),
+            state=_state(chosen, language or "en"),
             probe=self._probe(chosen) if via != "expert" else None,
         )
 

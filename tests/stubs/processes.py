@@ -81,7 +81,12 @@ class Stage:
 
     def coordinator(self, **environment: str) -> Process:
         """The real coordinator application over stub gating."""
-        given = {"CONFIG_PATH": str(self.folder), "MOLE_PROBE_INTERVAL_SECONDS": "0.2", **environment}
+        given = {
+            "CONFIG_PATH": str(self.folder),
+            "MOLE_PROBE_INTERVAL_SECONDS": "0.2",
+            "MOLE_STATE_DIR": str(self.folder / "state"),
+            **environment,
+        }
         return self._uvicorn("tests.stubs.coordinator_app:app", None, given)
 
     def faulty(self, mode: str = "ok", model: str = "tiny", port: int | None = None) -> Process:

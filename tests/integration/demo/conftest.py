@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -29,10 +30,17 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    complaints = tmp_path_factory.mktemp("demo") / "stderr"
+    folder = tmp_path_factory.mktemp("demo")
+    complaints = folder / "stderr"
+    environment = {**os.environ, "MOLE_STATE_DIR": str(folder / "state")}
     with complaints.open("w") as errors:
         process = subprocess.Popen(
-            [*COMMAND, *PORTS, "--json"], stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT
+            [*COMMAND, *PORTS, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=ROOT,
+            env=environment,
         )
     assert process.stdout is not None
     with process:

@@ -123,3 +123,15 @@ def test_public_names():
     assert all(getattr(mole, name).__name__ == name for name in mole.__all__)
     with pytest.raises(AttributeError):
         _ = mole.nothing
+
+
+def test_feedback_sends_only_what_is_said(coordinator):
+    receipt = {"request_id": "r-1", "received_at": "2026-01-01T00:00:00Z", "replaced": True}
+    coordinator.answers(receipt, 202)
+    with Mole(coordinator.url) as mole:
+        assert mole.feedback("r-1", correct_label="neutral").replaced
+        mole.feedback("r-1", correct_task="a/b", score=0.0)
+    assert [asked[:3] for asked in coordinator.asked] == [
+        ("POST", "/api/v1/feedback", {"request_id": "r-1", "correct_label": "neutral"}),
+        ("POST", "/api/v1/feedback", {"request_id": "r-1", "correct_task": "a/b", "score": 0.0}),
+    ]

@@ -74,6 +74,8 @@ def test_problem_details_are_one_line_and_exit_code_1(coordinator):
         ["nonsense"],
         ["serve", "worker", "--port", "99999"],
         ["classify", "x", "--field", "no-equals-sign"],
+        ["feedback", "r-1"],
+        ["feedback", "r-1", "--score", "2"],
     ],
 )
 def test_wrong_usage_is_exit_code_2(arguments):
@@ -81,6 +83,17 @@ def test_wrong_usage_is_exit_code_2(arguments):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr
+
+
+def test_feedback_is_sent_and_acknowledged(coordinator):
+    coordinator.answers({"request_id": "r-1", "received_at": "2026-01-01T00:00:00Z", "replaced": False}, 202)
+    given = ["feedback", "r-1", "--task", "a/b", "--label", "c", "--score", "0.5", "--url", coordinator.url]
+    done = mole(*given)
+    assert (done.returncode, done.stdout) == (0, "feedback on r-1 is stored\n")
+    assert coordinator.asked[0][2] == {
+        "request_id": "r-1", "correct_task": "a/b", "correct_label": "c", "score": 0.5,
+    }  # fmt: skip
+    assert json.loads(mole(*given, "--json").stdout)["replaced"] is False
 
 
 def test_a_taken_port_is_named_before_anything_is_loaded(coordinator):
@@ -137,6 +150,7 @@ def test_every_subcommand_has_help():
     for arguments in (
         ["demo"],
         ["classify"],
+        ["feedback"],
         ["doctor"],
         ["serve", "coordinator"],
         ["serve", "worker"],

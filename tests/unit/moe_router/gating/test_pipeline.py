@@ -220,6 +220,18 @@ class TestEncodings:
         assert (first.encoder_passes, second.encoder_passes, gating.encoder.passes) == (1, 1, 2)
         assert outcome(first) == outcome(second)
 
+    async def test_a_decision_carries_what_was_encoded_and_by_which_encoder(self, gating):
+        question = await ask(gating, TEXTS["b/z"], OPEN)
+        bare = await ask(gating, TEXTS["b/z"])
+        fixed = await ask(gating, task="a/y", language="de", via="expert")
+        identity = gating.encoder.encoder.identity
+        assert [d.encoder for d in (question, bare, fixed)] == [identity] * 3
+        np.testing.assert_allclose(np.linalg.norm(question.description_vector), 1.0, atol=1e-5)
+        np.testing.assert_allclose(question.text_vector, bare.text_vector, atol=1e-5)
+        assert bare.description_vector is None
+        assert fixed.description_vector is fixed.text_vector is None
+        assert all((d.propensity, d.router_version) == (1.0, None) for d in (question, bare, fixed))
+
     async def test_the_early_exit_can_be_switched_off(self, load):
         own = load(early_exit=1.1)
         assert [(await ask(own, description=DESCRIPTIONS["a/x"])).encoder_passes for _ in range(2)] == [1, 1]

@@ -1,0 +1,39 @@
+"""What callers say about the answers that they got."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.api import examples, openapi
+from app.api.messages import answer, parse, runtime_of
+from app.asgi.exchange import exchange_of
+from app.services import feedback
+from moe_router.contracts import FeedbackAnswer, FeedbackRequest
+
+router = APIRouter(prefix="/api/v1", tags=["feedback"])
+
+
+@router.post(
+    "/feedback",
+    summary="Judge an answer",
+    status_code=HTTPStatus.ACCEPTED,
+    responses=openapi.answers(
+        FeedbackAnswer, openapi.FEEDBACK_STATUSES, examples.FEEDBACK, success=HTTPStatus.ACCEPTED
+    ),
+    openapi_extra=openapi.body(FeedbackRequest),
+)
+async def give_feedback(request: Request) -> Response:
+    """Stores, before it answers, what was right; the router learns from it.
+
+    Feedback of the same caller about the same request replaces what was there.
+    """
+    runtime = runtime_of(request)
+    registry, storage = runtime.registry, runtime.storage
+    asked = parse(FeedbackRequest, request)
+    stored = await feedback.store(
+        asked, exchange_of(request.scope).caller, registry=registry, storage=storage
+    )
+    return answer(stored, HTTPStatus.ACCEPTED)

@@ -1,0 +1,1 @@
+"""The coordinator's durable state in SQL: SQLite by default, PostgreSQL by `DATABASE_URL`."""

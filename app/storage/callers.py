@@ -1,0 +1,39 @@
+"""Who a caller is, as a hash that tells neither a key nor an address."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+
+from sqlalchemy import select
+
+from app.storage.database import Database
+from app.storage.models import Secret
+
+SALT = "caller"
+SALT_BYTES = 32
+
+
+class Callers:
+    """Hashes identities with a secret of the database, made at the first need."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._salt: bytes | None = None
+
+    async def hash_of(self, identity: str) -> str:
+        """The hash that stands for an identity: 64 hexadecimal digits.
+
+        Raises:
+            StorageError: the secret cannot be read now.
+        """
+        if self._salt is None:
+            self._salt = await self._load()
+        return hmac.new(self._salt, identity.encode(), hashlib.sha256).hexdigest()
+
+    async def _load(self) -> bytes:
+        async with self._database.write() as session:
+            made = self._database.insert(Secret).values(name=SALT, value=secrets.token_bytes(SALT_BYTES))
+            await session.execute(made.on_conflict_do_nothing(index_elements=[Secret.name]))
+            return (await session.execute(select(Secret.value).where(Secret.name == SALT))).scalar_one()

@@ -1,0 +1,150 @@
+"""Sessions on the database, and the one border where its errors become ours."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from app.storage.engine import BEGIN, SQLITE, async_engine, read_url
+from app.storage.migrate import migrate
+from app.storage.migrations import HEAD
+from app.storage.models import Base
+from moe_router.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+TRANSACTION_TIMEOUT_S = 15.0
+"""A database that hangs must not hold requests for longer."""
+UNDEFINED_TABLE = "42P01"
+
+
+class Database:
+    """One pool of connections; brings the schema up to date before the first session.
+
+    A database that is gone makes sessions raise `StorageError`; the next session tries anew, so that
+    the service recovers without a restart.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Checks the URL; connects to nothing yet.
+
+        Raises:
+            ConfigError: the URL is unusable.
+        """
+        self.url = read_url(url)
+        self._engine = async_engine(self.url)
+        self._writing = self._engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
+        self._migrated = False
+        self._migrating = asyncio.Lock()
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self.url.drivername
+
+    @property
+    def available(self) -> bool:
+        """Whether the last use succeeded."""
+        return self._migrated
+
+    def insert(self, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
+        """An INSERT that can say what to do on a conflict."""
+        return sqlite.insert(table) if self.dialect == SQLITE else postgresql.insert(table)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """A session for reading.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        async with self._session(self._engine) as session:
+            yield session
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncSession]:
+        """A session that is committed, durably, when the block ends, and rolled back where it raises.
+
+        Raises:
+            StorageError: the database cannot be used now; nothing was written.
+            sqlalchemy.exc.IntegrityError: a constraint is violated.
+        """
+        async with self._session(self._writing) as session:
+            yield session
+            await session.commit()
+
+    async def ready(self) -> None:
+        """Brings the schema up to date, once.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        async with self._migrating:
+            if self._migrated:
+                return
+            try:
+                if not await self._is_newest():
+                    await asyncio.to_thread(migrate, self.url)
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                raise self._failed(error) from error
+            except Exception as error:  # Alembic's own, such as a schema that is newer than this code
+                logger.error("the database's schema cannot be brought up to date: %s", error)
+                raise self._failed(error) from error
+            self._migrated = True
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _session(self, engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
+        if not self._migrated:
+            await self.ready()
+        try:
+            async with asyncio.timeout(TRANSACTION_TIMEOUT_S) as limit:
+                async with AsyncSession(engine, expire_on_commit=False) as session:
+                    yield session
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise await self._lost(error) from error
+        except (DBAPIError, PoolTimeoutError) as error:
+            if _is_ours(error):
+                raise
+            raise await self._lost(error) from error
+
+    async def _lost(self, error: Exception) -> StorageError:
+        """Looks at everything anew next time: the file may have been replaced, the server restarted."""
+        self._migrated = False
+        await self._engine.dispose()
+        return self._failed(error)
+
+    def _failed(self, error: Exception) -> StorageError:
+        # The driver's words alone: SQLAlchemy's message also holds the statement's parameters.
+        said = error.orig if isinstance(error, DBAPIError) else error
+        logger.warning("the database failed: %s: %s", type(said).__name__, str(said).strip())
+        return StorageError("The coordinator's database cannot be used now.")
+
+    async def _is_newest(self) -> bool:
+        """Whether nothing is to do, told without loading Alembic."""
+        try:
+            async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._engine.connect() as connection:
+                found = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+        except DBAPIError:  # blank, or out of reach; migrating will tell
+            return False
+        return bool(found == HEAD)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the statement is at fault, not the database."""
+    if isinstance(error, ProgrammingError):  # a table that is missing: another database took its place
+        return getattr(error.orig, "sqlstate", None) != UNDEFINED_TABLE
+    return isinstance(error, IntegrityError | DataError)

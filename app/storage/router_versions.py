@@ -1,0 +1,180 @@
+"""Versions of the router's weights: made as candidates, promoted, taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Select, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.storage.database import Database
+from app.storage.models import RouterVersion
+from moe_router.errors import UnknownVersionError, VersionConflictError
+
+VersionState = Literal["live", "candidate", "retired", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """A version without its weights; times are Unix times in seconds."""
+
+    id: int
+    state: VersionState
+    created_at: float
+    promoted_at: float | None
+    parent_id: int | None
+    meta: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+class RouterVersions:
+    """The table `router_versions`; where none is live, the shipped weights are in force."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(
+        self,
+        weights: bytes,
+        *,
+        meta: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+        parent_id: int | None,
+        at: float,
+        state: Literal["candidate", "rejected"] = "candidate",
+    ) -> int:
+        """Stores weights (safetensors) and returns the id of the version, from 1.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        row = {"weights": weights, "meta": dict(meta), "metrics": dict(metrics), "parent_id": parent_id}
+        made = insert(RouterVersion).values(**row, created_at=at, state=state).returning(RouterVersion.id)
+        async with self._database.write() as session:
+            return (await session.execute(made)).scalar_one()
+
+    async def live(self) -> VersionInfo | None:
+        """The version in force; None where the shipped weights are.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        async with self._database.read() as session:
+            row = (await session.execute(_infos().where(RouterVersion.state == "live"))).first()
+        return _info(row) if row is not None else None
+
+    async def weights(self, version_id: int) -> bytes:
+        """The weights of a version, as safetensors.
+
+        Raises:
+            StorageError: the database cannot be used now.
+            UnknownVersionError: there is no such version.
+        """
+        query = select(RouterVersion.weights).where(RouterVersion.id == version_id)
+        async with self._database.read() as session:
+            found = await session.scalar(query)
+        if found is None:
+            raise UnknownVersionError(version_id)
+        return found
+
+    async def list(self, limit: int = 100) -> list[VersionInfo]:
+        """The newest versions, newest first.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        query = _infos().order_by(RouterVersion.id.desc()).limit(limit)
+        async with self._database.read() as session:
+            return [_info(row) for row in await session.execute(query)]
+
+    async def promote(self, version_id: int, *, at: float) -> VersionInfo:
+        """Makes a version the live one; the one before retires.
+
+        Raises:
+            StorageError: the database cannot be used now.
+            UnknownVersionError: there is no such version.
+            VersionConflictError: another process promoted at the same time.
+        """
+        try:
+            async with self._database.write() as session:
+                await self._known(session, version_id)
+                await _end_live(session, "retired")
+                become = update(RouterVersion).where(RouterVersion.id == version_id)
+                await session.execute(become.values(state="live", promoted_at=at))
+                row = (await session.execute(_infos().where(RouterVersion.id == version_id))).one()
+        except IntegrityError as error:
+            raise VersionConflictError("Another version was promoted at the same time.") from error
+        return _info(row)
+
+    async def reject(self, version_id: int, *, metrics: Mapping[str, Any] | None = None) -> None:
+        """Marks a candidate as refused by the guard, with what it measured.
+
+        Raises:
+            StorageError: the database cannot be used now.
+            UnknownVersionError: there is no such version.
+        """
+        values: dict[str, Any] = {"state": "rejected"}
+        if metrics is not None:
+            values["metrics"] = dict(metrics)
+        async with self._database.write() as session:
+            await self._known(session, version_id)
+            await session.execute(
+                update(RouterVersion).where(RouterVersion.id == version_id).values(**values)
+            )
+
+    async def rollback(self) -> VersionInfo | None:
+        """Takes the live version back; the one live before it is again. None: the shipped weights are.
+
+        The version taken back counts as rejected, so that no later rollback returns to it; it can be
+        promoted again by its number.
+
+        Raises:
+            StorageError: the database cannot be used now.
+            VersionConflictError: none is live, or another process promoted at the same time.
+        """
+        try:
+            async with self._database.write() as session:
+                live = (await session.execute(_infos().where(RouterVersion.state == "live"))).first()
+                if live is None:
+                    raise VersionConflictError(
+                        "The shipped weights are in force: there is nothing to take back."
+                    )
+                await _end_live(session, "rejected")
+                earlier = (
+                    _infos()
+                    .where(RouterVersion.state == "retired", RouterVersion.promoted_at.is_not(None))
+                    .order_by(RouterVersion.promoted_at.desc())
+                    .limit(1)
+                )
+                before = (await session.execute(earlier)).first()
+                if before is None:
+                    return None
+                become = update(RouterVersion).where(RouterVersion.id == before.id)
+                await session.execute(become.values(state="live"))
+                row = (await session.execute(_infos().where(RouterVersion.id == before.id))).one()
+        except IntegrityError as error:
+            raise VersionConflictError("Another version was promoted at the same time.") from error
+        return _info(row)
+
+    @staticmethod
+    async def _known(session: AsyncSession, version_id: int) -> None:
+        # Locked on PostgreSQL; SQLite's writers are one at a time anyway.
+        query = select(RouterVersion.id).where(RouterVersion.id == version_id).with_for_update()
+        if await session.scalar(query) is None:
+            raise UnknownVersionError(version_id)
+
+
+async def _end_live(session: AsyncSession, state: VersionState) -> None:
+    await session.execute(update(RouterVersion).where(RouterVersion.state == "live").values(state=state))
+
+
+def _infos() -> Select[Any]:
+    """All columns but the weights, which are a few hundred kilobytes each."""
+    return select(*(getattr(RouterVersion, name) for name in VersionInfo.__dataclass_fields__))
+
+
+def _info(row: Any) -> VersionInfo:
+    return VersionInfo(**row._mapping)

@@ -1,0 +1,99 @@
+"""The coordinator's storage as one: tables, the writer of decisions, and the clearing of old rows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from app.storage.callers import Callers
+from app.storage.database import Database
+from app.storage.decisions import Decisions
+from app.storage.feedback import FeedbackRows
+from app.storage.recorder import LINGER_S, Outcome, Recorder
+from app.storage.records import FoundDecision
+from app.storage.replay import ReplayRows
+from app.storage.router_versions import RouterVersions
+from moe_router.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+DAY_S = 86_400.0
+PURGE_EVERY_S = 3600.0
+
+
+class Storage:
+    """One for each process; usable as soon as it is made, whether the database is there or not."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        retention_days: float,
+        queue_size: int,
+        count: Callable[[Outcome, int], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Connects to nothing yet.
+
+        Raises:
+            ConfigError: the URL is unusable.
+        """
+        self.database = Database(url)
+        self.callers = Callers(self.database)
+        self.decisions = Decisions(self.database, self.callers)
+        self.feedback = FeedbackRows(self.database)
+        self.replay = ReplayRows(self.database)
+        self.router_versions = RouterVersions(self.database)
+        self.recorder = Recorder(self.decisions.add, size=queue_size, count=count)
+        self.clock = clock
+        self._retention_s = retention_days * DAY_S
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begins what runs in the background, the migration first; returns at once."""
+        self.recorder.start()
+        self._tasks.append(asyncio.create_task(self._purge_regularly()))
+
+    async def aclose(self) -> None:
+        """Writes what waits, and closes the connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.recorder.aclose()
+        await self.database.aclose()
+
+    async def find_decision(self, request_id: str, caller_hash: str) -> FoundDecision | None:
+        """The decision of a request that was answered, also of one answered just now.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        found = await self.decisions.find(request_id, caller_hash)
+        if found is None:
+            await self.recorder.flush()
+            found = await self.decisions.find(request_id, caller_hash)
+        if found is None:
+            # Another process of this service may have answered it: its writer lingers no longer than this.
+            await asyncio.sleep(2 * LINGER_S)
+            found = await self.decisions.find(request_id, caller_hash)
+        return found
+
+    async def purge(self) -> int:
+        """Forgets decisions past their time; returns how many.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        return await self.decisions.purge(self.clock() - self._retention_s)
+
+    async def _purge_regularly(self) -> None:
+        while True:
+            try:
+                gone = await self.purge()
+                if gone:
+                    logger.info("%d decisions are past their time and were forgotten", gone)
+            except StorageError:  # logged where it arose; the next round tries again
+                pass
+            await asyncio.sleep(PURGE_EVERY_S)

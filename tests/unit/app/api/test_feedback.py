@@ -1,0 +1,174 @@
+"""POST /feedback in process, on a real SQLite file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.stubs import files, pool
+from tests.stubs.gating import NOTHING_FITS
+from tests.stubs.serving import serving, until
+from tests.unit.app.api.test_service import CLASSIFY, JSON, application, problem
+
+FEEDBACK = "/api/v1/feedback"
+JOINED = (
+    "SELECT correct_task, correct_label, score, task, action, fault, length(text_vector) "
+    "FROM feedback JOIN decisions ON decisions.id = decision_id"
+)
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    app = application(tmp_path, max_body_bytes=5000)
+    async with serving(app) as found:
+        await until(lambda: app.state.runtime.status == "ready")
+        yield found
+
+
+async def asked(client: httpx.AsyncClient, request_id: str = "r-1", **body: Any) -> str:
+    answer = await client.post(
+        CLASSIFY, json={"text": "positive", **body}, headers={"X-Request-ID": request_id}
+    )
+    assert answer.status_code == 200
+    return request_id
+
+
+def rows(folder: Path, query: str) -> list[Any]:
+    connection = sqlite3.connect(folder / "state" / "coordinator.sqlite3")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+async def test_feedback_is_stored_before_the_answer_and_replaced_by_the_next(
+    client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    request_id = await asked(client, description="Good news?")
+    answer = await client.post(FEEDBACK, json={"request_id": request_id, "correct_label": "neutral"})
+    assert answer.status_code == 202, answer.text
+    body = answer.json()
+    assert set(body) == {"request_id", "received_at", "replaced"}
+    assert (body["request_id"], body["replaced"]) == ("r-1", False)
+    assert rows(tmp_path, JOINED) == [(None, "neutral", None, files.SENTIMENT, "expert:fin", None, 8)]
+    again = await client.post(FEEDBACK, json={"request_id": request_id, "score": 0.5})
+    assert again.json()["replaced"]
+    assert rows(tmp_path, JOINED)[0][:3] == (None, None, 0.5)
+
+
+async def test_no_text_and_no_address_is_in_the_database(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    await asked(client, text="Zanzibar", description="Quokka?")
+    await client.post(FEEDBACK, json={"request_id": "r-1", "score": 1})
+    stored = b"".join(file.read_bytes() for file in (tmp_path / "state").iterdir())
+    assert b"r-1" in stored
+    for secret in (b"Zanzibar", b"Quokka", b"127.0.0.1"):
+        assert secret not in stored
+
+
+@pytest.mark.parametrize(
+    ("body", "member"),
+    [
+        ({}, "request_id"),
+        ({"request_id": "r-1"}, "body"),
+        ({"request_id": "r-1", "score": None}, "body"),
+        ({"request_id": "", "score": 1}, "request_id"),
+        ({"request_id": "x" * 129, "score": 1}, "request_id"),
+        ({"request_id": "a b", "score": 1}, "request_id"),
+        ({"request_id": "r-1", "score": 1.1}, "score"),
+        ({"request_id": "r-1", "score": -0.1}, "score"),
+        ({"request_id": "r-1", "score": "high"}, "score"),
+        ({"request_id": "r-1", "correct_task": "sentiment"}, "correct_task"),
+        ({"request_id": "r-1", "correct_label": ""}, "correct_label"),
+        ({"request_id": "r-1", "correct_label": "x" * 201}, "correct_label"),
+        ({"request_id": "r-1", "correct_label": "sideways"}, "correct_label"),
+        ({"request_id": "r-1", "correct_label": "a\0"}, "correct_label"),
+        ({"request_id": "r-1", "correct_task": files.PII, "correct_label": "NAME"}, "correct_label"),
+        (
+            {"request_id": "r-1", "correct_task": files.GERMAN_ONLY, "correct_label": "positive"},
+            "correct_label",
+        ),
+        ({"request_id": "r-1", "score": 1, "text": "x"}, "text"),
+        ([], "body"),
+    ],
+)
+async def test_mistakes_name_the_member(client: httpx.AsyncClient, body: Any, member: str) -> None:
+    await asked(client)
+    found = problem(await client.post(FEEDBACK, json=body), 400, "invalid-request")
+    assert found["detail"].startswith(f"{member}: ")
+
+
+async def test_a_wrong_label_is_answered_with_the_right_ones(client: httpx.AsyncClient) -> None:
+    await asked(client)
+    wrong = {"request_id": "r-1", "correct_label": "sideways"}
+    assert "neutral" in problem(await client.post(FEEDBACK, json=wrong), 400, "invalid-request")["detail"]
+    other = {"request_id": "r-1", "correct_task": files.GERMAN_ONLY, "correct_label": "rude"}
+    assert (await client.post(FEEDBACK, json=other)).status_code == 202
+
+
+async def test_other_refusals(client: httpx.AsyncClient) -> None:
+    await asked(client)
+    unknown_task = {"request_id": "r-1", "correct_task": "no/such"}
+    problem(await client.post(FEEDBACK, json=unknown_task), 400, "unknown-task")
+    unknown = {"request_id": "never-asked", "score": 1}
+    problem(await client.post(FEEDBACK, json=unknown), 404, "unknown-request")
+    problem(await client.post(FEEDBACK, content=b" " * 6000, headers=JSON), 413, "content-too-large")
+    problem(await client.post(FEEDBACK, content=b"{", headers=JSON), 400, "invalid-request")
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    problem(await client.post(FEEDBACK, content=b"score=1", headers=form), 415, "unsupported-media-type")
+
+
+async def test_an_abstention_can_be_judged(client: httpx.AsyncClient) -> None:
+    await asked(client, description=NOTHING_FITS)
+    label = {"request_id": "r-1", "correct_label": "positive"}
+    problem(await client.post(FEEDBACK, json=label), 400, "invalid-request")
+    label["correct_task"] = files.SENTIMENT
+    assert (await client.post(FEEDBACK, json=label)).status_code == 202
+
+
+async def test_items_of_a_batch_are_judged_one_by_one(client: httpx.AsyncClient) -> None:
+    items = [{"text": "neutral"}, {"text": "positive"}]
+    answer = await client.post("/api/v1/classify/batch", json={"items": items})
+    for result in answer.json()["results"]:
+        stored = await client.post(FEEDBACK, json={"request_id": result["request_id"], "score": 1})
+        assert stored.status_code == 202
+
+
+async def test_a_fault_is_recorded_as_a_fault(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    answer = await client.post(CLASSIFY, json={"text": pool.FULL}, headers={"X-Request-ID": "r-1"})
+    assert answer.status_code == 503
+    stored = await client.post(FEEDBACK, json={"request_id": "r-1", "correct_task": files.SENTIMENT})
+    assert stored.status_code == 202
+    found = rows(tmp_path, "SELECT fault, action, json_extract(observations, '$[0].label') FROM decisions")
+    assert found == [("overloaded", "expert:fin", None)]
+
+
+async def test_without_a_database_answers_go_on_and_feedback_waits(tmp_path: Path) -> None:
+    """The state folder cannot be written, then it can: no restart."""
+    (tmp_path / "state").write_text("a file is in the way")
+    app = application(tmp_path)
+    async with serving(app) as client:
+        await until(lambda: app.state.runtime.status == "ready")
+        await asked(client)
+        refused = problem(
+            await client.post(FEEDBACK, json={"request_id": "r-1", "score": 1}), 503, "storage-unavailable"
+        )
+        assert str(tmp_path) not in refused["detail"]
+        assert (await client.get("/api/v1/health/ready")).json()["checks"]["database"] == "unavailable"
+        (tmp_path / "state").unlink()
+        stored = await client.post(FEEDBACK, json={"request_id": "r-1", "score": 1})
+        assert stored.status_code == 202, stored.text
+        assert (await client.get("/api/v1/health")).json()["checks"]["database"] == "ok"
+        metrics = (await client.get("/metrics")).text
+        assert 'mole_decision_records_total{outcome="written"} 1.0' in metrics
+
+
+async def test_the_document_declares_what_can_be_answered(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    told = document["paths"][FEEDBACK]["post"]["responses"]
+    assert set(told) == {"202", "400", "404", "408", "413", "415", "500", "503"}
+    assert document["components"]["schemas"]["FeedbackRequest"]["required"] == ["request_id"]

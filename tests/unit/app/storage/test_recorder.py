@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from app.storage import recorder as module
+from app.storage.recorder import Recorder
+from app.storage.records import DecisionRecord
+from moe_router.errors import StorageError
+from tests.stubs.records import record
+from tests.stubs.serving import until
+
+
+class Table:
+    """A database that can be gone, slow, or refuse a row."""
+
+    def __init__(self) -> None:
+        self.rows: list[str] = []
+        self.batches: list[int] = []
+        self.gone = False
+        self.poison: str | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.counts: Counter[str] = Counter()
+
+    async def write(self, records: Sequence[DecisionRecord]) -> None:
+        await self.gate.wait()
+        if self.gone:
+            raise StorageError("gone")
+        if self.poison in [r.request_id for r in records]:
+            raise ValueError("no such column")
+        self.rows += [r.request_id for r in records]
+        self.batches.append(len(records))
+
+    def count(self, outcome: str, number: int) -> None:
+        self.counts[outcome] += number
+
+    def recorder(self, size: int = 1000) -> Recorder:
+        return Recorder(self.write, size=size, count=self.count, linger_s=0.0, retry_s=0.0)
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
+async def test_records_are_written_in_order_and_in_batches(table: Table) -> None:
+    recorder = table.recorder()
+    for i in range(module.BATCH + 5):
+        recorder.record(record(f"r-{i}"))
+    await recorder.flush()
+    assert table.rows == [f"r-{i}" for i in range(module.BATCH + 5)]
+    assert table.batches == [module.BATCH, 5]
+    assert table.counts == {"written": module.BATCH + 5}
+
+
+async def test_it_writes_by_itself(table: Table) -> None:
+    recorder = table.recorder()
+    recorder.start()
+    for name in ("a", "b"):
+        recorder.record(record(name))
+        await until(lambda name=name: name in table.rows)
+    await recorder.aclose()
+    assert table.rows == ["a", "b"]
+
+
+async def test_a_full_queue_drops_and_counts_and_never_waits(table: Table) -> None:
+    table.gate.clear()
+    recorder = table.recorder(size=3)
+    recorder.start()
+    for i in range(10):
+        recorder.record(record(f"r-{i}"))
+    assert table.counts == {"full": 7}
+    table.gate.set()
+    await recorder.aclose()
+    assert table.rows == ["r-0", "r-1", "r-2"]
+
+
+async def test_records_wait_for_a_database_that_is_gone(table: Table) -> None:
+    table.gone = True
+    recorder = table.recorder()
+    recorder.start()
+    recorder.record(record("a"))
+    with pytest.raises(StorageError):
+        await recorder.flush()
+    assert not table.counts
+    table.gone = False
+    await until(lambda: table.rows == ["a"])
+    await recorder.aclose()
+    assert table.counts == {"written": 1}
+
+
+async def test_what_no_database_takes_blocks_nothing_behind_it(
+    table: Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    table.poison = "a"
+    recorder = table.recorder()
+    recorder.record(record("a"))
+    await recorder.flush()
+    recorder.record(record("b"))
+    await recorder.flush()
+    assert table.rows == ["b"]
+    assert table.counts == {"unwritable": 1, "written": 1}
+    assert "cannot be recorded" in caplog.text
+
+
+async def test_closing_counts_what_is_lost(table: Table) -> None:
+    table.gone = True
+    recorder = table.recorder()
+    recorder.start()
+    recorder.record(record("a"))
+    await recorder.aclose()
+    assert table.counts == {"closed": 1}
+
+
+async def test_a_caller_that_goes_while_flushing_breaks_no_transaction(table: Table) -> None:
+    table.gate.clear()
+    recorder = table.recorder()
+    recorder.record(record("a"))
+    flush = asyncio.create_task(recorder.flush())
+    await asyncio.sleep(0)
+    flush.cancel()
+    await asyncio.gather(flush, return_exceptions=True)
+    table.gate.set()
+    await recorder.flush()
+    assert table.rows == ["a"]

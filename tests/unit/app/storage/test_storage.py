@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from app.storage import storage as module
+from app.storage.models import Decision
+from app.storage.storage import DAY_S, Storage
+from moe_router.errors import ConfigError
+from tests.stubs.records import TASK, record
+
+NOW = 100 * DAY_S
+
+
+def make(folder: Path) -> Storage:
+    return Storage(
+        f"sqlite:///{folder}/x.sqlite3",
+        retention_days=30,
+        queue_size=10,
+        count=lambda *_: None,
+        clock=lambda: NOW,
+    )
+
+
+@pytest.fixture
+async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
+    found = make(tmp_path)
+    yield found
+    await found.aclose()
+
+
+async def count(storage: Storage) -> int:
+    async with storage.database.read() as session:
+        return await session.scalar(select(func.count()).select_from(Decision)) or 0
+
+
+async def test_a_decision_that_still_waits_is_found(storage: Storage) -> None:
+    storage.recorder.record(record("r-1"))
+    found = await storage.find_decision("r-1", "c")
+    assert found is not None
+    assert found.task == TASK
+
+
+async def test_a_decision_that_another_process_wrote_just_now_is_found(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = storage.decisions
+
+    async def meanwhile(_seconds: float) -> None:
+        await other.add([record("r-1")])
+
+    monkeypatch.setattr(module.asyncio, "sleep", meanwhile)
+    assert await storage.find_decision("r-1", "c") is not None
+
+
+async def test_decisions_are_kept_for_their_days(storage: Storage) -> None:
+    ages = [0.0, 29.9, 30.1, 99.0]
+    await storage.decisions.add([record(f"{age}", created_at=NOW - age * DAY_S) for age in ages])
+    assert await storage.purge() == 2
+    assert await count(storage) == 2
+
+
+async def test_it_clears_when_it_starts_and_writes_what_waits_when_it_ends(tmp_path: Path) -> None:
+    first = make(tmp_path)
+    await first.decisions.add([record("old", created_at=0.0)])
+    await first.aclose()
+    second = make(tmp_path)
+    second.start()
+    second.recorder.record(record("new", created_at=NOW))
+    await second.aclose()
+    third = make(tmp_path)
+    await third.purge()
+    async with third.database.read() as session:
+        assert list(await session.scalars(select(Decision.request_id))) == ["new"]
+    await third.aclose()
+
+
+def test_an_unusable_url_is_told_at_once() -> None:
+    with pytest.raises(ConfigError):
+        Storage("mysql://h/d", retention_days=1, queue_size=1, count=lambda *_: None)
