@@ -10,8 +10,8 @@ and is a family of its own; every tenth of a language and target is for validati
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -49,7 +49,8 @@ class Phrasing:
     style: str
     language: str
     text: str
-    split: Split
+    split: Split | None
+    """None for a text that two writers had, one for each split: it is used in neither"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,16 @@ class OwnText:
 @cache
 def load_phrasings() -> tuple[Phrasing, ...]:
     """All requests of all languages, in the order of the files, the native ones last."""
-    return (*_rendered(), *_native())
+    found = [*_rendered(), *_native()]
+    splits: dict[tuple[str, str], set[Split | None]] = defaultdict(set)
+    for phrasing in found:
+        splits[_same(phrasing)].add(phrasing.split)
+    return tuple(replace(p, split=None) if len(splits[_same(p)]) > 1 else p for p in found)
+
+
+def _same(phrasing: Phrasing) -> tuple[str, str]:
+    """Equal for texts that differ only in case and white space."""
+    return phrasing.language, " ".join(phrasing.text.casefold().split())
 
 
 def _rendered() -> list[Phrasing]:
