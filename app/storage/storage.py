@@ -11,6 +11,7 @@ from app.storage.callers import Callers
 from app.storage.database import Database
 from app.storage.decisions import Decisions
 from app.storage.feedback import FeedbackRows
+from app.storage.jobs import ABANDONED_AFTER_S, Jobs
 from app.storage.recorder import LINGER_S, Outcome, Recorder
 from app.storage.records import FoundDecision
 from app.storage.replay import ReplayRows
@@ -33,6 +34,7 @@ class Storage:
         retention_days: float,
         queue_size: int,
         count: Callable[[Outcome, int], None],
+        job_retention_days: float = 7.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Connects to nothing yet.
@@ -44,11 +46,13 @@ class Storage:
         self.callers = Callers(self.database)
         self.decisions = Decisions(self.database, self.callers)
         self.feedback = FeedbackRows(self.database)
+        self.jobs = Jobs(self.database)
         self.replay = ReplayRows(self.database)
         self.router_versions = RouterVersions(self.database)
         self.recorder = Recorder(self.decisions.add, size=queue_size, count=count)
         self.clock = clock
         self._retention_s = retention_days * DAY_S
+        self._job_retention_s = job_retention_days * DAY_S
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -88,12 +92,24 @@ class Storage:
         """
         return await self.decisions.purge(self.clock() - self._retention_s)
 
+    async def purge_jobs(self) -> int:
+        """Forgets jobs past their time and uploads that broke off; returns how many.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        now = self.clock()
+        return await self.jobs.purge(
+            finished_before=now - self._job_retention_s, abandoned_before=now - ABANDONED_AFTER_S
+        )
+
     async def _purge_regularly(self) -> None:
         while True:
             try:
                 gone = await self.purge()
                 if gone:
                     logger.info("%d decisions are past their time and were forgotten", gone)
+                await self.purge_jobs()
             except StorageError:  # logged where it arose; the next round tries again
                 pass
             await asyncio.sleep(PURGE_EVERY_S)
