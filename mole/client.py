@@ -193,8 +193,7 @@ class Mole:
         """Cancels a job; one that is finished stays as it is. Results so far can still be read.
 
         Raises:
-            MoleAPIError: the coordinator answered with problem details; 404 where there is no such job.
-            MoleConnectionError: it did not answer.
+            MoleAPIError, MoleConnectionError: as `job`.
         """
         return self._checked(self._send("DELETE", path_of(job_id)), JobAnswer)
 
@@ -202,8 +201,7 @@ class Mole:
         """The finished items of a job by index, read as they arrive.
 
         Raises:
-            MoleAPIError: the coordinator answered with problem details; 404 where there is no such job.
-            MoleConnectionError: it did not answer, or stopped in the middle.
+            MoleAPIError, MoleConnectionError: as `job`; also in the middle.
         """
         for line in self.job_result_lines(job_id):
             try:
