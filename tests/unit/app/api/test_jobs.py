@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import event
 
 from tests.stubs import files, pool
 from tests.stubs.gating import NOTHING_FITS
@@ -231,6 +232,30 @@ async def test_without_a_database_it_is_a_503_and_goes_on_without_a_restart(tmp_
         (tmp_path / "state").unlink()
         assert (await finished(client, await submitted(client, {"text": "x"})))["state"] == "succeeded"
         assert 'mole_job_items_total{outcome="done"} 1.0' in (await client.get("/metrics")).text
+
+
+async def test_a_full_disk_is_a_503_and_leaves_nothing(tmp_path: Path) -> None:
+    app = application(tmp_path, job_concurrency=0)  # SQLAlchemy's events bear no connecting meanwhile
+    lines = b'{"text": "%s"}\n' % (b"x" * 4000) * 40
+
+    def full(connection: sqlite3.Connection, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA max_page_count=1")  # it takes the file's own count where that is higher
+        cursor.close()
+
+    async with serving(app) as client:
+        job_id = await submitted(client, {"text": "x"})
+        engine = app.state.runtime.storage.database._engine
+        event.listen(engine.sync_engine, "connect", full)
+        await engine.dispose()
+        refused(await client.post(JOBS, content=lines, headers=LINES), 503, "storage-unavailable")
+        assert (await client.get(f"{JOBS}/{job_id}")).json()["state"] == "queued"
+        await app.state.jobs.aclose()
+        assert _rows(tmp_path) == (1, 1)
+        event.remove(engine.sync_engine, "connect", full)
+        await engine.dispose()
+        answer = await client.post(JOBS, content=lines, headers=LINES)
+        assert (answer.status_code, answer.json()["total"]) == (202, 40)
 
 
 async def test_a_stopped_coordinator_gives_its_items_back(tmp_path: Path) -> None:
