@@ -262,6 +262,12 @@ class JobAnswer(Answer):
     eta_seconds: float | None = Field(None, ge=0, description="Seconds left at the pace so far.")
 
 
+class JobsAnswer(Answer):
+    """The caller's newest jobs, newest first."""
+
+    jobs: list[JobAnswer]
+
+
 class TaskInfo(Answer):
     """A task that can be asked for."""
 

@@ -78,6 +78,8 @@ JOB: dict[str, Any] = {
     "eta_seconds": 149.8,
 }
 
+JOBS: dict[str, Any] = {"jobs": [JOB]}
+
 JOB_RESULTS = '{"index":0,"task":"finance/sentiment_analysis","result":"positive","confidence":0.91,…}\n'
 
 TASKS: dict[str, Any] = {

@@ -16,8 +16,8 @@ from app.api.messages import answer, runtime_of
 from app.asgi.exchange import exchange_of
 from app.services.jobs import JobDesk
 from app.storage.job_records import ResultRow
-from moe_router.contracts import JobAnswer, JobRequest
-from moe_router.errors import NotReadyError, RequestError
+from moe_router.contracts import JobAnswer, JobRequest, JobsAnswer
+from moe_router.errors import NotReadyError, RequestError, UnknownJobError
 
 router = APIRouter(prefix="/api/v1", tags=["jobs"])
 
@@ -27,6 +27,7 @@ ID_EXTRA: dict[str, Any] = {
 }
 LINES = "application/x-ndjson"
 HEADER_KEY = "Idempotency-Key"
+SANE_ID = re.compile(r"[0-9a-f]{32}")
 SANE_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -102,6 +103,16 @@ async def submit_job(request: Request) -> Response:
 
 
 @router.get(
+    "/jobs",
+    summary="List your jobs",
+    responses=openapi.answers(JobsAnswer, openapi.READ_STATUSES, examples.JOBS),
+)
+async def list_jobs(request: Request) -> Response:
+    """The caller's newest 100 jobs, newest first."""
+    return answer(await desk_of(request).newest(exchange_of(request.scope).caller))
+
+
+@router.get(
     "/jobs/{job_id}",
     summary="Look at a job",
     responses=openapi.answers(JobAnswer, openapi.JOB_READ_STATUSES, examples.JOB),
@@ -137,8 +148,15 @@ async def cancel_job(request: Request) -> Response:
 
 
 def _asked(request: Request) -> tuple[str, str]:
-    """The caller, and the id in the path."""
-    return exchange_of(request.scope).caller, request.path_params["job_id"]
+    """The caller, and the id in the path.
+
+    Raises:
+        UnknownJobError: it is the id of no job, nor a text that every database takes.
+    """
+    job_id = request.path_params["job_id"]
+    if not SANE_ID.fullmatch(job_id):
+        raise UnknownJobError("This is the id of no job.")
+    return exchange_of(request.scope).caller, job_id
 
 
 async def _lines(pages: AsyncIterator[list[ResultRow]]) -> AsyncIterator[bytes]:

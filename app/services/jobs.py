@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from app.storage.job_records import JobRow, ResultRow
-from moe_router.contracts import JobAnswer
+from moe_router.contracts import JobAnswer, JobsAnswer
 from moe_router.errors import (
     IdempotencyConflictError,
     OverloadedError,
@@ -29,6 +29,7 @@ UPLOADS_AT_ONCE = 16
 BATCH_ITEMS = 200
 BATCH_CHARS = 256 * 1024
 PAGE = 200
+LISTED = 100
 PAGE_RETRY_S = 1.0
 PAGE_ATTEMPTS = 30
 
@@ -98,6 +99,16 @@ class JobDesk:
             StorageError: the database cannot be used now.
         """
         return self._answer(await self._find(caller, job_id))
+
+    async def newest(self, caller: str) -> JobsAnswer:
+        """The caller's newest jobs, newest first.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        owner = await self._storage.callers.hash_of(caller)
+        found = await self._jobs.newest(owner, limit=LISTED)
+        return JobsAnswer(jobs=[self._answer(row) for row in found])
 
     async def cancel(self, caller: str, job_id: str) -> JobAnswer:
         """Cancels a job; one that is finished stays as it is. What is done can still be read.

@@ -90,6 +90,17 @@ class Jobs:
         """
         return await self._one(Job.owner == owner, Job.idempotency_key == key)
 
+    async def newest(self, owner: str, *, limit: int) -> list[JobRow]:
+        """The caller's jobs, newest first.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        query = select(*_COLUMNS).where(Job.owner == owner, Job.state != RECEIVING)
+        async with self._database.read() as session:
+            rows = await session.execute(query.order_by(Job.created_at.desc()).limit(limit))
+            return [JobRow(*row) for row in rows]
+
     async def unfinished(self, owner: str) -> int:
         """How many jobs of a caller are not finished.
 

@@ -36,6 +36,7 @@ def postgres_url(server: postgres.PostgresServer) -> str:
 
 
 @pytest.fixture
-def kills() -> int:
-    """How often a coordinator is killed in the middle of a job."""
-    return int(os.environ.get("JOB_KILLS", "3"))
+def kills(request: pytest.FixtureRequest) -> int:
+    """How often a coordinator is killed in the middle of a job; 10 with --full."""
+    usual = 10 if request.config.getoption("--full", default=False) else 3
+    return int(os.environ.get("JOB_KILLS", usual))

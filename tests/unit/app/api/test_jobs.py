@@ -197,7 +197,10 @@ async def test_a_job_is_its_callers_alone(app: FastAPI, client: httpx.AsyncClien
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as other:
         for method, path in (("GET", ""), ("GET", "/results"), ("DELETE", "")):
             refused(await other.request(method, f"{JOBS}/{job_id}{path}"), 404, "unknown-job")
-    refused(await client.get(f"{JOBS}/nonsense"), 404, "unknown-job")
+        assert (await other.get(JOBS)).json() == {"jobs": []}
+    for nonsense in ("nonsense", "%00", "%ff", "a" * 3000, "0" * 32):
+        refused(await client.get(f"{JOBS}/{nonsense}"), 404, "unknown-job")
+    assert [job["job_id"] for job in (await client.get(JOBS)).json()["jobs"]] == [job_id]
     assert (await finished(client, job_id))["state"] == "succeeded"
 
 
@@ -226,9 +229,9 @@ async def test_without_a_database_it_is_a_503_and_goes_on_without_a_restart(tmp_
     async with serving(app) as client:
         await until(lambda: app.state.runtime.status == "ready")
         refused(await client.post(JOBS, json={"items": [{"text": "x"}]}), 503, "storage-unavailable")
-        refused(await client.get(f"{JOBS}/x"), 503, "storage-unavailable")
-        refused(await client.get(f"{JOBS}/x/results"), 503, "storage-unavailable")
-        refused(await client.delete(f"{JOBS}/x"), 503, "storage-unavailable")
+        refused(await client.get(f"{JOBS}/{'0' * 32}"), 503, "storage-unavailable")
+        refused(await client.get(f"{JOBS}/{'0' * 32}/results"), 503, "storage-unavailable")
+        refused(await client.delete(f"{JOBS}/{'0' * 32}"), 503, "storage-unavailable")
         (tmp_path / "state").unlink()
         assert (await finished(client, await submitted(client, {"text": "x"})))["state"] == "succeeded"
         assert 'mole_job_items_total{outcome="done"} 1.0' in (await client.get("/metrics")).text
