@@ -1,8 +1,8 @@
 """Items of jobs as the coordinators share them: claimed for a time, finished once, given back.
 
-Locks are taken in one order, a job's row before its items', so that coordinators on one PostgreSQL cannot
-block each other for good; a claim locks items alone and skips those that others hold. Leases are compared by
-the coordinators' clocks: these must agree within a fraction of a lease.
+Whoever changes claimed items locks their job's row first, one job in a transaction; a claim locks items
+alone and skips those that others hold: so coordinators on one PostgreSQL cannot block each other for good.
+Leases are compared by the coordinators' clocks: these must agree within a fraction of a lease.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Update, bindparam, exists, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage.database import Database
@@ -67,9 +67,7 @@ class JobLeases:
         Raises:
             StorageError: the database cannot be used now.
         """
-        async with self._database.write() as session:
-            for job_id, indexes in _by_job(items).items():
-                await session.execute(self._mine(job_id, indexes).values(lease_until=now + self._lease_s))
+        await self._change(items, {"lease_until": now + self._lease_s})
 
     async def release(self, items: Sequence[ClaimedItem]) -> None:
         """Gives items back that were not worked on to the end; the attempt does not count.
@@ -77,17 +75,13 @@ class JobLeases:
         Raises:
             StorageError: the database cannot be used now; the leases will run out.
         """
-        back = {
-            "state": "pending", "claimed_by": None, "lease_until": 0.0, "attempts": JobItem.attempts - 1,
-        }  # fmt: skip
-        async with self._database.write() as session:
-            for job_id, indexes in _by_job(items).items():
-                await session.execute(self._mine(job_id, indexes).values(back))
+        back = {"state": "pending", "claimed_by": None, "lease_until": 0.0}
+        await self._change(items, back | {"attempts": JobItem.attempts - 1})
 
     async def finish(self, outcomes: Sequence[ItemOutcome], *, now: float) -> None:
-        """Writes what came of items, all or none; of items whose lease was lost, nothing.
+        """Writes what came of items, those of one job all or none; of items whose lease was lost, nothing.
 
-        May be repeated after a failure, also where the first time was written after all.
+        May be repeated after a failure, also where some or all was written after all.
 
         Raises:
             StorageError: the database cannot be used now.
@@ -95,9 +89,20 @@ class JobLeases:
         jobs: dict[str, list[ItemOutcome]] = defaultdict(list)
         for outcome in outcomes:
             jobs[outcome.item.job_id].append(outcome)
-        async with self._database.write() as session:
-            for job_id in sorted(jobs):
-                await self._finish_of(session, job_id, jobs[job_id], now)
+        for job_id, found in jobs.items():
+            async with self._database.write() as session:
+                await self._finish_of(session, job_id, found, now)
+
+    async def _change(self, items: Sequence[ClaimedItem], values: dict[str, Any]) -> None:
+        """Changes what this process holds of these."""
+        jobs: dict[str, list[int]] = defaultdict(list)
+        for item in items:
+            jobs[item.job_id].append(item.index)
+        for job_id, indexes in jobs.items():
+            mine = update(JobItem).where(JobItem.job_id == job_id, self._holds(indexes))
+            async with self._database.write() as session:
+                await session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+                await session.execute(mine.values(values))
 
     async def _with_due_items(self, now: float) -> list[_Due]:
         due = exists().where(
@@ -146,13 +151,9 @@ class JobLeases:
         job = (await session.execute(query)).first()
         if job is None or job.state not in UNFINISHED:  # cancelled in the meantime
             return
-        own = select(JobItem.item_index).where(
-            JobItem.job_id == job_id,
-            JobItem.item_index.in_([outcome.item.index for outcome in outcomes]),
-            JobItem.state == "claimed",
-            JobItem.claimed_by == self._holder,
-        )
-        held = set(await session.scalars(own.with_for_update()))
+        indexes = [outcome.item.index for outcome in outcomes]
+        own = select(JobItem.item_index).where(JobItem.job_id == job_id, self._holds(indexes))
+        held = set(await session.scalars(own))
         kept = {o.item.index: o for o in outcomes if o.item.index in held}
         if not kept:
             return
@@ -165,9 +166,8 @@ class JobLeases:
             values |= {"state": "succeeded" if done else "failed", "finished_at": now}
         await session.execute(update(Job).where(Job.id == job_id).values(**values))
 
-    def _mine(self, job_id: str, indexes: Sequence[int]) -> Update:
-        return update(JobItem).where(
-            JobItem.job_id == job_id,
+    def _holds(self, indexes: Sequence[int]) -> ColumnElement[bool]:
+        return and_(
             JobItem.item_index.in_(indexes),
             JobItem.state == "claimed",
             JobItem.claimed_by == self._holder,
@@ -197,13 +197,6 @@ def _row(outcome: ItemOutcome, now: float) -> dict[str, Any]:
         "to_lease": outcome.retry_at if again else None,
         "to_finished": None if again else now,
     }
-
-
-def _by_job(items: Sequence[ClaimedItem]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = defaultdict(list)
-    for item in sorted(items, key=lambda item: item.key):
-        found[item.job_id].append(item.index)
-    return found
 
 
 def _in_turn(jobs: Sequence[_Due], last_owner: str | None) -> list[_Due]:
