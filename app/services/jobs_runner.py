@@ -6,9 +6,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.storage.job_records import ClaimedItem, ItemOutcome
 from moe_router.errors import StorageError
@@ -107,6 +107,8 @@ class JobRunner:
         """outcomes in a row that were none"""
         self._woken, self._freed, self._filled = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
+        self._operations: set[asyncio.Task[None]] = set()
+        """of the database, under way"""
 
     def start(self) -> None:
         """Begins to work, where the concurrency is not 0."""
@@ -123,6 +125,8 @@ class JobRunner:
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
+        if self._operations:
+            await asyncio.wait(self._operations, timeout=CLOSE_TIMEOUT_S)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 while self._finished:
@@ -153,24 +157,43 @@ class JobRunner:
         while not self._waiting:
             self._woken.clear()
             try:
-                found = await self._claim() if self._ready() and len(self._finished) < BATCH else []
+                if self._ready() and len(self._finished) < BATCH:
+                    await self._pause()
+                    await self._whole(self._claim())
             except StorageError:  # logged where it arose
                 await asyncio.sleep(RETRY_S)
                 continue
-            if not found:
+            if not self._waiting:
                 await _wait(self._woken, IDLE_S)
         return self._waiting.popleft()
 
-    async def _claim(self) -> list[ClaimedItem]:
+    async def _pause(self) -> None:
+        """Where no worker is to be had, does not run through a whole job in vain."""
         rounds = self._fruitless // (CLAIMED_AHEAD * self._pace.concurrency)
-        if rounds:  # no worker anywhere: do not run through a whole job in vain
+        if rounds:
             await asyncio.sleep(min(0.1 * 2 ** min(rounds, 10), LONGEST_PAUSE_S))
+
+    async def _claim(self) -> None:
         found = await self._leases.claim(CLAIMED_AHEAD * self._pace.concurrency, now=self._clock())
         # An item whose lease ran out while it runs here still is not run twice here.
         fresh = [item for item in found if item.key not in self._held]
         self._held.update({item.key: item for item in fresh})
         self._waiting.extend(fresh)
-        return found
+
+    async def _whole(self, operation: Coroutine[Any, Any, None]) -> None:
+        """Lets an operation of the database come to its end whatever happens to who waits for it.
+
+        Cut off in the middle it would leave a connection open, and items claimed that nobody knows of.
+        """
+        task = asyncio.create_task(operation)
+        self._operations.add(task)
+        task.add_done_callback(self._end_operation)
+        await asyncio.shield(task)
+
+    def _end_operation(self, task: asyncio.Task[None]) -> None:
+        self._operations.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, also where nobody waits for it any more
 
     async def _work(self, item: ClaimedItem) -> None:
         if item.attempts > self._pace.max_attempts:
@@ -195,7 +218,7 @@ class JobRunner:
             await asyncio.sleep(LINGER_S if len(self._finished) < BATCH else 0)
             try:
                 while self._finished:
-                    await self._flush()
+                    await self._whole(self._flush())
                 self._filled.clear()
             except StorageError:  # logged where it arose; the outcomes wait
                 await asyncio.sleep(RETRY_S)
@@ -213,7 +236,7 @@ class JobRunner:
             await asyncio.sleep(self._pace.lease_s / 3)
             try:
                 if self._held:
-                    await self._leases.renew(list(self._held.values()), now=self._clock())
+                    await self._whole(self._leases.renew(list(self._held.values()), now=self._clock()))
             except StorageError:  # others may take them meanwhile; whoever finishes second is not counted
                 continue
 

@@ -12,7 +12,7 @@ from app.storage.database import Database
 from app.storage.decisions import Decisions
 from app.storage.feedback import FeedbackRows
 from app.storage.jobs import ABANDONED_AFTER_S, Jobs
-from app.storage.recorder import LINGER_S, Outcome, Recorder
+from app.storage.recorder import CLOSE_TIMEOUT_S, LINGER_S, Outcome, Recorder
 from app.storage.records import FoundDecision
 from app.storage.replay import ReplayRows
 from app.storage.router_versions import RouterVersions
@@ -54,6 +54,7 @@ class Storage:
         self._retention_s = retention_days * DAY_S
         self._job_retention_s = job_retention_days * DAY_S
         self._tasks: list[asyncio.Task[None]] = []
+        self._purging: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begins what runs in the background, the migration first; returns at once."""
@@ -65,6 +66,9 @@ class Storage:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._purging is not None:
+            await asyncio.wait({self._purging}, timeout=CLOSE_TIMEOUT_S)
+            self._purging.cancel()
         await self.recorder.aclose()
         await self.database.aclose()
 
@@ -105,11 +109,16 @@ class Storage:
 
     async def _purge_regularly(self) -> None:
         while True:
-            try:
-                gone = await self.purge()
-                if gone:
-                    logger.info("%d decisions are past their time and were forgotten", gone)
-                await self.purge_jobs()
-            except StorageError:  # logged where it arose; the next round tries again
-                pass
+            # A task of its own: an end must not cut a transaction off, which would leave its connection open.
+            self._purging = asyncio.create_task(self._purge_all())
+            await asyncio.shield(self._purging)
             await asyncio.sleep(PURGE_EVERY_S)
+
+    async def _purge_all(self) -> None:
+        try:
+            gone = await self.purge()
+            if gone:
+                logger.info("%d decisions are past their time and were forgotten", gone)
+            await self.purge_jobs()
+        except StorageError:  # logged where it arose; the next round tries again
+            pass
