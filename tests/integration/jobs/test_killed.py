@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,24 @@ def test_an_upload_that_a_kill_cuts_off_leaves_no_job(stage: Stage, tmp_path: Pa
         check_results(list(again.job_results(job.job_id)), 5)
     told = httpx.get(coordinator.url + "/metrics", trust_env=False).text
     assert 'mole_job_items_total{outcome="done"} 4.0' in told
+
+
+def test_a_coordinator_that_is_asked_to_stop_leaves_no_lease(stage: Stage, tmp_path: Path) -> None:
+    fleet(stage, tmp_path)
+    coordinator = ready(stage.coordinator())
+    with Mole(coordinator.url) as client:
+        job_id = client.submit_job(requests(ITEMS)).job_id
+        seen(client, job_id, lambda job: job.done >= 50)
+    coordinator.send(signal.SIGTERM)
+    coordinator.wait_end()
+    connection = sqlite3.connect(tmp_path / "state" / "coordinator.sqlite3")
+    states = dict(connection.execute("SELECT state, count(*) FROM job_items GROUP BY state").fetchall())
+    counted = connection.execute("SELECT done, failed FROM jobs").fetchone()
+    (attempts,) = connection.execute("SELECT max(attempts) FROM job_items WHERE state = 'pending'").fetchone()
+    connection.close()
+    assert set(states) == {"done", "failed", "pending"}
+    assert counted == (states["done"], states["failed"])
+    assert attempts == 0
 
 
 @pytest.mark.timeout(300)
