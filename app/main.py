@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import classify, errors, feedback, health, openapi, stats, tasks, workers
+from app.api import classify, errors, feedback, health, job_items, jobs, openapi, stats, tasks, workers
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
-from app.services import factory
+from app.services import factory, jobs_factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
 from app.settings import Settings
 from moe_router import logs
@@ -39,13 +39,15 @@ def create_app(
         drain.install(runtime.settings.drain_timeout_s)
         try:
             await runtime.start()
-            yield
+            executor = job_items.ItemExecutor(runtime)
+            async with jobs_factory.working(runtime, executor, lambda: drain.in_flight) as app.state.jobs:
+                yield
         finally:
             await runtime.aclose()
 
     app = FastAPI(title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan)
     app.state.runtime = runtime
-    for resource in (classify, feedback, tasks, workers, stats, health):
+    for resource in (classify, jobs, feedback, tasks, workers, stats, health):
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)

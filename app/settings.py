@@ -210,6 +210,54 @@ class Settings(BaseSettings):
         validation_alias=_env("MOLE_DECISION_QUEUE"),
         description="Decisions that wait to be written, 2 to 4 KiB each; more than these are dropped.",
     )
+    job_concurrency: int = Field(
+        8,
+        ge=0,
+        le=1024,
+        validation_alias=_env("MOLE_JOB_CONCURRENCY"),
+        description="Items of jobs that run at once in each process, fewer while requests are in flight; "
+        "0 leaves jobs to other coordinators.",
+    )
+    job_max_items: int = Field(
+        100_000,
+        ge=1,
+        le=10_000_000,
+        validation_alias=_env("MOLE_JOB_MAX_ITEMS"),
+        description="Most items of one job.",
+    )
+    job_max_body_bytes: int = Field(
+        256 * 2**20,
+        ge=1024,
+        validation_alias=_env("MOLE_JOB_MAX_BODY_BYTES"),
+        description="Longest JSON Lines upload, in bytes; a line, and a JSON body, take MOLE_MAX_BODY_BYTES.",
+    )
+    job_max_unfinished: int = Field(
+        100,
+        ge=1,
+        validation_alias=_env("MOLE_JOB_MAX_UNFINISHED"),
+        description="Most unfinished jobs of one caller.",
+    )
+    job_max_attempts: int = Field(
+        30,
+        ge=1,
+        le=1000,
+        validation_alias=_env("MOLE_JOB_MAX_ATTEMPTS"),
+        description="Attempts at an item whose worker cannot be reached; 30 outlast 20 minutes.",
+    )
+    job_lease_s: float = Field(
+        30.0,
+        ge=1,
+        le=3600,
+        validation_alias=_env("MOLE_JOB_LEASE_SECONDS"),
+        description="How long a killed coordinator's items wait before another one takes them, in seconds.",
+    )
+    job_retention_days: float = Field(
+        7.0,
+        gt=0,
+        le=3650,
+        validation_alias=_env("MOLE_JOB_RETENTION_DAYS"),
+        description="How long a finished job, its texts and its results are kept, in days.",
+    )
     drain_timeout_s: float = Field(
         30.0,
         ge=0,

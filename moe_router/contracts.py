@@ -16,6 +16,7 @@ UNDETERMINED = "und"
 
 AbstainReason = Literal["unknown_language", "out_of_scope", "low_confidence", "expert_unavailable"]
 WorkerState = Literal["healthy", "loading", "draining", "ejected", "down", "refused"]
+JobState = Literal["queued", "running", "succeeded", "cancelled", "failed"]
 ReadyStatus = Literal["loading", "ready", "draining", "failed"]
 Step = Literal["language", "domain", "task", "probe", "expert"]
 
@@ -89,6 +90,12 @@ class BatchRequest(Wire):
     """Up to 100 requests that run concurrently; each is judged by itself."""
 
     items: list[JsonValue] = Field(min_length=1, max_length=100, description="1 to 100 classify requests.")
+
+
+class JobRequest(Wire):
+    """Requests to be worked off in the background; each is judged by itself."""
+
+    items: list[JsonValue] = Field(min_length=1, description="Classify requests.")
 
 
 class FeedbackRequest(Wire):
@@ -237,6 +244,28 @@ class FeedbackAnswer(Answer):
     request_id: str
     received_at: str
     replaced: bool = Field(description="Whether it took the place of earlier feedback of the same caller.")
+
+
+class JobAnswer(Answer):
+    """A job and how far it is."""
+
+    job_id: str
+    state: JobState = Field(
+        description="`succeeded`: all items are worked off and not all of them failed; "
+        "`failed`: every item failed."
+    )
+    total: int = Field(ge=1, description="Items of the job.")
+    done: int = Field(ge=0, description="Items that have an answer.")
+    failed: int = Field(ge=0, description="Items that have an error instead.")
+    created_at: str
+    finished_at: str | None = None
+    eta_seconds: float | None = Field(None, ge=0, description="Seconds left at the pace so far.")
+
+
+class JobsAnswer(Answer):
+    """The caller's newest jobs, newest first."""
+
+    jobs: list[JobAnswer]
 
 
 class TaskInfo(Answer):

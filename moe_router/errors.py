@@ -11,6 +11,9 @@ MoleError
 │   ├── UnknownRequestError                                                    404
 │   ├── UnknownVersionError                                                    404
 │   ├── VersionConflictError                                                   409
+│   ├── UnknownJobError                                                        404
+│   ├── IdempotencyConflictError                                               409
+│   ├── TooManyJobsError                                                       429
 │   └── AbstainedError       gating abstained and the caller wants an error    422
 ├── NoWorkerError            no worker can be reached now                      503
 ├── OverloadedError          a queue is full                                   503
@@ -161,6 +164,35 @@ class VersionConflictError(RequestError):
     status = 409
     slug = "version-conflict"
     title = "Router version conflict"
+
+
+class UnknownJobError(RequestError):
+    """There is no job of this id, it is another caller's, or it has expired."""
+
+    status = 404
+    slug = "unknown-job"
+    title = "Unknown job"
+
+
+class IdempotencyConflictError(RequestError):
+    """The idempotency key has been used with another body."""
+
+    status = 409
+    slug = "idempotency-conflict"
+    title = "Idempotency key used before"
+
+
+class TooManyJobsError(RequestError):
+    """The caller has as many unfinished jobs as one caller may."""
+
+    status = 429
+    slug = "too-many-jobs"
+    title = "Too many jobs"
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """A job takes longer to finish than a queue to empty."""
+        return 10
 
 
 class AbstainedError(RequestError):

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mole.client import Mole, MoleAPIError, MoleClientError, MoleConnectionError
+    from mole.jobs import JobResult
 
-__all__ = ["Mole", "MoleAPIError", "MoleClientError", "MoleConnectionError"]
+__all__ = ["JobResult", "Mole", "MoleAPIError", "MoleClientError", "MoleConnectionError"]
 
 
 def __getattr__(name: str) -> Any:

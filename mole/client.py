@@ -1,7 +1,9 @@
-"""A typed client of the coordinator: classify, route, feedback, tasks, workers."""
+"""A typed client of the coordinator: classify, route, feedback, jobs, tasks, workers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -12,12 +14,14 @@ from moe_router.contracts import (
     ClassifyAnswer,
     CoordinatorHealth,
     FeedbackAnswer,
+    JobAnswer,
     Problem,
     RouteAnswer,
     TaskInfo,
     TasksAnswer,
     WorkersAnswer,
 )
+from mole.jobs import LINES, JobResult, path_of, to_chunks, to_result
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT_S = 310.0
@@ -156,6 +160,70 @@ class Mole:
         said = {"correct_task": correct_task, "correct_label": correct_label, "score": score}
         return self._post("/feedback", {"request_id": request_id, **_stated(said)}, FeedbackAnswer)
 
+    def submit_job(
+        self, items: Iterable[Mapping[str, Any]] | Iterable[bytes], *, idempotency_key: str | None = None
+    ) -> JobAnswer:
+        """Hands many requests in at once; returns when they are stored durably.
+
+        Args:
+            items: Bodies of `classify` requests, such as {"text": …, "description": …}; or JSON Lines
+                as bytes, in any pieces. Sent as they are produced.
+            idempotency_key: The same key and items again give the same job.
+
+        Raises:
+            MoleAPIError: the coordinator answered with problem details.
+            MoleConnectionError: it did not answer.
+        """
+        headers = {"Content-Type": LINES}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        response = self._send("POST", "/jobs", content=to_chunks(items), headers=headers)
+        return self._checked(response, JobAnswer)
+
+    def job(self, job_id: str) -> JobAnswer:
+        """How far a job is.
+
+        Raises:
+            MoleAPIError: the coordinator answered with problem details; 404 where there is no such job.
+            MoleConnectionError: it did not answer.
+        """
+        return self._get(path_of(job_id), JobAnswer)
+
+    def cancel_job(self, job_id: str) -> JobAnswer:
+        """Cancels a job; one that is finished stays as it is. Results so far can still be read.
+
+        Raises:
+            MoleAPIError, MoleConnectionError: as `job`.
+        """
+        return self._checked(self._send("DELETE", path_of(job_id)), JobAnswer)
+
+    def job_results(self, job_id: str) -> Iterator[JobResult]:
+        """The finished items of a job by index, read as they arrive.
+
+        Raises:
+            MoleAPIError, MoleConnectionError: as `job`; also in the middle.
+        """
+        for line in self.job_result_lines(job_id):
+            try:
+                yield to_result(line)
+            except ValueError as error:
+                raise MoleConnectionError(self.base_url, "something else answers there") from error
+
+    def job_result_lines(self, job_id: str) -> Iterator[str]:
+        """The same as JSON Lines, unread.
+
+        Raises:
+            MoleAPIError, MoleConnectionError: as `job_results`.
+        """
+        with (
+            self._translated(),
+            self._http.stream("GET", path_of(job_id, "/results")) as response,
+        ):
+            if response.is_error:
+                response.read()
+                raise MoleAPIError(_problem(response), _retry_after(response))
+            yield from response.iter_lines()
+
     def tasks(self) -> list[TaskInfo]:
         """What can be asked."""
         return self._get("/tasks", TasksAnswer).tasks
@@ -166,18 +234,23 @@ class Mole:
 
     def health(self) -> CoordinatorHealth:
         """The coordinator's state, also while it is not ready."""
-        response = self._send("GET", "/health", None)
+        response = self._send("GET", "/health")
         return self._read(response, CoordinatorHealth)
 
     def _get(self, path: str, answer: type[AnswerT]) -> AnswerT:
-        return self._checked(self._send("GET", path, None), answer)
+        return self._checked(self._send("GET", path), answer)
 
     def _post(self, path: str, body: dict[str, Any], answer: type[AnswerT]) -> AnswerT:
-        return self._checked(self._send("POST", path, body), answer)
+        return self._checked(self._send("POST", path, json=body), answer)
 
-    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
+    def _send(self, method: str, path: str, **given: Any) -> httpx.Response:
+        with self._translated():
+            return self._http.request(method, path, **given)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            return self._http.request(method, path, json=body)
+            yield
         except httpx.TimeoutException as error:
             raise MoleConnectionError(self.base_url, "the time is up") from error
         except (httpx.TransportError, httpx.UnsupportedProtocol) as error:

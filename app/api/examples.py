@@ -67,6 +67,21 @@ FEEDBACK: dict[str, Any] = {
     "replaced": False,
 }
 
+JOB: dict[str, Any] = {
+    "job_id": _ID,
+    "state": "running",
+    "total": 2000,
+    "done": 500,
+    "failed": 2,
+    "created_at": "2026-01-31T12:00:00.000+00:00",
+    "finished_at": None,
+    "eta_seconds": 149.8,
+}
+
+JOBS: dict[str, Any] = {"jobs": [JOB]}
+
+JOB_RESULTS = '{"index":0,"task":"finance/sentiment_analysis","result":"positive","confidence":0.91,…}\n'
+
 TASKS: dict[str, Any] = {
     "tasks": [
         {

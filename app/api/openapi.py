@@ -12,22 +12,27 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.errors import MEDIA_TYPE
-from moe_router.contracts import BatchRequest, ClassifyRequest, FeedbackRequest, Problem
+from moe_router.contracts import BatchRequest, ClassifyRequest, FeedbackRequest, JobRequest, Problem
 
 READ_STATUSES = (500, 503)
 ROUTE_STATUSES = (400, 408, 413, 415, 500, 503, 504)
 CLASSIFY_STATUSES = (400, 408, 413, 415, 422, 500, 502, 503, 504)
 BATCH_STATUSES = (400, 408, 413, 415, 500, 503)
 FEEDBACK_STATUSES = (400, 404, 408, 413, 415, 500, 503)
-BODIES: tuple[type[BaseModel], ...] = (ClassifyRequest, BatchRequest, FeedbackRequest, Problem)
+JOB_SUBMIT_STATUSES = (400, 408, 409, 413, 415, 429, 500, 503)
+JOB_READ_STATUSES = (404, 500, 503)
+JOB_CANCEL_STATUSES = (404, 408, 413, 500, 503)
+BODIES: tuple[type[BaseModel], ...] = (ClassifyRequest, BatchRequest, JobRequest, FeedbackRequest, Problem)
 _REF = "#/components/schemas/{model}"
 
 _EXAMPLES: dict[int, tuple[str, str, str]] = {
     400: ("unknown-task", "Unknown task", "There is no task 'finance/tea_leaves'. Known tasks: …"),
     404: ("unknown-request", "Unknown request", "No request 5f0c was answered by /classify, …"),
     408: ("request-timeout", "Request timeout", "The body did not arrive within 30 seconds."),
+    409: ("idempotency-conflict", "Idempotency key used before", "Idempotency-Key: was used …"),
     413: ("content-too-large", "Content too large", "text: 60000 characters; the limit is 50000."),
     415: ("unsupported-media-type", "Unsupported media type", "The body must be JSON."),
+    429: ("too-many-jobs", "Too many jobs", "100 of your jobs are unfinished; that is the limit."),
     422: ("abstained", "No expert fits this request", "Nothing on offer fits what is asked."),
     500: ("internal-error", "Internal error", "The fault is ours; the log has it under the request id."),
     502: ("bad-worker-answer", "Invalid answer from a worker", "worker-0 answered with status 500."),
@@ -59,7 +64,7 @@ def answers(
         schema = {"$ref": _REF.format(model=Problem.__name__)}
         content = {MEDIA_TYPE: {"schema": schema, "example": problem}}
         found[status] = {"description": title, "content": content}
-        if status >= 500:
+        if status == 429 or status >= 500:
             seconds = {"schema": {"type": "integer"}, "description": "Seconds until a retry makes sense."}
             found[status]["headers"] = {"Retry-After": seconds}
     return found
@@ -81,8 +86,9 @@ def install(app: FastAPI) -> None:
             )
             _, schemas = models_json_schema([(model, "validation") for model in BODIES], ref_template=_REF)
             # An item is parsed by itself, so that one that is wrong spoils no other: the model says any JSON.
-            items = schemas["$defs"][BatchRequest.__name__]["properties"]["items"]
-            items["items"] = {"$ref": _REF.format(model=ClassifyRequest.__name__)}
+            for model in (BatchRequest, JobRequest):
+                items = schemas["$defs"][model.__name__]["properties"]["items"]
+                items["items"] = {"$ref": _REF.format(model=ClassifyRequest.__name__)}
             made.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
             app.openapi_schema = made
         return app.openapi_schema

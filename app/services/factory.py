@@ -70,6 +70,7 @@ def make_storage(settings: Settings, metrics: Metrics) -> Storage:
         retention_days=settings.decision_retention_days,
         queue_size=settings.decision_queue,
         count=metrics.count_records,
+        job_retention_days=settings.job_retention_days,
     )
 
 

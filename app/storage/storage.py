@@ -11,7 +11,8 @@ from app.storage.callers import Callers
 from app.storage.database import Database
 from app.storage.decisions import Decisions
 from app.storage.feedback import FeedbackRows
-from app.storage.recorder import LINGER_S, Outcome, Recorder
+from app.storage.jobs import ABANDONED_AFTER_S, Jobs
+from app.storage.recorder import CLOSE_TIMEOUT_S, LINGER_S, Outcome, Recorder
 from app.storage.records import FoundDecision
 from app.storage.replay import ReplayRows
 from app.storage.router_versions import RouterVersions
@@ -33,6 +34,7 @@ class Storage:
         retention_days: float,
         queue_size: int,
         count: Callable[[Outcome, int], None],
+        job_retention_days: float = 7.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Connects to nothing yet.
@@ -44,12 +46,15 @@ class Storage:
         self.callers = Callers(self.database)
         self.decisions = Decisions(self.database, self.callers)
         self.feedback = FeedbackRows(self.database)
+        self.jobs = Jobs(self.database)
         self.replay = ReplayRows(self.database)
         self.router_versions = RouterVersions(self.database)
         self.recorder = Recorder(self.decisions.add, size=queue_size, count=count)
         self.clock = clock
         self._retention_s = retention_days * DAY_S
+        self._job_retention_s = job_retention_days * DAY_S
         self._tasks: list[asyncio.Task[None]] = []
+        self._purging: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begins what runs in the background, the migration first; returns at once."""
@@ -61,6 +66,9 @@ class Storage:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._purging is not None:
+            await asyncio.wait({self._purging}, timeout=CLOSE_TIMEOUT_S)
+            self._purging.cancel()
         await self.recorder.aclose()
         await self.database.aclose()
 
@@ -88,12 +96,29 @@ class Storage:
         """
         return await self.decisions.purge(self.clock() - self._retention_s)
 
+    async def purge_jobs(self) -> int:
+        """Forgets jobs past their time and uploads that broke off; returns how many.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        now = self.clock()
+        return await self.jobs.purge(
+            finished_before=now - self._job_retention_s, abandoned_before=now - ABANDONED_AFTER_S
+        )
+
     async def _purge_regularly(self) -> None:
         while True:
-            try:
-                gone = await self.purge()
-                if gone:
-                    logger.info("%d decisions are past their time and were forgotten", gone)
-            except StorageError:  # logged where it arose; the next round tries again
-                pass
+            # A task of its own: an end must not cut a transaction off, which would leave its connection open.
+            self._purging = asyncio.create_task(self._purge_all())
+            await asyncio.shield(self._purging)
             await asyncio.sleep(PURGE_EVERY_S)
+
+    async def _purge_all(self) -> None:
+        try:
+            gone = await self.purge()
+            if gone:
+                logger.info("%d decisions are past their time and were forgotten", gone)
+            await self.purge_jobs()
+        except StorageError:  # logged where it arose; the next round tries again
+            pass

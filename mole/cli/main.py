@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from mole.cli import config_command, evaluate_command, models_command, serve_command, train_command
+from mole.cli import (
+    config_command,
+    evaluate_command,
+    jobs_command,
+    models_command,
+    serve_command,
+    train_command,
+)
 from mole.cli.console import ExitCode
 
 EXIT_CODES = (
@@ -25,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(serve_command.app, name="serve")
+app.add_typer(jobs_command.app, name="jobs")
 app.add_typer(models_command.app, name="models")
 app.add_typer(config_command.app, name="config")
 app.add_typer(train_command.app, name="train")

@@ -83,17 +83,25 @@ def coordinator() -> Iterator[StubCoordinator]:
 
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
-            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            stub.asked.append(
-                (self.command, self.path, json.loads(sent) if sent else None, dict(self.headers))
-            )
+            stub.asked.append((self.command, self.path, self._body(), dict(self.headers)))
             self.send_response(stub.status)
             for name, value in {"Content-Length": str(len(stub.body)), **stub.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(stub.body)
 
-        do_GET = do_POST = _serve  # noqa: N815 - the names that http.server calls
+        def _body(self) -> Any:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                return json.loads(sent) if sent else None
+            sent = b""
+            while size := int(self.rfile.readline(), 16):
+                sent += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return sent  # JSON Lines, as they came
+
+        do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the names that http.server calls
 
         def log_message(self, *_: object) -> None:
             pass

@@ -15,13 +15,14 @@ from tests.stubs.records import TASK, record
 NOW = 100 * DAY_S
 
 
-def make(folder: Path) -> Storage:
+def make(folder: Path, **given: float) -> Storage:
     return Storage(
         f"sqlite:///{folder}/x.sqlite3",
         retention_days=30,
         queue_size=10,
         count=lambda *_: None,
         clock=lambda: NOW,
+        **given,
     )
 
 
@@ -61,6 +62,19 @@ async def test_decisions_are_kept_for_their_days(storage: Storage) -> None:
     await storage.decisions.add([record(f"{age}", created_at=NOW - age * DAY_S) for age in ages])
     assert await storage.purge() == 2
     assert await count(storage) == 2
+
+
+async def test_finished_jobs_are_kept_for_their_days(tmp_path: Path) -> None:
+    found = make(tmp_path, job_retention_days=7)
+    for job_id, at in (("old", NOW - 8 * DAY_S), ("new", NOW - 6 * DAY_S)):
+        await found.jobs.begin(job_id, "o", at=at)
+        await found.jobs.append(job_id, 0, ["{}"])
+        await found.jobs.submit(job_id, total=1, key=None, body_hash="h", at=at)
+        await found.jobs.cancel(job_id, "o", at=at)
+    await found.jobs.begin("broken-off", "o", at=NOW - 2 * 3600)
+    assert await found.purge_jobs() == 2
+    assert [job.id for job in await found.jobs.newest("o", limit=9)] == ["new"]
+    await found.aclose()
 
 
 async def test_it_clears_when_it_starts_and_writes_what_waits_when_it_ends(tmp_path: Path) -> None:

@@ -1,0 +1,252 @@
+"""Jobs for their callers: taken item by item, looked at, cancelled, read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+from app.storage.job_records import JobRow, ResultRow
+from moe_router.contracts import JobAnswer, JobsAnswer
+from moe_router.errors import (
+    IdempotencyConflictError,
+    OverloadedError,
+    StorageError,
+    TooManyJobsError,
+    UnknownJobError,
+)
+
+if TYPE_CHECKING:
+    from app.storage.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+UPLOADS_AT_ONCE = 16
+"""In one process; each holds up to a line and a batch in memory."""
+BATCH_ITEMS = 200
+BATCH_CHARS = 256 * 1024
+PAGE = 200
+LISTED = 100
+PAGE_RETRY_S = 1.0
+PAGE_ATTEMPTS = 30
+
+
+class Upload(Protocol):
+    """The items of a job on their way in."""
+
+    def items(self) -> AsyncIterator[str]:
+        """Each item as a JSON text.
+
+        Raises:
+            RequestError: the upload is too long, broken off, or no JSON.
+        """
+
+    async def skim(self) -> None:
+        """Reads the upload to its end for its digest alone.
+
+        Raises:
+            RequestError: as `items`.
+        """
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was read, in hexadecimal."""
+
+
+class JobDesk:
+    """Takes jobs durably, and answers for those of the same caller only.
+
+    Args:
+        storage: where they are.
+        max_unfinished: bound for one caller.
+        wake: called when there is something to work off.
+    """
+
+    def __init__(self, storage: Storage, *, max_unfinished: int, wake: Callable[[], None]) -> None:
+        self._storage = storage
+        self._jobs = storage.jobs
+        self._max_unfinished = max_unfinished
+        self._wake = wake
+        self._uploads = 0
+        self._discards: set[asyncio.Task[None]] = set()
+
+    async def submit(self, caller: str, upload: Upload, key: str | None) -> JobAnswer:
+        """Stores a job durably before it returns; the same key and body again give the same job.
+
+        Raises:
+            RequestError: the upload is wrong.
+            IdempotencyConflictError: the key was used with another body.
+            TooManyJobsError: the caller has as many unfinished jobs as it may.
+            OverloadedError: too many uploads at once.
+            StorageError: the database cannot be used now; nothing was taken.
+        """
+        if self._uploads >= UPLOADS_AT_ONCE:
+            raise OverloadedError(f"{self._uploads} jobs are being uploaded; no more fit.")
+        self._uploads += 1
+        try:
+            return await self._submit(await self._storage.callers.hash_of(caller), upload, key)
+        finally:
+            self._uploads -= 1
+
+    async def look(self, caller: str, job_id: str) -> JobAnswer:
+        """How far a job is.
+
+        Raises:
+            UnknownJobError: the caller has no such job.
+            StorageError: the database cannot be used now.
+        """
+        return self._answer(await self._find(caller, job_id))
+
+    async def newest(self, caller: str) -> JobsAnswer:
+        """The caller's newest jobs, newest first.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        owner = await self._storage.callers.hash_of(caller)
+        found = await self._jobs.newest(owner, limit=LISTED)
+        return JobsAnswer(jobs=[self._answer(row) for row in found])
+
+    async def cancel(self, caller: str, job_id: str) -> JobAnswer:
+        """Cancels a job; one that is finished stays as it is. What is done can still be read.
+
+        Raises:
+            UnknownJobError: the caller has no such job.
+            StorageError: the database cannot be used now; nothing was cancelled.
+        """
+        owner = await self._storage.callers.hash_of(caller)
+        found = await self._jobs.cancel(job_id, owner, at=self._storage.clock())
+        if found is None:
+            raise _unknown(job_id)
+        return self._answer(found)
+
+    async def results(self, caller: str, job_id: str) -> AsyncIterator[list[ResultRow]]:
+        """Pages of the finished items by index; the first one is read before this returns.
+
+        Raises:
+            UnknownJobError: the caller has no such job.
+            StorageError: the database cannot be used now.
+        """
+        await self._find(caller, job_id)
+        first = await self._jobs.results(job_id, after=-1, limit=PAGE)
+        return self._pages(job_id, first)
+
+    async def aclose(self) -> None:
+        """Waits for what broken-off uploads left to be forgotten."""
+        await asyncio.gather(*self._discards, return_exceptions=True)
+
+    async def _submit(self, owner: str, upload: Upload, key: str | None) -> JobAnswer:
+        earlier = await self._jobs.find_key(owner, key) if key is not None else None
+        if earlier is not None:
+            await upload.skim()
+            return self._same(earlier, upload)
+        if await self._jobs.unfinished(owner) >= self._max_unfinished:
+            raise TooManyJobsError(f"{self._max_unfinished} of your jobs are unfinished; that is the limit.")
+        job_id = uuid.uuid4().hex
+        await self._jobs.begin(job_id, owner, at=self._storage.clock())
+        handed = False
+        try:
+            total = await self._store(job_id, upload)
+            handed = await self._jobs.submit(
+                job_id, total=total, key=key, body_hash=upload.digest, at=self._storage.clock()
+            )
+        finally:
+            if not handed:
+                self._discard(job_id)
+        if not handed and key is not None:  # the same key came twice at once
+            return self._same(await self._jobs.find_key(owner, key), upload)
+        self._wake()
+        return await self._look(owner, job_id)
+
+    async def _store(self, job_id: str, upload: Upload) -> int:
+        """Writes the items in batches; returns how many there are."""
+        batch: list[str] = []
+        stored = chars = 0
+        async for item in upload.items():
+            batch.append(item)
+            chars += len(item)
+            if len(batch) >= BATCH_ITEMS or chars >= BATCH_CHARS:
+                await self._jobs.append(job_id, stored, batch)
+                stored += len(batch)
+                batch, chars = [], 0
+        if batch:
+            await self._jobs.append(job_id, stored, batch)
+        return stored + len(batch)
+
+    def _discard(self, job_id: str) -> None:
+        async def discard() -> None:
+            try:
+                await self._jobs.discard(job_id)
+            except StorageError:  # a later purge finds it
+                logger.warning("what an upload left is forgotten later")
+
+        # A task of its own: the caller may be gone, and this request cancelled.
+        task = asyncio.create_task(discard())
+        self._discards.add(task)
+        task.add_done_callback(self._discards.discard)
+
+    def _same(self, earlier: JobRow | None, upload: Upload) -> JobAnswer:
+        if earlier is None or earlier.body_hash != upload.digest:
+            raise IdempotencyConflictError("Idempotency-Key: was used for another body; take a new one.")
+        return self._answer(earlier)
+
+    async def _pages(self, job_id: str, first: list[ResultRow]) -> AsyncIterator[list[ResultRow]]:
+        page = first
+        while page:
+            yield page
+            page = await self._page(job_id, page[-1].index) if len(page) == PAGE else []
+
+    async def _page(self, job_id: str, after: int) -> list[ResultRow]:
+        """The next page; the answer has begun, so that a database that is gone is waited for."""
+        for _ in range(PAGE_ATTEMPTS):
+            try:
+                return await self._jobs.results(job_id, after=after, limit=PAGE)
+            except StorageError:
+                await asyncio.sleep(PAGE_RETRY_S)
+        return await self._jobs.results(job_id, after=after, limit=PAGE)
+
+    async def _find(self, caller: str, job_id: str) -> JobRow:
+        found = await self._jobs.find(job_id, await self._storage.callers.hash_of(caller))
+        if found is None:
+            raise _unknown(job_id)
+        return found
+
+    async def _look(self, owner: str, job_id: str) -> JobAnswer:
+        found = await self._jobs.find(job_id, owner)
+        if found is None:
+            raise _unknown(job_id)
+        return self._answer(found)
+
+    def _answer(self, row: JobRow) -> JobAnswer:
+        return JobAnswer.model_validate(
+            {
+                "job_id": row.id,
+                "state": row.state,
+                "total": row.total,
+                "done": row.done,
+                "failed": row.failed,
+                "created_at": _time(row.created_at),
+                "finished_at": _time(row.finished_at) if row.finished_at is not None else None,
+                "eta_seconds": eta_seconds(row, self._storage.clock()),
+            }
+        )
+
+
+def eta_seconds(row: JobRow, now: float) -> float | None:
+    """What is left, at the mean pace since the job was begun; None before the first item and at the end."""
+    worked = row.done + row.failed
+    if row.state != "running" or row.started_at is None or not worked:
+        return None
+    pace_s = max(now - row.started_at, 0.0) / worked
+    return round((row.total - worked) * pace_s, 1)
+
+
+def _unknown(job_id: str) -> UnknownJobError:
+    return UnknownJobError(f"You have no job {job_id[:64]}, or it has expired.")
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

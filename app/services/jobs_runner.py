@@ -1,0 +1,254 @@
+"""Works jobs off in the background, behind the requests that somebody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from app.storage.job_records import ClaimedItem, ItemOutcome
+from moe_router.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+GIVE_WAY_S = 0.05
+"""How long an item waits before it looks anew whether requests are in flight."""
+IDLE_S = 1.0
+"""Between two looks for jobs that other processes took, and for leases that ran out."""
+RETRY_S = 1.0
+"""After a failure of the database."""
+LINGER_S = 0.1
+"""How long a finished item waits for others, to be written with them."""
+BATCH = 32
+"""Items in one transaction."""
+CLAIMED_AHEAD = 2
+"""Times the concurrency: items claimed at once, so that no slot waits for the database."""
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
+LONGEST_PAUSE_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
+
+
+class Leases(Protocol):
+    """A `JobLeases`."""
+
+    async def claim(self, limit: int, *, now: float) -> list[ClaimedItem]:
+        """Takes items."""
+
+    async def renew(self, items: Sequence[ClaimedItem], *, now: float) -> None:
+        """Prolongs their leases."""
+
+    async def release(self, items: Sequence[ClaimedItem]) -> None:
+        """Gives them back."""
+
+    async def finish(self, outcomes: Sequence[ItemOutcome], *, now: float) -> None:
+        """Writes what came of them."""
+
+
+class Executor(Protocol):
+    """Runs one item; raises nothing but a cancellation."""
+
+    async def run(self, item: ClaimedItem) -> ItemOutcome:
+        """Its answer, its error, or that it should be tried again."""
+
+    def give_up(self, item: ClaimedItem) -> ItemOutcome:
+        """Its error where no attempt is left, as after crashes in the middle of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much runs at once, and for how long it is tried; `lease_s` in seconds."""
+
+    concurrency: int
+    max_attempts: int
+    lease_s: float
+
+
+class JobRunner:
+    """One for each process; several on one database share the work.
+
+    Args:
+        leases: what the processes agree by.
+        executor: runs an item.
+        pace: bounds.
+        ready: whether items can be run now.
+        interactive: requests in flight now; each takes a slot away from jobs, down to one.
+        count: told the kind of each outcome.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        leases: Leases,
+        executor: Executor,
+        pace: Pace,
+        *,
+        ready: Callable[[], bool],
+        interactive: Callable[[], int],
+        count: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._leases = leases
+        self._executor = executor
+        self._pace = pace
+        self._ready = ready
+        self._interactive = interactive
+        self._count = count
+        self._clock = clock
+        self._held: dict[tuple[str, int], ClaimedItem] = {}
+        """claimed, and not yet written as finished"""
+        self._waiting: deque[ClaimedItem] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._finished: deque[ItemOutcome] = deque()
+        self._fruitless = 0
+        """outcomes in a row that were none"""
+        self._woken, self._freed, self._filled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        self._operations: set[asyncio.Task[None]] = set()
+        """of the database, under way"""
+
+    def start(self) -> None:
+        """Begins to work, where the concurrency is not 0."""
+        if self._pace.concurrency:
+            self._loops = [asyncio.create_task(work()) for work in (self._dispatch, self._write, self._renew)]
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._woken.set()
+
+    async def aclose(self) -> None:
+        """Stops at once: writes what is finished, and gives back what is not."""
+        ending = [*self._loops, *self._running]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        if self._operations:
+            await asyncio.wait(self._operations, timeout=CLOSE_TIMEOUT_S)
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                while self._finished:
+                    await self._flush()
+                if self._held:
+                    await self._leases.release(list(self._held.values()))
+        except (StorageError, TimeoutError):
+            logger.warning("%d items of jobs wait until their leases run out", len(self._held))
+
+    async def _dispatch(self) -> None:
+        while True:
+            item = await self._next()
+            while not (self._ready() and len(self._running) < self._allowed()):
+                self._freed.clear()
+                await _wait(self._freed, GIVE_WAY_S)
+            task = asyncio.create_task(self._work(item))
+            self._running.add(task)
+            task.add_done_callback(self._end)
+
+    def _allowed(self) -> int:
+        return max(1, self._pace.concurrency - self._interactive())
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._freed.set()
+
+    async def _next(self) -> ClaimedItem:
+        while not self._waiting:
+            self._woken.clear()
+            try:
+                if self._ready() and len(self._finished) < BATCH:
+                    await self._pause()
+                    await self._whole(self._claim())
+            except StorageError:  # logged where it arose
+                await asyncio.sleep(RETRY_S)
+                continue
+            if not self._waiting:
+                await _wait(self._woken, IDLE_S)
+        return self._waiting.popleft()
+
+    async def _pause(self) -> None:
+        """Where no worker is to be had, does not run through a whole job in vain."""
+        rounds = self._fruitless // (CLAIMED_AHEAD * self._pace.concurrency)
+        if rounds:
+            await asyncio.sleep(min(0.1 * 2 ** min(rounds, 10), LONGEST_PAUSE_S))
+
+    async def _claim(self) -> None:
+        found = await self._leases.claim(CLAIMED_AHEAD * self._pace.concurrency, now=self._clock())
+        # An item whose lease ran out while it runs here still is not run twice here.
+        fresh = [item for item in found if item.key not in self._held]
+        self._held.update({item.key: item for item in fresh})
+        self._waiting.extend(fresh)
+
+    async def _whole(self, operation: Coroutine[Any, Any, None]) -> None:
+        """Lets an operation of the database come to its end whatever happens to who waits for it.
+
+        Cut off in the middle it would leave a connection open, and items claimed that nobody knows of.
+        """
+        task = asyncio.create_task(operation)
+        self._operations.add(task)
+        task.add_done_callback(self._end_operation)
+        await asyncio.shield(task)
+
+    def _end_operation(self, task: asyncio.Task[None]) -> None:
+        self._operations.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, also where nobody waits for it any more
+
+    async def _work(self, item: ClaimedItem) -> None:
+        if item.attempts > self._pace.max_attempts:
+            outcome = self._executor.give_up(item)
+        else:
+            outcome = await self._executor.run(item)
+        if outcome.kind == "retry":
+            self._fruitless += 1
+            if item.attempts >= self._pace.max_attempts:
+                outcome = replace(outcome, kind="failed")
+            else:
+                outcome = replace(outcome, retry_at=self._clock() + backoff_s(item.attempts))
+        else:
+            self._fruitless = 0
+        self._count(outcome.kind)
+        self._finished.append(outcome)
+        self._filled.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._filled.wait()
+            await asyncio.sleep(LINGER_S if len(self._finished) < BATCH else 0)
+            try:
+                while self._finished:
+                    await self._whole(self._flush())
+                self._filled.clear()
+            except StorageError:  # logged where it arose; the outcomes wait
+                await asyncio.sleep(RETRY_S)
+
+    async def _flush(self) -> None:
+        batch = [self._finished[i] for i in range(min(BATCH, len(self._finished)))]
+        await self._leases.finish(batch, now=self._clock())
+        for outcome in batch:
+            self._finished.popleft()
+            self._held.pop(outcome.item.key, None)
+        self._woken.set()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._pace.lease_s / 3)
+            try:
+                if self._held:
+                    await self._whole(self._leases.renew(list(self._held.values()), now=self._clock()))
+            except StorageError:  # others may take them meanwhile; whoever finishes second is not counted
+                continue
+
+
+def backoff_s(attempts: int) -> float:
+    """Seconds to wait after so many attempts: 1, 2, 4, … 60."""
+    return min(FIRST_BACKOFF_S * 2.0 ** min(attempts - 1, 10), LONGEST_BACKOFF_S)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

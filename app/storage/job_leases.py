@@ -1,0 +1,209 @@
+"""Items of jobs as the coordinators share them: claimed for a time, finished once, given back.
+
+Whoever changes claimed items locks their job's row first, one job in a transaction; a claim locks items
+alone and skips those that others hold: so coordinators on one PostgreSQL cannot block each other for good.
+Leases are compared by the coordinators' clocks: these must agree within a fraction of a lease.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, bindparam, exists, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.storage.database import Database
+from app.storage.job_records import ClaimedItem, ItemOutcome
+from app.storage.jobs import UNFINISHED
+from app.storage.models import Job, JobItem
+
+JOBS_LOOKED_AT = 1000
+_STATES = {"done": "done", "failed": "failed", "retry": "pending"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A job some of whose items can be claimed."""
+
+    id: str
+    owner: str
+    state: str
+
+
+class JobLeases:
+    """What one process holds; `holder` names it among all that use the database.
+
+    Args:
+        database: where the jobs are.
+        holder: at most 64 characters, another one for each process and start.
+        lease_s: how long a claim lasts unless it is renewed, in seconds.
+    """
+
+    def __init__(self, database: Database, *, holder: str, lease_s: float) -> None:
+        self._database = database
+        self._holder = holder
+        self._lease_s = lease_s
+        self._last_owner: str | None = None
+
+    async def claim(self, limit: int, *, now: float) -> list[ClaimedItem]:
+        """Takes up to `limit` items of one job whose turn it is; callers take turns.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        for job in _in_turn(await self._with_due_items(now), self._last_owner):
+            found = await self._claim_from(job, limit, now)
+            if found:
+                self._last_owner = job.owner
+                return found
+        return []
+
+    async def renew(self, items: Sequence[ClaimedItem], *, now: float) -> None:
+        """Prolongs the leases of what this process still works on.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        await self._change(items, {"lease_until": now + self._lease_s})
+
+    async def release(self, items: Sequence[ClaimedItem]) -> None:
+        """Gives items back that were not worked on to the end; the attempt does not count.
+
+        Raises:
+            StorageError: the database cannot be used now; the leases will run out.
+        """
+        back = {"state": "pending", "claimed_by": None, "lease_until": 0.0}
+        await self._change(items, back | {"attempts": JobItem.attempts - 1})
+
+    async def finish(self, outcomes: Sequence[ItemOutcome], *, now: float) -> None:
+        """Writes what came of items, those of one job all or none; of items whose lease was lost, nothing.
+
+        May be repeated after a failure, also where some or all was written after all.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        jobs: dict[str, list[ItemOutcome]] = defaultdict(list)
+        for outcome in outcomes:
+            jobs[outcome.item.job_id].append(outcome)
+        for job_id, found in jobs.items():
+            async with self._database.write() as session:
+                await self._finish_of(session, job_id, found, now)
+
+    async def _change(self, items: Sequence[ClaimedItem], values: dict[str, Any]) -> None:
+        """Changes what this process holds of these."""
+        jobs: dict[str, list[int]] = defaultdict(list)
+        for item in items:
+            jobs[item.job_id].append(item.index)
+        for job_id, indexes in jobs.items():
+            mine = update(JobItem).where(JobItem.job_id == job_id, self._holds(indexes))
+            async with self._database.write() as session:
+                await session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+                await session.execute(mine.values(values))
+
+    async def _with_due_items(self, now: float) -> list[_Due]:
+        due = exists().where(
+            JobItem.job_id == Job.id,
+            JobItem.state.in_(("pending", "claimed")),
+            JobItem.lease_until <= now,
+        )
+        query = select(Job.id, Job.owner, Job.state).where(Job.state.in_(UNFINISHED), due)
+        async with self._database.read() as session:
+            rows = await session.execute(query.order_by(Job.created_at).limit(JOBS_LOOKED_AT))
+            return [_Due(*row) for row in rows]
+
+    async def _claim_from(self, job: _Due, limit: int, now: float) -> list[ClaimedItem]:
+        rows: list[Any] = []
+        async with self._database.write() as session:
+            for state in ("pending", "claimed"):  # what was never tried goes before what a crash left
+                due = (
+                    select(JobItem.item_index, JobItem.request_json, JobItem.attempts)
+                    .where(JobItem.job_id == job.id, JobItem.state == state, JobItem.lease_until <= now)
+                    .order_by(JobItem.item_index)
+                    .limit(limit - len(rows))
+                    .with_for_update(skip_locked=True)
+                )
+                rows += (await session.execute(due)).all() if len(rows) < limit else []
+            taken = update(JobItem).where(
+                JobItem.job_id == job.id, JobItem.item_index.in_([row.item_index for row in rows])
+            )
+            values = {"state": "claimed", "claimed_by": self._holder, "attempts": JobItem.attempts + 1}
+            if rows:
+                await session.execute(taken.values(lease_until=now + self._lease_s, **values))
+        if rows and job.state == "queued":
+            await self._mark_running(job.id, now)
+        return [
+            ClaimedItem(job.id, row.item_index, job.owner, row.request_json, row.attempts + 1) for row in rows
+        ]
+
+    async def _mark_running(self, job_id: str, now: float) -> None:
+        begun = update(Job).where(Job.id == job_id, Job.state == "queued")
+        async with self._database.write() as session:
+            await session.execute(begun.values(state="running", started_at=now))
+
+    async def _finish_of(
+        self, session: AsyncSession, job_id: str, outcomes: Sequence[ItemOutcome], now: float
+    ) -> None:
+        query = select(Job.state, Job.total, Job.done, Job.failed).where(Job.id == job_id).with_for_update()
+        job = (await session.execute(query)).first()
+        if job is None or job.state not in UNFINISHED:  # cancelled in the meantime
+            return
+        indexes = [outcome.item.index for outcome in outcomes]
+        own = select(JobItem.item_index).where(JobItem.job_id == job_id, self._holds(indexes))
+        held = set(await session.scalars(own))
+        kept = {o.item.index: o for o in outcomes if o.item.index in held}
+        if not kept:
+            return
+        connection = await session.connection()
+        await connection.execute(_WRITE, [_row(outcome, now) for outcome in kept.values()])
+        kinds = [outcome.kind for outcome in kept.values()]
+        done, failed = job.done + kinds.count("done"), job.failed + kinds.count("failed")
+        values: dict[str, Any] = {"done": done, "failed": failed}
+        if done + failed == job.total:
+            values |= {"state": "succeeded" if done else "failed", "finished_at": now}
+        await session.execute(update(Job).where(Job.id == job_id).values(**values))
+
+    def _holds(self, indexes: Sequence[int]) -> ColumnElement[bool]:
+        return and_(
+            JobItem.item_index.in_(indexes),
+            JobItem.state == "claimed",
+            JobItem.claimed_by == self._holder,
+        )
+
+
+_WRITE = (
+    update(JobItem)
+    .where(JobItem.job_id == bindparam("of_job"), JobItem.item_index == bindparam("of_index"))
+    .values(
+        state=bindparam("to_state"),
+        answer_json=bindparam("to_answer"),
+        lease_until=bindparam("to_lease"),
+        finished_at=bindparam("to_finished"),
+        claimed_by=None,
+    )
+)
+
+
+def _row(outcome: ItemOutcome, now: float) -> dict[str, Any]:
+    again = outcome.kind == "retry"
+    return {
+        "of_job": outcome.item.job_id,
+        "of_index": outcome.item.index,
+        "to_state": _STATES[outcome.kind],
+        "to_answer": None if again else outcome.answer_json,
+        "to_lease": outcome.retry_at if again else None,
+        "to_finished": None if again else now,
+    }
+
+
+def _in_turn(jobs: Sequence[_Due], last_owner: str | None) -> list[_Due]:
+    """Jobs by caller, the caller after the last one first; of one caller, the oldest first."""
+    owned: dict[str, list[_Due]] = defaultdict(list)
+    for job in jobs:
+        owned[job.owner].append(job)
+    owners = sorted(owned)
+    later = [owner for owner in owners if last_owner is not None and owner > last_owner]
+    return [job for owner in [*later, *owners[: len(owners) - len(later)]] for job in owned[owner]]

@@ -1,0 +1,179 @@
+"""Jobs as their callers see them: taken, looked at, cancelled, read, forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from app.storage.database import Database
+from app.storage.job_records import JobRow, ResultRow
+from app.storage.models import Job, JobItem
+
+ABANDONED_AFTER_S = 3600.0
+"""An upload is over long before; what still counts as being received then was left by a crash."""
+PURGE_ROWS = 2000
+"""Items in one transaction, so that no writer waits for long."""
+UNFINISHED = ("queued", "running")
+RECEIVING = "receiving"
+_COLUMNS = tuple(getattr(Job, name) for name in JobRow.__dataclass_fields__)
+
+
+class Jobs:
+    """The tables `jobs` and `job_items`; a job that is still being received is nobody's yet."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def begin(self, job_id: str, owner: str, *, at: float) -> None:
+        """Opens a job whose items follow; nothing sees it before `submit`.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        row = {"id": job_id, "owner": owner, "state": RECEIVING, "total": 0, "created_at": at}
+        async with self._database.write() as session:
+            await session.execute(insert(Job).values(**row))
+
+    async def append(self, job_id: str, first: int, items: Sequence[str]) -> None:
+        """Stores items, as JSON texts, from index `first` on.
+
+        Raises:
+            StorageError: the database cannot be used now; none of these was stored.
+        """
+        rows = [
+            {"job_id": job_id, "item_index": first + i, "request_json": item, "lease_until": 0.0}
+            for i, item in enumerate(items)
+        ]
+        async with self._database.write() as session:
+            await session.execute(insert(JobItem), rows)
+
+    async def submit(self, job_id: str, *, total: int, key: str | None, body_hash: str, at: float) -> bool:
+        """Hands the job over to be worked off; False where the caller's key is taken by another job.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        values = {"idempotency_key": key, "body_hash": body_hash, "total": total, "created_at": at}
+        handed = update(Job).where(Job.id == job_id, Job.state == RECEIVING)
+        try:
+            async with self._database.write() as session:
+                await session.execute(handed.values(state="queued", **values))
+        except IntegrityError:
+            return False
+        return True
+
+    async def discard(self, job_id: str) -> None:
+        """Forgets a job that was never handed over.
+
+        Raises:
+            StorageError: the database cannot be used now; `purge` will do it.
+        """
+        async with self._database.write() as session:
+            await session.execute(delete(Job).where(Job.id == job_id, Job.state == RECEIVING))
+
+    async def find(self, job_id: str, owner: str) -> JobRow | None:
+        """The caller's job of that id.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        return await self._one(Job.id == job_id, Job.owner == owner)
+
+    async def find_key(self, owner: str, key: str) -> JobRow | None:
+        """The caller's job of that idempotency key.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        return await self._one(Job.owner == owner, Job.idempotency_key == key)
+
+    async def newest(self, owner: str, *, limit: int) -> list[JobRow]:
+        """The caller's jobs, newest first.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        query = select(*_COLUMNS).where(Job.owner == owner, Job.state != RECEIVING)
+        async with self._database.read() as session:
+            rows = await session.execute(query.order_by(Job.created_at.desc()).limit(limit))
+            return [JobRow(*row) for row in rows]
+
+    async def unfinished(self, owner: str) -> int:
+        """How many jobs of a caller are not finished.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        query = select(func.count()).select_from(Job).where(Job.owner == owner, Job.state.in_(UNFINISHED))
+        async with self._database.read() as session:
+            return (await session.execute(query)).scalar_one()
+
+    async def cancel(self, job_id: str, owner: str, *, at: float) -> JobRow | None:
+        """Cancels the caller's job; one that is finished stays as it is. None: there is none.
+
+        Raises:
+            StorageError: the database cannot be used now; nothing was cancelled.
+        """
+        ending = update(Job).where(Job.id == job_id, Job.owner == owner, Job.state.in_(UNFINISHED))
+        items = update(JobItem).where(JobItem.job_id == job_id, JobItem.state.in_(("pending", "claimed")))
+        async with self._database.write() as session:
+            ended = ending.values(state="cancelled", finished_at=at).returning(Job.id)
+            if await session.scalar(ended) is not None:
+                await session.execute(items.values(state="cancelled", claimed_by=None, lease_until=None))
+        return await self.find(job_id, owner)
+
+    async def results(self, job_id: str, *, after: int, limit: int) -> list[ResultRow]:
+        """The next finished items by index, those above `after`.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        query = (
+            select(JobItem.item_index, JobItem.state, JobItem.answer_json)
+            .where(
+                JobItem.job_id == job_id,
+                JobItem.item_index > after,
+                JobItem.state.in_(("done", "failed")),
+            )
+            .order_by(JobItem.item_index)
+            .limit(limit)
+        )
+        async with self._database.read() as session:
+            rows: Sequence[Any] = (await session.execute(query)).all()
+        return [ResultRow(index, state == "failed", answer or "{}") for index, state, answer in rows]
+
+    async def purge(self, *, finished_before: float, abandoned_before: float) -> int:
+        """Forgets what finished, or began to be received, before a Unix time; returns how many.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        # Out of sight first: nobody must read half of a job's results. A crash leaves it to the next purge.
+        hidden = update(Job).where(Job.finished_at < finished_before, Job.state != RECEIVING)
+        async with self._database.write() as session:
+            await session.execute(hidden.values(state=RECEIVING, idempotency_key=None))
+        left = select(Job.id).where(Job.state == RECEIVING, Job.created_at < abandoned_before)
+        async with self._database.read() as session:
+            gone = (await session.scalars(left)).all()
+        for job_id in gone:
+            await self._remove(job_id)
+        return len(gone)
+
+    async def _remove(self, job_id: str) -> None:
+        last = select(func.max(JobItem.item_index)).where(JobItem.job_id == job_id)
+        async with self._database.read() as session:
+            count = ((await session.scalar(last)) or 0) + 1
+        for below in range(PURGE_ROWS, count + PURGE_ROWS, PURGE_ROWS):
+            part = delete(JobItem).where(JobItem.job_id == job_id, JobItem.item_index < below)
+            async with self._database.write() as session:
+                await session.execute(part)
+        await self.discard(job_id)
+
+    async def _one(self, *conditions: ColumnElement[bool]) -> JobRow | None:
+        query = select(*_COLUMNS).where(Job.state != RECEIVING, *conditions)
+        async with self._database.read() as session:
+            row = (await session.execute(query)).first()
+        return JobRow(*row) if row is not None else None

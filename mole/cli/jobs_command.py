@@ -1,0 +1,143 @@
+"""`mole jobs`: many requests at once, worked off by a running MoLE service."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mole.cli.console import CommandError, ExitCode, err, out, print_json
+
+if TYPE_CHECKING:
+    from moe_router.contracts import JobAnswer
+    from mole.client import Mole
+
+app = typer.Typer(help="Many requests at once, worked off in the background.", no_args_is_help=True)
+
+PIECE_BYTES = 64 * 1024
+LONGEST_POLL_S = 5.0
+
+JobId = Annotated[str, typer.Argument(help="As `submit` printed it.")]
+Url = Annotated[
+    str | None, typer.Option("--url", metavar="URL", help="The coordinator. [default: $MOLE_URL or :8000]")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the job as JSON.")]
+
+
+@app.command()
+def submit(
+    file: Annotated[str, typer.Argument(help="JSON Lines, a request each; `-` reads standard input.")],
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="KEY", help="Idempotency key: the same again, the same job."),
+    ] = None,
+    json_output: AsJson = False,
+    url: Url = None,
+) -> None:
+    """Hand in a file of requests; prints the job once it is stored."""
+    with _client(url) as client:
+        job = client.submit_job(_pieces(file), idempotency_key=key)
+    _show(job, json_output)
+
+
+@app.command()
+def status(job_id: JobId, json_output: AsJson = False, url: Url = None) -> None:
+    """Show how far a job is."""
+    with _client(url) as client:
+        _show(client.job(job_id), json_output)
+
+
+@app.command()
+def results(
+    job_id: JobId,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="They are JSON Lines anyway; for symmetry.")
+    ] = False,
+    url: Url = None,
+) -> None:
+    """Print the finished items as JSON Lines, by index."""
+    with _client(url) as client:
+        for line in client.job_result_lines(job_id):
+            sys.stdout.write(line + "\n")
+
+
+@app.command()
+def cancel(job_id: JobId, json_output: AsJson = False, url: Url = None) -> None:
+    """Cancel a job; what is done can still be read."""
+    with _client(url) as client:
+        _show(client.cancel_job(job_id), json_output)
+
+
+@app.command()
+def wait(
+    job_id: JobId,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.0, metavar="SECONDS", help="Give up after so long.")
+    ] = None,
+    json_output: AsJson = False,
+    url: Url = None,
+) -> None:
+    """Wait until a job is finished; ends with 1 where it failed or was cancelled, or the time is up."""
+    end = time.monotonic() + timeout if timeout is not None else None
+    with _client(url) as client:
+        job, pause = client.job(job_id), 0.2
+        while job.finished_at is None:
+            if end is not None and time.monotonic() + pause > end:
+                raise CommandError(f"job {job_id} is not finished after {timeout:g} s: {_progress(job)}")
+            time.sleep(pause)
+            pause = min(1.5 * pause, LONGEST_POLL_S)
+            job = _look(client, job)
+    _show(job, json_output)
+    if job.state != "succeeded":
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _look(client: Mole, last: JobAnswer) -> JobAnswer:
+    """How far the job is; while the service cannot tell, what was known last."""
+    from mole.client import MoleAPIError
+
+    try:
+        return client.job(last.job_id)
+    except MoleAPIError as error:
+        if error.status not in (429, 502, 503, 504):
+            raise
+        err().print(f"mole: {error}; waiting", markup=False, soft_wrap=True)
+        return last
+
+
+@contextmanager
+def _client(url: str | None) -> Iterator[Mole]:
+    from mole.client import Mole
+    from mole.settings import CommandSettings
+
+    settings = CommandSettings()
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    with Mole(url or settings.url, api_key=key) as client:
+        yield client
+
+
+def _pieces(file: str) -> Iterator[bytes]:
+    if file == "-":
+        while piece := sys.stdin.buffer.read(PIECE_BYTES):
+            yield piece
+        return
+    with Path(file).open("rb") as source:
+        while piece := source.read(PIECE_BYTES):
+            yield piece
+
+
+def _show(job: JobAnswer, as_json: bool) -> None:
+    if as_json:
+        print_json(job.model_dump_json(indent=2))
+    else:
+        out().print(f"{job.job_id} {_progress(job)}", markup=False, soft_wrap=True)
+
+
+def _progress(job: JobAnswer) -> str:
+    left = f", about {job.eta_seconds:g} s left" if job.eta_seconds is not None else ""
+    return f"{job.state}: {job.done + job.failed} of {job.total} finished, {job.failed} failed{left}"

@@ -1,0 +1,123 @@
+"""Which process works on what, and that each item is finished once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from app.storage.database import Database
+from app.storage.job_leases import JobLeases
+from app.storage.job_records import ClaimedItem, ItemKind, ItemOutcome
+from app.storage.jobs import Jobs
+from app.storage.models import JobItem
+
+LEASE_S = 10.0
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    found = Database(f"sqlite:///{tmp_path}/x.sqlite3")
+    yield found
+    await found.aclose()
+
+
+async def put(database: Database, job_id: str, items: int, owner: str = "o", at: float = 1.0) -> None:
+    jobs = Jobs(database)
+    await jobs.begin(job_id, owner, at=at)
+    await jobs.append(job_id, 0, [f'{{"text":"{i}"}}' for i in range(items)])
+    assert await jobs.submit(job_id, total=items, key=None, body_hash="h", at=at)
+
+
+def leases(database: Database, holder: str = "a") -> JobLeases:
+    return JobLeases(database, holder=holder, lease_s=LEASE_S)
+
+
+def outcome(item: ClaimedItem, kind: ItemKind = "done", retry_at: float = 0.0) -> ItemOutcome:
+    return ItemOutcome(item, kind, f'{{"answer":"{kind}"}}', retry_at)
+
+
+async def test_what_is_claimed_is_nobody_elses_until_its_lease_ends(database: Database) -> None:
+    await put(database, "j", 5)
+    first, second = leases(database, "a"), leases(database, "b")
+    mine = await first.claim(3, now=100.0)
+    theirs = await second.claim(3, now=100.0)
+    assert [item.index for item in mine] == [0, 1, 2]
+    assert [item.index for item in theirs] == [3, 4]
+    assert (mine[0].request_json, mine[0].owner, mine[0].attempts) == ('{"text":"0"}', "o", 1)
+    assert await second.claim(3, now=109.9) == []
+    await first.renew(mine, now=109.0)
+    again = await second.claim(9, now=110.1)
+    assert [item.index for item in again] == [3, 4]  # its own, whose lease ran out
+    assert again[0].attempts == 2
+    assert [item.index for item in await second.claim(9, now=119.1)] == [0, 1, 2]
+
+
+async def test_whoever_lost_the_lease_writes_nothing(database: Database) -> None:
+    await put(database, "j", 2)
+    first, second = leases(database, "a"), leases(database, "b")
+    mine = await first.claim(2, now=100.0)
+    theirs = await second.claim(2, now=200.0)
+    await first.finish([outcome(item, "failed") for item in mine], now=201.0)
+    await first.release(mine)
+    job = await Jobs(database).find("j", "o")
+    assert job is not None
+    assert (job.done, job.failed, job.state) == (0, 0, "running")
+    await second.finish([outcome(item) for item in theirs], now=202.0)
+    await second.finish([outcome(item) for item in theirs], now=203.0)  # a commit of unknown end, repeated
+    job = await Jobs(database).find("j", "o")
+    assert job is not None
+    assert (job.done, job.failed, job.state, job.finished_at) == (2, 0, "succeeded", 202.0)
+    rows = await Jobs(database).results("j", after=-1, limit=10)
+    assert [(row.index, row.failed, row.answer_json) for row in rows] == [
+        (0, False, '{"answer":"done"}'), (1, False, '{"answer":"done"}'),
+    ]  # fmt: skip
+
+
+async def test_what_is_retried_waits_for_its_time(database: Database) -> None:
+    await put(database, "j", 1)
+    one = leases(database)
+    await one.finish([outcome(item, "retry", 150.0) for item in await one.claim(1, now=100.0)], now=101.0)
+    assert await one.claim(1, now=149.0) == []
+    (item,) = await one.claim(1, now=150.0)
+    assert item.attempts == 2
+    await one.finish([outcome(item, "failed")], now=151.0)
+    job = await Jobs(database).find("j", "o")
+    assert job is not None
+    assert (job.state, job.failed) == ("failed", 1)
+
+
+async def test_what_is_given_back_can_be_claimed_at_once(database: Database) -> None:
+    await put(database, "j", 2)
+    first = leases(database, "a")
+    await first.release(await first.claim(2, now=100.0))
+    assert [(i.index, i.attempts) for i in await leases(database, "b").claim(2, now=100.0)] == [
+        (0, 1),
+        (1, 1),
+    ]
+
+
+async def test_callers_take_turns(database: Database) -> None:
+    for job_id, owner, at in (("a1", "a", 1.0), ("a2", "a", 2.0), ("b1", "b", 3.0), ("c1", "c", 4.0)):
+        await put(database, job_id, 4, owner, at)
+    one = leases(database)
+    turns = [(await one.claim(2, now=100.0))[0].job_id for _ in range(7)]
+    assert turns == ["a1", "b1", "c1", "a1", "b1", "c1", "a2"]
+
+
+async def test_a_cancelled_jobs_items_are_neither_claimed_nor_finished(database: Database) -> None:
+    await put(database, "j", 3)
+    one, jobs = leases(database), Jobs(database)
+    held = await one.claim(2, now=100.0)
+    await one.finish([outcome(held[0])], now=101.0)
+    job = await jobs.cancel("j", "o", at=102.0)
+    assert job is not None
+    assert (job.state, job.done) == ("cancelled", 1)
+    assert await jobs.cancel("j", "another", at=102.0) is None
+    await one.finish([outcome(held[1])], now=103.0)
+    assert await one.claim(3, now=999.0) == []
+    async with database.read() as session:
+        states = list(await session.scalars(select(JobItem.state).order_by(JobItem.item_index)))
+    assert states == ["done", "cancelled", "cancelled"]

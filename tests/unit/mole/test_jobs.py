@@ -1,0 +1,136 @@
+"""Jobs by the client and by the command, against a real socket."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mole import JobResult, Mole, MoleAPIError, MoleConnectionError
+from mole.jobs import path_of, to_chunks, to_result
+from tests.unit.mole.test_command import mole
+
+JOB: dict[str, Any] = {
+    "job_id": "j-1",
+    "state": "running",
+    "total": 4,
+    "done": 1,
+    "failed": 1,
+    "created_at": "2026-01-31T12:00:00.000+00:00",
+    "eta_seconds": 2.5,
+}
+DONE = JOB | {
+    "state": "succeeded",
+    "done": 3,
+    "finished_at": "2026-01-31T12:00:09.000+00:00",
+    "eta_seconds": None,
+}
+PROBLEM = {
+    "type": "/problems/unknown-job",
+    "title": "Unknown job",
+    "status": 404,
+    "detail": "You have no job x.",
+}
+
+
+def test_items_are_sent_as_json_lines_as_they_are_produced(coordinator):
+    coordinator.answers(JOB, 202)
+    with Mole(coordinator.url) as client:
+        job = client.submit_job(({"text": f"Grüße {i}"} for i in range(3)), idempotency_key="k-1")
+    assert (job.job_id, job.state, job.eta_seconds) == ("j-1", "running", 2.5)
+    method, path, body, headers = coordinator.asked[0]
+    assert (method, path) == ("POST", "/api/v1/jobs")
+    assert [json.loads(line)["text"] for line in body.splitlines()] == [f"Grüße {i}" for i in range(3)]
+    told = {name.lower(): value for name, value in headers.items()}
+    assert (told["content-type"], told["idempotency-key"]) == ("application/x-ndjson", "k-1")
+
+
+def test_many_small_lines_are_few_chunks():
+    chunks = list(to_chunks(b'{"text":"x"}\n' for _ in range(20_000)))
+    assert len(chunks) == 4
+    assert b"".join(chunks) == b'{"text":"x"}\n' * 20_000
+
+
+def test_a_job_is_looked_at_and_cancelled(coordinator):
+    coordinator.answers(JOB)
+    with Mole(coordinator.url) as client:
+        assert client.job("a/b").total == 4
+        assert client.cancel_job("j-1").job_id == "j-1"
+    assert [call[:2] for call in coordinator.asked] == [
+        ("GET", "/api/v1/jobs/a%2Fb"), ("DELETE", "/api/v1/jobs/j-1"),
+    ]  # fmt: skip
+    assert path_of("j", "/results") == "/jobs/j/results"
+
+
+def test_results_are_answers_and_errors(coordinator, answer):
+    lines = [{"index": 0, **answer}, {"index": 2, "error": PROBLEM}]
+    coordinator.answers("".join(json.dumps(line) + "\n" for line in lines).encode())
+    with Mole(coordinator.url) as client:
+        first, second = client.job_results("j-1")
+    assert isinstance(first, JobResult)
+    assert (first.index, first.answer.result, first.error) == (0, "positive", None)
+    assert (second.index, second.answer, second.error.status) == (2, None, 404)
+
+
+def test_what_is_refused_or_broken_is_told(coordinator):
+    coordinator.answers(PROBLEM, 404)
+    with Mole(coordinator.url) as client:
+        for call in (client.job, client.cancel_job, lambda job: list(client.job_results(job))):
+            with pytest.raises(MoleAPIError, match="You have no job"):
+                call("x")
+        coordinator.answers(b"<html>\n")
+        with pytest.raises(MoleConnectionError, match="something else"):
+            list(client.job_results("x"))
+    with Mole("http://127.0.0.1:9") as client, pytest.raises(MoleConnectionError):
+        list(client.job_results("x"))
+
+
+@pytest.mark.parametrize(
+    "line", ["", "[]", "{}", '{"index": "0"}', '{"index": 0}', '{"index": 0, "error": 1}']
+)
+def test_what_is_no_result_is_refused(line):
+    with pytest.raises(ValueError):
+        to_result(line)
+
+
+def test_the_command_hands_a_file_in(coordinator, tmp_path: Path):
+    coordinator.answers(JOB, 202)
+    file = tmp_path / "items.jsonl"
+    file.write_text('{"text": "x"}\n{"text": "y"}\n')
+    done = mole("jobs", "submit", str(file), "--key", "k", "--url", coordinator.url)
+    assert done.stdout == "j-1 running: 2 of 4 finished, 1 failed, about 2.5 s left\n"
+    assert coordinator.asked[0][2] == file.read_bytes()
+    done = mole("jobs", "submit", "-", "--json", MOLE_URL=coordinator.url, stdin='{"text": "z"}\n')
+    assert json.loads(done.stdout)["job_id"] == "j-1"
+    assert coordinator.asked[1][2] == b'{"text": "z"}\n'
+
+
+def test_the_command_shows_cancels_and_waits(coordinator):
+    coordinator.answers(DONE)
+    for verb in ("status", "cancel", "wait"):
+        done = mole("jobs", verb, "j-1", "--url", coordinator.url)
+        assert (done.returncode, done.stdout) == (0, "j-1 succeeded: 4 of 4 finished, 1 failed\n")
+        done = mole("jobs", verb, "j-1", "--json", "--url", coordinator.url)
+        assert json.loads(done.stdout)["state"] == "succeeded"
+    coordinator.answers(DONE | {"state": "cancelled"})
+    assert mole("jobs", "wait", "j-1", "--url", coordinator.url).returncode == 1
+
+
+def test_the_command_does_not_wait_for_ever(coordinator):
+    coordinator.answers(JOB)
+    done = mole("jobs", "wait", "j-1", "--timeout", "0", "--url", coordinator.url)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "mole: job j-1 is not finished after 0 s: running: 2 of 4 finished, 1 failed, about 2.5 s left\n"
+    )
+
+
+def test_the_command_prints_results_untouched(coordinator, answer):
+    lines = json.dumps({"index": 0, **answer}, ensure_ascii=False) + "\n"
+    coordinator.answers(lines.encode())
+    assert mole("jobs", "results", "j-1", "--url", coordinator.url).stdout == lines
+    coordinator.answers(PROBLEM, 404)
+    done = mole("jobs", "results", "x", "--url", coordinator.url)
+    assert (done.returncode, done.stderr) == (1, "mole: Unknown job (404): You have no job x.\n")
