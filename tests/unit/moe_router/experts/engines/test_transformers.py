@@ -36,7 +36,7 @@ ADAPTERS = (None, "first", "second")
 
 
 def load(folder: Path) -> TransformersEngine:
-    model, tokenizer = load_model(folder, BaseModelSpec(hf_name=str(folder)))
+    model, tokenizer = load_model(folder, BaseModelSpec(hf_name=str(folder), torch_dtype="float32"))
     return TransformersEngine(model, HfTokens(tokenizer, max_text_tokens=200))
 
 
@@ -142,7 +142,7 @@ def test_an_adapter_is_what_peft_makes_of_it(
 ) -> None:
     from peft import PeftModel
 
-    model, _ = load_model(gemma_folder, BaseModelSpec(hf_name=str(gemma_folder)))
+    model, _ = load_model(gemma_folder, BaseModelSpec(hf_name=str(gemma_folder), torch_dtype="float32"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         wrapped: Any = PeftModel.from_pretrained(model, str(adapter_folders[0]))
@@ -244,7 +244,7 @@ def test_an_unusable_adapter_is_named_with_its_path_and_does_no_harm(
 
 
 def test_a_model_that_ignores_masks_is_refused(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tokenizer = load_model(llama_folder, BaseModelSpec(hf_name=str(llama_folder)))
+    model, tokenizer = load_model(llama_folder, BaseModelSpec(hf_name=str(llama_folder), torch_dtype="float32"))
     decoder = type(model.get_decoder())
     honest = decoder.forward
 
@@ -273,4 +273,4 @@ def test_four_bit_without_cuda_is_a_logged_warning(
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelAssetError, match=str(tmp_path)):
-        load_model(tmp_path, BaseModelSpec(hf_name=str(tmp_path)))
+        load_model(tmp_path, BaseModelSpec(hf_name=str(tmp_path), torch_dtype="float32"))
