@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.learning.training import TrainRun, train
+from app.learning.training import PER_CALLER, TrainRun, train
 from app.services import factory
 from app.services.metrics import Metrics
 from app.settings import Settings
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train")
     training.add_argument("--data", type=Path)
-    training.add_argument("--per-caller", type=int, default=TrainRun.per_caller)
+    training.add_argument("--per-caller", type=int, default=PER_CALLER)
     training.add_argument("--dry-run", action="store_true")
     training.add_argument("--no-promote", action="store_true")
     commands.add_parser("versions")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from moe_router.training.memory import Memory
 
 Report = Callable[[str, float], None]
+PER_CALLER = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class TrainRun:
 
     data: Path | None
     """folder of the datasets; None for the project's own texts alone"""
-    per_caller: int = 500
+    per_caller: int = PER_CALLER
     """newest rows of one caller that count"""
     limit: int = 20_000
     """newest rows that count at all"""

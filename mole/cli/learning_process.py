@@ -25,7 +25,7 @@ def learning(arguments: Sequence[str], database: str | None) -> Any:
     """
     environment = {**os.environ, **({"DATABASE_URL": database} if database else {})}
     shown = None if sys.stderr.isatty() and arguments[0] == "train" else subprocess.PIPE
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - our own module, no shell
         [sys.executable, "-m", "app.learning", *arguments],
         stdout=subprocess.PIPE,
         stderr=shown,
