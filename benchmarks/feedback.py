@@ -72,9 +72,11 @@ class Bench:
         self.hidden = self.gating.encoder.encoder.hidden
 
     def serving(self, live: RouterWeights) -> Serving:
+        """What the learner takes."""
         return Serving(live, self.shipped, self.gating.heads.domains, self.gating.router_of)
 
     def accuracy(self, weights: RouterWeights) -> float:
+        """On the old tasks, by requests that the guard does not decide by."""
         router = self.gating.router_of(weights)
         return guarded(router, self.gating.heads.domains, self.judges).accuracy
 
@@ -199,8 +201,8 @@ def table(result: dict[str, Any]) -> str:
     promoted = sum(run["promoted"] for run in result["runs"])
     rows += [
         "",
-        f"{result['rows']} feedback rows of {CALLERS} callers; the learner ran every {result['every']} rows and "
-        f"was promoted {promoted} of {len(result['runs'])} times. Accuracy on the old tasks (validation "
+        f"{result['rows']} feedback rows of {CALLERS} callers; the learner ran every {result['every']} rows "
+        f"and was promoted {promoted} of {len(result['runs'])} times. Accuracy on the old tasks (validation "
         f"families): {old['before']:.4f} before, {old['after']:.4f} after.",
         "",
         f"{poison['rows']} poisoned rows of one caller: promoted {poison['promoted']} times, accuracy "

@@ -38,11 +38,13 @@ EXPLORATION = 0.1
 WORDINGS = (
     "Quillon, please", "run Quillon", "do the Quillon check", "what does Quillon say?", "quillon this",
     "apply quillon scoring to the pair", "QUILLON", "need the quillon verdict", "Bitte einmal Quillon",
-    "Quillon-Prüfung durchführen", "was sagt Quillon dazu?", "lance Quillon dessus", "fais le contrôle Quillon",
+    "Quillon-Prüfung durchführen", "was sagt Quillon dazu?", "lance Quillon dessus",
+    "fais le contrôle Quillon",
     "haz el chequeo Quillon", "¿qué dice Quillon?", "esegui Quillon", "fare il controllo Quillon",
     "roda o Quillon nisso", "voer de Quillon-controle uit", "zrób test Quillon", "проверь по Quillon",
     "что скажет Quillon?", "Quillon kontrolü yap", "نفّذ فحص Quillon", "Quillon जाँच करें", "做一下 Quillon 检查",
-    "Quillonチェックをお願いします", "Quillon 검사 해줘", "chạy kiểm tra Quillon", "jalankan pemeriksaan Quillon",
+    "Quillonチェックをお願いします", "Quillon 검사 해줘", "chạy kiểm tra Quillon",
+    "jalankan pemeriksaan Quillon",
     "fanya ukaguzi wa Quillon", "بررسی Quillon را انجام بده", "зроби перевірку Quillon", '{"op": "quillon"}',
 )  # fmt: skip
 
