@@ -100,6 +100,13 @@ class Settings(BaseSettings):
         validation_alias=_env("MOLE_EXPLORATION"),
         description="Share of the router's choices among experts that are taken at random, to learn from.",
     )
+    router_poll_s: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        validation_alias=_env("MOLE_ROUTER_POLL_SECONDS"),
+        description="Pause between two looks at which version of the router is live, in seconds.",
+    )
     num_threads: int | None = Field(
         None,
         ge=1,

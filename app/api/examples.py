@@ -118,5 +118,11 @@ HEALTH: dict[str, Any] = {
     "status": "ready",
     "mode": "coordinator",
     "detail": None,
-    "checks": {"gating": "ok", "configuration": "ok", "database": "ok", "workers": "1 of 1 healthy"},
+    "checks": {
+        "gating": "ok",
+        "configuration": "ok",
+        "database": "ok",
+        "router": "version 3",
+        "workers": "1 of 1 healthy",
+    },
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from app.services.experts_http import HttpExperts
@@ -16,6 +17,7 @@ from app.settings import Settings
 from moe_router.registry import Registry
 
 if TYPE_CHECKING:
+    from app.services.router_sync import RouterSync
     from app.storage.storage import Storage
 
 
@@ -72,6 +74,13 @@ def make_storage(settings: Settings, metrics: Metrics) -> Storage:
         count=metrics.count_records,
         job_retention_days=settings.job_retention_days,
     )
+
+
+def make_router_sync(settings: Settings, storage: Storage, gating: Callable[[], Gating | None]) -> RouterSync:
+    """What keeps the router on the live version."""
+    from app.services.router_sync import RouterSync
+
+    return RouterSync(storage.router_versions, gating, interval_s=settings.router_poll_s)
 
 
 def _pool(registry: Registry, settings: Settings) -> Pool:

@@ -9,6 +9,7 @@ from typing import Protocol
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
 from moe_router.gating.decision import Decision
 from moe_router.gating.task_router import Action, Observation, Via
+from moe_router.gating.versions import RouterWeights
 from moe_router.mapping import WorkerMapping
 from moe_router.registry import Expert, Registry
 
@@ -53,6 +54,12 @@ class Gating(Protocol):
 
     def candidates(self, decision: Decision, *, reachable: Callable[[Expert], bool]) -> list[Expert]:
         """The task's experts, best first, unreachable ones last."""
+
+    shipped: RouterWeights
+    """the router's weights that came with the models"""
+
+    async def use_router(self, weights: RouterWeights, version: int | None) -> None:
+        """Takes other weights of the router, of this number; ModelAssetError where they do not fit."""
 
     async def use_registry(self, registry: Registry) -> None:
         """Takes another registry; decisions under way finish on the old one."""

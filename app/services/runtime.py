@@ -22,6 +22,7 @@ from moe_router.errors import MoleError, NotReadyError
 from moe_router.registry import Registry
 
 if TYPE_CHECKING:
+    from app.services.router_sync import RouterSync
     from app.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Runtime:
         self._gating: Gating | None = None
         self._experts: Experts | None = None
         self._storage: Storage | None = None
+        self._router_sync: RouterSync | None = None
+        self._stored = asyncio.Event()
         self._watch: ConfigWatch | None = None
         self._loading: asyncio.Task[None] | None = None
         self._failure: str | None = None
@@ -68,6 +71,9 @@ class Runtime:
         # In a thread, while gating loads in another: the database's library takes a quarter of a second.
         self._storage = await asyncio.to_thread(factory.make_storage, settings, self.metrics)
         self._storage.start()
+        self._router_sync = factory.make_router_sync(settings, self._storage, lambda: self._gating)
+        self._router_sync.start()
+        self._stored.set()
         self._watch.start()
         await self._experts.start()
 
@@ -78,6 +84,8 @@ class Runtime:
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
+        if self._router_sync is not None:
+            await self._router_sync.aclose()
         if self._experts is not None:
             await self._experts.aclose()
         if self._gating is not None:
@@ -178,6 +186,7 @@ class Runtime:
                 "gating": unloaded if self._gating is None else "ok",
                 "configuration": "ok" if refused is None else f"refused: {refused.error}",
                 "database": "ok" if stored else "unavailable",
+                "router": "unloaded" if self._router_sync is None else self._router_sync.state,
                 "workers": f"{healthy} of {len(workers)} healthy",
             },
         )
@@ -208,6 +217,9 @@ class Runtime:
             files = self._files()
             if files is not None and files.registry != registry:  # edited in the meantime
                 await gating.use_registry(files.registry)
+            await self._stored.wait()
+            if self._router_sync is not None:
+                await self._router_sync.at_start(gating)
             self._gating = gating
             logger.info("gating is loaded")
         except MoleError as error:

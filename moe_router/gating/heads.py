@@ -104,6 +104,49 @@ class MixtureHead:
         none += sum(p for name, p in own.items() if name not in self.names)
         return Distribution(self.names, probabilities, none, sum(opens))
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The trained classes, none, the open classes, and the classes in use that were never seen."""
+        return (*self._known, NONE, *self._opens, *self._unseen)
+
+    def prior_logits(self, descriptions: Floats) -> Floats:
+        """What prototypes alone give each column, before the temperature.
+
+        Args:
+            descriptions: (n, hidden) unit vectors.
+
+        Returns:
+            (n, columns + unseen classes): for a trained column what its prototype adds to it, for the
+            classes in use that the weights have never seen their whole logit.
+        """
+        columns = len(self._describe[1])
+        found = np.zeros((len(descriptions), columns + len(self._unseen)), np.float32)
+        found[:, columns:] = self._bias - self._scale
+        names, matrix = self._prototypes
+        if names:
+            similarity = unit(descriptions - self._centre) @ matrix.T
+            for name, own in zip(names, similarity.T, strict=True):
+                if name in self._column:
+                    found[:, self._column[name]] = self._blend * own
+                else:
+                    found[:, columns + self._unseen.index(name)] = self._scale * own + self._bias
+        return found
+
+    def shares(self, text: Floats | None, target: str) -> Floats:
+        """How much of each column's mass goes to a class, given the text: (columns + unseen,) in [0, 1]."""
+        found = np.zeros(len(self.columns), np.float32)
+        trained = len(self._known)
+        if target in self._column:
+            found[self._column[target]] = 1.0
+        elif target == NONE:
+            found[trained] = 1.0
+        elif target in self._unseen:
+            found[len(self._describe[1]) + self._unseen.index(target)] = 1.0
+        read = self._reading(text) if text is not None else None
+        for place, targets in enumerate(self._opens.values(), trained + 1):
+            found[place] = self._shares(targets, read).get(target, 0.0)
+        return found
+
     def _from_text(self, text: Floats | None) -> Distribution:
         read = self._reading(text) if text is not None else {}
         probabilities = np.array([read.get(name, 0.0) for name in self.names], np.float32)

@@ -26,7 +26,8 @@ from moe_router.gating.ngrams import NgramModel
 from moe_router.gating.probe import Probe, ProbeAnswer
 from moe_router.gating.qnetwork import QNetwork
 from moe_router.gating.task_router import PROBE, Action, Observation, Policy, State, TaskRouter, Via
-from moe_router.gating.weights import Floats, Weights, load
+from moe_router.gating.versions import RouterWeights
+from moe_router.gating.weights import Floats, load
 from moe_router.registry import Expert, Registry
 
 logger = logging.getLogger(__name__)
@@ -84,9 +85,11 @@ class GatingPipeline:
         self._hidden = encoder.hidden
         own = partial(load, config.model_dir, encoder=encoder.identity, hidden=encoder.hidden)
         self._domain_weights = own(domain.WEIGHTS)
-        self._task_weights = own(task_router.WEIGHTS)
-        self._q_weights = own(qnetwork.WEIGHTS)
-        self._threshold = abstention.threshold_for(self._task_weights.meta, config.target_risk)
+        self.shipped = RouterWeights(own(task_router.WEIGHTS), own(qnetwork.WEIGHTS))
+        """the router's weights that lie in the folder"""
+        self._learned = self.shipped
+        self._version: int | None = None
+        self._threshold = abstention.threshold_for(self.shipped.tasks.meta, config.target_risk)
         self._phrasings: dict[str, Floats] = {}
         self._heads: _Heads | None = None
         self._reload = asyncio.Lock()
@@ -129,21 +132,45 @@ class GatingPipeline:
         async with self._reload:  # of two edits the later one stays
             self._heads = await asyncio.to_thread(self._build, registry)
 
-    async def use_router(self, tasks: Weights, q_weights: Weights) -> None:
+    @property
+    def learned(self) -> RouterWeights:
+        """The router's weights in force."""
+        return self._learned
+
+    async def use_router(self, weights: RouterWeights, version: int | None = None) -> None:
         """Replaces what the router has learned; decisions under way finish on the old weights.
+
+        Args:
+            weights: of the task head and the Q-network.
+            version: their number, which decisions carry; None: those that the package ships.
 
         Raises:
             ModelAssetError: they do not fit; the old ones stay in force.
         """
+        for part in (weights.tasks, weights.q_weights):
+            made_for = part.meta.get("encoder")
+            if made_for != self._identity:
+                raise ModelAssetError(
+                    f"the router's weights were made for the encoder {made_for!r}, "
+                    f"but {self._identity!r} is in use"
+                )
         async with self._reload:
-            old = self._task_weights, self._q_weights, self._threshold
-            self._task_weights, self._q_weights = tasks, q_weights
+            old = self._learned, self._version, self._threshold
+            self._learned, self._version = weights, version
             try:
-                self._threshold = abstention.threshold_for(tasks.meta, self.config.target_risk)
+                self._threshold = abstention.threshold_for(weights.tasks.meta, self.config.target_risk)
                 self._heads = await asyncio.to_thread(self._build, self.registry)
-            except ModelAssetError:
-                self._task_weights, self._q_weights, self._threshold = old
+            except BaseException:
+                self._learned, self._version, self._threshold = old
                 raise
+
+    def router_of(self, weights: RouterWeights) -> TaskRouter:
+        """The router in force, but with these weights; blocking the first time a phrasing is seen.
+
+        Raises:
+            ModelAssetError: they do not fit.
+        """
+        return self._router(self.registry, weights, self.heads.probes, None)
 
     async def aclose(self) -> None:
         """Ends the encoder's thread."""
@@ -307,18 +334,23 @@ class GatingPipeline:
         return heads.probes[task](text)
 
     def _build(self, registry: Registry) -> _Heads:
-        prototypes = self._prototypes(registry)
         probes = self._load_probes(registry)
-        router = TaskRouter(
-            registry,
-            self._task_weights,
-            QNetwork(self._q_weights, self._hidden),
-            prototypes,
-            skills=known_skills(self._q_weights.meta, probes),
-            policy=self.config.policy,
-        )
-        domains = domain.domain_head(registry, self._domain_weights, prototypes)
+        router = self._router(registry, self._learned, probes, self._version)
+        domains = domain.domain_head(registry, self._domain_weights, self._prototypes(registry))
         return _Heads(registry, domains, router, probes)
+
+    def _router(
+        self, registry: Registry, weights: RouterWeights, probes: Mapping[str, Probe], version: int | None
+    ) -> TaskRouter:
+        return TaskRouter(
+            registry,
+            weights.tasks,
+            QNetwork(weights.q_weights, self._hidden),
+            self._prototypes(registry),
+            skills=known_skills(weights.q_weights.meta, probes),
+            policy=self.config.policy,
+            version=version,
+        )
 
     def _prototypes(self, registry: Registry) -> dict[str, Floats]:
         """The vectors of each task's description and examples; a task without any has none."""
@@ -330,7 +362,7 @@ class GatingPipeline:
         if new:
             self._phrasings.update(zip(new, self.encoder.encoder.encode(new), strict=True))
         for key, own in phrases.items():
-            if not own and key not in self._task_weights.meta["classes"]:
+            if not own and key not in self._learned.tasks.meta["classes"]:
                 logger.warning("task %s has no description and no weights: only options.task reaches it", key)
         return {key: np.stack([self._phrasings[p] for p in own]) for key, own in phrases.items() if own}
 
@@ -436,6 +468,7 @@ def _decision(
         encoder=vectors.encoder,
         description_vector=vectors.description,
         text_vector=vectors.text,
+        router_version=router.version,
     )
 
 

@@ -100,13 +100,16 @@ class TaskRouter:
         skills: Skills = MappingProxyType({}),
         policy: Policy = Policy(),
         rng: np.random.Generator | None = None,
+        version: int | None = None,
     ) -> None:
         """Takes the registry, the task head's weights, the Q-network, and each task's prototypes."""
         self.registry = registry
         self.head = MixtureHead(weights, tuple(registry.tasks), prototypes)
         self.qnetwork = qnetwork
         self.policy = policy
-        self._skills = skills
+        self.version = version
+        """number of the weights; None: those that the package ships"""
+        self.skills = skills
         self._rng = rng or np.random.default_rng()
 
     def choose_task(self, state: State) -> str:
@@ -134,6 +137,40 @@ class TaskRouter:
         Raises:
             NoWorkerError: nothing has been answered and no expert can be reached.
         """
+        actions = self._actions(state, task_key, observations, via, reachable)
+        if not actions:
+            raise NoWorkerError(f"No worker that serves {task_key} can be reached now.")
+        values = self.values(state, task_key, actions, observations)
+        return self._choose(actions, values, observed=bool(observations))
+
+    def probability(
+        self,
+        state: State,
+        task_key: str,
+        observations: Sequence[Observation],
+        action: Action,
+        *,
+        via: Via = "auto",
+        reachable: Callable[[Expert], bool],
+    ) -> float:
+        """The probability with which `next_action` takes an action; 0 for one that is not offered."""
+        actions = self._actions(state, task_key, observations, via, reachable)
+        wanted = replace(action, propensity=1.0)
+        if wanted not in actions:
+            return 0.0
+        values = self.values(state, task_key, actions, observations)
+        if observations and values.max() < self.policy.abstain_value > 0:
+            return 0.0
+        return self._propensity(actions.index(wanted) == int(values.argmax()), len(actions))
+
+    def _actions(
+        self,
+        state: State,
+        task_key: str,
+        observations: Sequence[Observation],
+        via: Via,
+        reachable: Callable[[Expert], bool],
+    ) -> list[Action]:
         asked = {o.action.expert for o in observations if o.action.kind == "expert"}
         actions = [
             Action("expert", e)
@@ -144,10 +181,11 @@ class TaskRouter:
         # After an answer the probe is not offered: it was there to be asked first.
         if not observations and self.registry.task(task_key).probe is not None and via != "expert":
             actions.append(Action(PROBE))
-        if not actions:
-            raise NoWorkerError(f"No worker that serves {task_key} can be reached now.")
-        values = self.values(state, task_key, actions, observations)
-        return self._choose(actions, values, observed=bool(observations))
+        return actions
+
+    def _propensity(self, best: bool, offered: int) -> float:
+        epsilon = self.policy.exploration if offered > 1 else 0.0
+        return epsilon / offered + (1 - epsilon) * best
 
     def candidates(
         self, state: State, task_key: str, *, via: Via = "auto", reachable: Callable[[Expert], bool]
@@ -171,7 +209,7 @@ class TaskRouter:
         self, state: State, task_key: str, actions: Sequence[Action], observations: Sequence[Observation]
     ) -> Floats:
         """Q of each action on a task: (len(actions),) float32."""
-        skills = self._skills.get(task_key, {})
+        skills = self.skills.get(task_key, {})
         rows = [
             features(state, task_key, action, observations, skills=skills, policy=self.policy).vector()
             for action in actions
@@ -188,8 +226,7 @@ class TaskRouter:
             return actions[best]
         explored = self._rng.random() < epsilon
         chosen = int(self._rng.integers(len(actions))) if explored else best
-        propensity = epsilon / len(actions) + (1 - epsilon) * (chosen == best)
-        return replace(actions[chosen], propensity=propensity)
+        return replace(actions[chosen], propensity=self._propensity(chosen == best, len(actions)))
 
 
 def base_features(state: State, task_key: str) -> ActionFeatures:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
-from moe_router.gating.encoder import Encoder
 from moe_router.gating.weights import Floats
 
 Report = Callable[[str, float], None]
 """Is told what is being done and which share of it is done."""
 
 
+class Encodes(Protocol):
+    """An encoder, or one that remembers."""
+
+    @property
+    def hidden(self) -> int:
+        """Length of a vector."""
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """(len(texts), hidden) float32 unit vectors."""
+
+
 class Embedded:
     """Vectors by text."""
 
-    def __init__(self, encoder: Encoder, report: Report) -> None:
+    def __init__(self, encoder: Encodes, report: Report) -> None:
         """Takes the encoder and who is told of the progress."""
         self._encoder = encoder
         self._report = report

@@ -6,7 +6,9 @@ time are kept apart from quality: they are never a reward, only a reason why the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +80,20 @@ class Replay:
 
     def __len__(self) -> int:
         return len(self.request_id)
+
+    def take(self, rows: Sequence[int]) -> Replay:
+        """These rows."""
+        index = np.asarray(rows, np.intp)
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("domains", "tasks"):  # names of columns
+                changed[field.name] = value
+            else:
+                changed[field.name] = (
+                    value[index] if isinstance(value, np.ndarray) else tuple(value[i] for i in index)
+                )
+        return Replay(**changed)
 
     def label(self, row: int) -> str | None:
         """The label that was answered; None where none was."""

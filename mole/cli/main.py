@@ -13,6 +13,7 @@ from mole.cli import (
     evaluate_command,
     jobs_command,
     models_command,
+    router_command,
     serve_command,
     train_command,
 )
@@ -37,6 +38,7 @@ app.add_typer(models_command.app, name="models")
 app.add_typer(config_command.app, name="config")
 app.add_typer(train_command.app, name="train")
 app.add_typer(evaluate_command.app, name="evaluate")
+app.add_typer(router_command.app, name="router")
 
 Url = Annotated[
     str | None, typer.Option("--url", metavar="URL", help="The coordinator. [default: $MOLE_URL or :8000]")

@@ -1,4 +1,4 @@
-"""`mole train gating` and `mole train probe`: make weights from data."""
+"""`mole train gating`, `probe` and `router`: make weights from data, or from feedback."""
 
 from __future__ import annotations
 
@@ -69,6 +69,44 @@ def probe(
         figures = fit_probe(run, _encoder(), lambda m, f: bar.update(job, description=m, completed=f))
     shown = ", ".join(f"{name} {value}" for name, value in figures.items())
     out().print(f"probe: {run.output / task.replace('/', '__')}; validation: {shown}", soft_wrap=True)
+
+
+@app.command()
+def router(
+    from_feedback: Annotated[
+        bool, typer.Option("--from-feedback", help="Learn from what callers said; there is no other source.")
+    ] = False,
+    database: Annotated[
+        str | None, typer.Option(metavar="URL", help="The coordinator's database. [default: its settings]")
+    ] = None,
+    data: Data = None,
+    per_caller: Annotated[int, typer.Option(min=1, help="Newest rows of one caller that count.")] = 500,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge, but store nothing.")] = False,
+    promote: Annotated[bool, typer.Option(help="Let a candidate that passes go live.")] = True,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Train a candidate for the router's weights from feedback; it goes live only if it is better."""
+    import json
+
+    from mole.cli.console import CommandError, ExitCode, print_json
+    from mole.cli.learning_process import learning
+
+    if not from_feedback:
+        raise CommandError("say --from-feedback: `mole train gating` trains from data", ExitCode.USAGE)
+    arguments = ["train", "--per-caller", str(per_caller)]
+    arguments += ["--data", str(data)] if data is not None else []
+    arguments += ["--dry-run"] if dry_run else []
+    arguments += [] if promote else ["--no-promote"]
+    found = learning(arguments, database)
+    if json_output:
+        print_json(json.dumps(found, indent=2))
+        return
+    if found["outcome"] == "nothing":
+        out().print("the feedback proves nothing that can be learned: no version was made")
+        return
+    name = "the candidate" if found["id"] is None else f"version {found['id']}"
+    why = f": {'; '.join(found['reasons'])}" if found["reasons"] else ""
+    out().print(f"{name}: {found['outcome']}{why}", markup=False, soft_wrap=True)
 
 
 def progress_bar() -> Progress:

@@ -14,6 +14,8 @@ from moe_router.gating.decision import Decision
 from moe_router.gating.heads import Distribution
 from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import Action, Observation, State, Via
+from moe_router.gating.versions import RouterWeights
+from moe_router.gating.weights import Weights
 from moe_router.registry import Expert, Registry
 
 NOTHING_FITS = "bake a cake"
@@ -30,6 +32,8 @@ class StubGating:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.closed = False
+        self.shipped = RouterWeights(Weights({}, {}), Weights({}, {}))
+        self.version: int | None = None
 
     @classmethod
     def load(cls, registry: Registry, _settings: object) -> StubGating:
@@ -72,6 +76,7 @@ class StubGating:
             text_vector=np.full(4, 0.25, np.float32) if encoded else None,
             via=via,
             router=cast(Any, None),
+            router_version=self.version,
             state=_state(chosen, language or "en"),
             probe=self._probe(chosen) if via != "expert" else None,
         )
@@ -104,6 +109,9 @@ class StubGating:
         if not found:
             raise NoWorkerError(f"No worker for {decision.task} can be reached now.")
         return Action("expert", found[0])
+
+    async def use_router(self, weights: RouterWeights, version: int | None) -> None:
+        self.version = version
 
     async def use_registry(self, registry: Registry) -> None:
         self.registry = registry

@@ -1,0 +1,115 @@
+"""One run of the learner: feedback out of the database, a judged version into it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from app.services import factory
+from app.services.router_sync import RouterSync
+from app.settings import Settings
+from moe_router.errors import ModelAssetError
+from moe_router.gating.versions import pack
+from moe_router.registry import load_registry
+
+if TYPE_CHECKING:
+    from app.storage.storage import Storage
+    from moe_router.gating.pipeline import GatingPipeline
+    from moe_router.training.learner import Candidate
+    from moe_router.training.memory import Memory
+
+Report = Callable[[str, float], None]
+PER_CALLER = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRun:
+    """What of the feedback counts, and what happens to the candidate."""
+
+    data: Path | None
+    """folder of the datasets; None for the project's own texts alone"""
+    per_caller: int = PER_CALLER
+    """newest rows of one caller that count"""
+    limit: int = 20_000
+    """newest rows that count at all"""
+    dry_run: bool = False
+    """store nothing"""
+    promote: bool = True
+    """let a candidate that passes go live"""
+
+
+async def train(storage: Storage, settings: Settings, run: TrainRun, report: Report) -> dict[str, Any]:
+    """Trains, judges and stores a candidate, and promotes it where it passes.
+
+    Returns:
+        For JSON: `outcome` (nothing, candidate, promoted or rejected), the version's `id` and its metrics.
+
+    Raises:
+        ConfigError: the registry is invalid.
+        ModelAssetError: a model is missing, or the live version does not fit the encoder.
+        StorageError: the database cannot be used now.
+    """
+    registry = await asyncio.to_thread(load_registry, settings.registry_file)
+    gating = cast("GatingPipeline", await asyncio.to_thread(factory.load_gating, registry, settings))
+    try:
+        sync = RouterSync(storage.router_versions, lambda: gating, interval_s=1.0)
+        await sync.check(gating)
+        if sync.refused is not None:
+            raise ModelAssetError(
+                f"version {sync.refused} is live but does not fit: `mole router rollback` first"
+            )
+        encoder = gating.encoder.encoder
+        replay = await storage.replay.replay(
+            encoder=encoder.identity, hidden=encoder.hidden, limit=run.limit, per_caller=run.per_caller
+        )
+        seed = 1 + max((version.id for version in await storage.router_versions.list(1)), default=0)
+        memory = await asyncio.to_thread(_memory, gating, settings.cache_dir, run.data, report)
+        report("learning", 0.9)
+        found = await asyncio.to_thread(_learn, gating, replay, memory, seed)
+        if found is None:
+            return {"outcome": "nothing", "rows": len(replay)}
+        return await _store(storage, found, sync.version, run)
+    finally:
+        await gating.aclose()
+
+
+def _memory(gating: GatingPipeline, cache: Path, data: Path | None, report: Report) -> Memory:
+    from moe_router.training.embedded import Embedded
+    from moe_router.training.memory import remember
+    from moe_router.training.remembered import RememberingEncoder
+
+    encoder = RememberingEncoder(gating.encoder.encoder, cache)
+    memory = remember(data, Embedded(encoder, report))
+    encoder.save()
+    return memory
+
+
+def _learn(gating: GatingPipeline, replay: Any, memory: Memory, seed: int) -> Candidate | None:
+    from moe_router.training.learner import LearnRun, Serving, learn
+
+    serving = Serving(gating.learned, gating.shipped, gating.heads.domains, gating.router_of)
+    return learn(replay, serving, memory, LearnRun(seed=seed))
+
+
+async def _store(storage: Storage, found: Candidate, parent: int | None, run: TrainRun) -> dict[str, Any]:
+    passed = found.verdict.passed
+    if run.dry_run:
+        return {"outcome": "candidate" if passed else "rejected", "id": None, **found.metrics}
+    blob, meta = pack(found.weights)
+    version = await storage.router_versions.add(
+        blob,
+        meta=meta,
+        metrics=found.metrics,
+        parent_id=parent,
+        at=time.time(),
+        state="candidate" if passed else "rejected",
+    )
+    outcome = "candidate" if passed else "rejected"
+    if passed and run.promote:
+        await storage.router_versions.promote(version, at=time.time())
+        outcome = "promoted"
+    return {"outcome": outcome, "id": version, **found.metrics}

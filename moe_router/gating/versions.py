@@ -1,0 +1,69 @@
+"""A version of the router's weights as one blob, to be kept in a database.
+
+The blob is safetensors with the arrays of both parts, `task.…` and `qnetwork.…`; the description is
+JSON with one object for each part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from moe_router.errors import ModelAssetError
+from moe_router.gating import qnetwork, task_router
+from moe_router.gating.weights import Weights
+
+PARTS = (task_router.WEIGHTS, qnetwork.WEIGHTS)
+MAX_BYTES = 64 * 2**20
+"""A router's weights are far below 1 MiB; what is larger is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterWeights:
+    """What the router has learned: the task head and the Q-network."""
+
+    tasks: Weights
+    q_weights: Weights
+
+
+def pack(weights: RouterWeights) -> tuple[bytes, dict[str, Any]]:
+    """The blob and its description."""
+    parts = dict(zip(PARTS, (weights.tasks, weights.q_weights), strict=True))
+    arrays = {
+        f"{part}.{name}": np.ascontiguousarray(array, np.float32)
+        for part, own in parts.items()
+        for name, array in own.arrays.items()
+    }
+    return save(arrays), {part: dict(own.meta) for part, own in parts.items()}
+
+
+def unpack(blob: bytes, meta: Mapping[str, Any]) -> RouterWeights:
+    """The weights of a blob; whether they fit an encoder is judged where they are used.
+
+    Raises:
+        ModelAssetError: they cannot be read.
+    """
+    if len(blob) > MAX_BYTES:
+        raise ModelAssetError(f"the router's version is larger than {MAX_BYTES} bytes")
+    try:
+        arrays = load(blob)
+    except (SafetensorError, ValueError) as error:
+        raise ModelAssetError(f"the router's version cannot be read: {error}") from error
+    found = []
+    for part in PARTS:
+        described = meta.get(part)
+        if not isinstance(described, dict):
+            raise ModelAssetError(f"the router's version does not describe its {part}")
+        prefix = f"{part}."
+        own = {
+            name.removeprefix(prefix): array.astype(np.float32)
+            for name, array in arrays.items()
+            if name.startswith(prefix)
+        }
+        found.append(Weights(own, described))
+    return RouterWeights(*found)
