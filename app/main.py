@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -35,7 +34,6 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logs.configure()
-        app.state.batch_gate = asyncio.Semaphore(runtime.settings.max_batch_concurrency)
         drain.install(runtime.settings.drain_timeout_s)
         try:
             await runtime.start()

@@ -39,9 +39,9 @@ class Pool(Protocol):
         """The expert for a request; raises RequestError where there is none."""
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
-        """Answers one request; `deadline` in seconds of time.monotonic()."""
+        """Answers one request; `deadline` in seconds of time.monotonic(), `caller` whose it is."""
 
     def queue_depth(self) -> int:
         """Requests that wait or run."""

@@ -13,10 +13,10 @@ from pydantic.json_schema import models_json_schema
 from app.api.errors import MEDIA_TYPE
 from moe_router.contracts import BatchRequest, ClassifyRequest, Problem
 
-READ_STATUSES = (500, 503)
-ROUTE_STATUSES = (400, 408, 413, 415, 500, 503, 504)
-CLASSIFY_STATUSES = (400, 408, 413, 415, 422, 500, 502, 503, 504)
-BATCH_STATUSES = (400, 408, 413, 415, 500, 503)
+READ_STATUSES = (431, 500, 503)
+ROUTE_STATUSES = (400, 408, 413, 415, 429, 431, 500, 503, 504)
+CLASSIFY_STATUSES = (400, 408, 413, 415, 422, 429, 431, 500, 502, 503, 504)
+BATCH_STATUSES = (400, 408, 413, 415, 431, 500, 503)
 BODIES: tuple[type[BaseModel], ...] = (ClassifyRequest, BatchRequest, Problem)
 _REF = "#/components/schemas/{model}"
 
@@ -26,6 +26,8 @@ _EXAMPLES: dict[int, tuple[str, str, str]] = {
     413: ("content-too-large", "Content too large", "text: 60000 characters; the limit is 50000."),
     415: ("unsupported-media-type", "Unsupported media type", "The body must be JSON."),
     422: ("abstained", "No expert fits this request", "Nothing on offer fits what is asked."),
+    429: ("too-many-requests", "Too many requests", "512 of your requests are under way; that is the limit."),
+    431: ("request-header-fields-too-large", "Request header fields too large", "The limit is 32768 bytes."),
     500: ("internal-error", "Internal error", "The fault is ours; the log has it under the request id."),
     502: ("bad-worker-answer", "Invalid answer from a worker", "worker-0 answered with status 500."),
     503: ("no-worker", "No worker can be reached", "No worker that holds llama-2-7b-hf can be reached now."),
@@ -52,7 +54,7 @@ def answers(
         schema = {"$ref": _REF.format(model=Problem.__name__)}
         content = {MEDIA_TYPE: {"schema": schema, "example": problem}}
         found[status] = {"description": title, "content": content}
-        if status >= 500:
+        if status == 429 or status >= 500:
             seconds = {"schema": {"type": "integer"}, "description": "Seconds until a retry makes sense."}
             found[status]["headers"] = {"Retry-After": seconds}
     return found

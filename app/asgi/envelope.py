@@ -8,9 +8,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import errors
 from app.asgi.drain import Drain
-from app.asgi.exchange import Exchange, open_exchange
+from app.asgi.exchange import Exchange, check_headers, open_exchange
 from app.services.metrics import Metrics
 from moe_router.contracts import HEADER_EXPERT, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
+from moe_router.errors import MoleError
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,10 @@ class Envelope:
 
         try:
             with self.drain.request(counted=scope["method"] != "GET"):
+                check_headers(scope)
                 await self.app(scope, receive, send_with_headers)
+        except MoleError as error:
+            await errors.response(error, exchange.request_id)(scope, receive, send_with_headers)
         except Exception:
             logger.exception("request %s failed unexpectedly", exchange.request_id)
             if exchange.status is None:

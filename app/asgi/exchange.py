@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import secrets
 import time
 import uuid
 from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import cast
 
 from starlette.types import Scope
 
-from moe_router.contracts import HEADER_REQUEST_ID
+from moe_router.contracts import HEADER_REQUEST_ID, MAX_HEADER_BYTES
+from moe_router.errors import HeadersTooLongError
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 SANE_TRACE = re.compile(r"[\x20-\x7e]{1,512}")
 PASSED_ON = ("traceparent", "tracestate")
 NO_EXPERT = "none"
+_CALLER_KEY = secrets.token_bytes(16)
+"""Of this process: a caller's name on the wire to a worker must not tell its address."""
 
 
 @dataclass(slots=True)
@@ -23,6 +30,8 @@ class Exchange:
     """What the layers of the service know about one request."""
 
     request_id: str
+    caller: str = ""
+    """Opaque; who shares limits with whom."""
     trace: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
     body: bytes = b""
@@ -45,8 +54,31 @@ def open_exchange(scope: Scope) -> Exchange:
         value = headers.get(name.encode(), b"").decode("latin-1")
         if SANE_TRACE.fullmatch(value):
             trace[name] = value
-    exchange = scope["mole"] = Exchange(request_id, trace)
+    client = scope.get("client")
+    exchange = scope["mole"] = Exchange(request_id, caller_of(client[0] if client else ""), trace)
     return exchange
+
+
+def check_headers(scope: Scope) -> None:
+    """Bounds the header fields.
+
+    Raises:
+        HeadersTooLongError: they are longer than MAX_HEADER_BYTES together.
+    """
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise HeadersTooLongError(f"The header fields are longer than {MAX_HEADER_BYTES} bytes.")
+
+
+@lru_cache(maxsize=4096)
+def caller_of(host: str) -> str:
+    """The caller behind an address, or another identity; an IPv6 network of 64 bits counts as one."""
+    try:
+        address = ip_address(host)
+        if address.version == 6:
+            host = address.exploded[:19]
+    except ValueError:
+        pass
+    return hashlib.blake2s(host.encode(), key=_CALLER_KEY, digest_size=8).hexdigest()
 
 
 def exchange_of(scope: Scope) -> Exchange:

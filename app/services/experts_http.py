@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from app.services import faults
 from app.services.answers import check_answer
@@ -13,10 +14,11 @@ from app.services.fleet import Fleet
 from app.services.metrics import Metrics
 from app.services.ports import Call
 from app.services.prober import Prober
+from app.services.waiting import WaitingRoom
 from app.services.worker import Worker
 from app.services.worker_client import WorkerClient
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
-from moe_router.errors import DeadlineError, NoWorkerError, OverloadedError, WorkerAnswerError
+from moe_router.errors import DeadlineError, MoleError, NoWorkerError, WorkerAnswerError
 from moe_router.mapping import WorkerMapping
 from moe_router.registry import Expert, Registry, TaskSpec
 
@@ -34,6 +36,7 @@ class HttpExperts:
         metrics: Metrics,
         *,
         attempt_timeout_s: float,
+        max_waiting: int = 1024,
     ) -> None:
         self.fleet = fleet
         self._client = client
@@ -42,6 +45,9 @@ class HttpExperts:
         self._attempt_timeout_s = attempt_timeout_s
         self._budget = RetryBudget()
         self._registry: Registry | None = None
+        self._max_waiting = max_waiting
+        self._rooms: dict[str, WaitingRoom[Worker]] = {}
+        prober.changed = self._poke
 
     def served(self, model_key: str) -> bool:
         """Whether the mapping names a worker for the model."""
@@ -63,6 +69,8 @@ class HttpExperts:
         """Takes other files and looks at the new workers at once."""
         self._registry = registry
         self.fleet.use(mapping)
+        self._rooms = {key: room for key, room in self._rooms.items() if room.busy or self.served(key)}
+        self._poke()
         self._prober.wake()
 
     async def start(self) -> None:
@@ -86,37 +94,52 @@ class HttpExperts:
         self._budget.request()
         tried: list[Worker] = []
         last: Fault | None = None
+        room = self._room(expert.base_model_key)
         while True:
-            worker = self._next(expert, tried, last)
-            if worker is None or (tried and not self._budget.allows(len(tried))):
+            if tried and not self._budget.allows(len(tried)):
                 raise self._refusal(expert, last) from last
+            worker = await room.enter(call.caller, partial(self._take, expert, tried, last))
             tried.append(worker)
             try:
                 return worker.worker_id, await self._attempt(worker, body, request, task, call)
             except Fault as fault:
                 if not fault.mendable:
                     raise fault.error from fault
+                self._metrics.count_failover(fault.outcome)
                 last = fault
+            finally:
+                room.leave(call.caller)
 
-    def _next(self, expert: Expert, tried: list[Worker], last: Fault | None) -> Worker | None:
-        open_to = self.fleet.candidates(expert.base_model_key, expert.task_key)
-        for worker in open_to:
-            if worker not in tried and not worker.full:
-                return worker
+    def _room(self, model_key: str) -> WaitingRoom[Worker]:
+        """Where requests wait while all workers of the model are full."""
+        if model_key not in self._rooms:
+            self._rooms[model_key] = WaitingRoom(self._max_waiting, Worker.give_back)
+        return self._rooms[model_key]
+
+    def _poke(self) -> None:
+        for room in self._rooms.values():
+            room.poke()
+
+    def _take(self, expert: Expert, tried: list[Worker], last: Fault | None) -> Worker | None:
+        """The worker to ask next, a call at it begun; None where those left are full.
+
+        Raises:
+            MoleError: there is none left.
+        """
+        left = [w for w in self.fleet.candidates(expert.base_model_key, expert.task_key) if w not in tried]
+        found = next((worker for worker in left if not worker.full), None)
         # A connection that was reset may only have been stale: one more try where there is no replica.
-        if last is not None and last.outcome == "reset" and len(tried) == 1:
-            return tried[0]
-        return None
+        if not left and last is not None and last.outcome == "reset" and len(tried) == 1:
+            found = tried[0]
+        if found is not None:
+            found.take(self.fleet.clock())
+        elif not left:
+            raise self._refusal(expert, last) from last
+        return found
 
-    def _refusal(
-        self, expert: Expert, last: Fault | None
-    ) -> NoWorkerError | OverloadedError | DeadlineError | WorkerAnswerError:
-        if last is not None and isinstance(
-            last.error, NoWorkerError | OverloadedError | DeadlineError | WorkerAnswerError
-        ):
+    def _refusal(self, expert: Expert, last: Fault | None) -> MoleError:
+        if last is not None:
             return last.error
-        if any(w.full for w in self.fleet.candidates(expert.base_model_key, expert.task_key)):
-            return OverloadedError(f"Every worker that holds {expert.base_model_key} is full.")
         return NoWorkerError(f"No worker that holds {expert.base_model_key} can be reached now.")
 
     async def _attempt(
@@ -126,15 +149,19 @@ class HttpExperts:
         started = clock()
         left_s = call.deadline - started
         if left_s <= 0:
+            worker.give_back()
             raise DeadlineError("The time for the whole request is up.")
         timeout_s = min(left_s, self._attempt_timeout_s)
-        worker.outstanding += 1
-        worker.breaker.begin(started)
         outcome: faults.Outcome = "cancelled"
         try:
             async with asyncio.timeout(timeout_s):
                 answer = await self._client.classify(
-                    worker, body, request_id=call.request_id, timeout_s=timeout_s, trace=call.trace
+                    worker,
+                    body,
+                    request_id=call.request_id,
+                    caller=call.caller,
+                    timeout_s=timeout_s,
+                    trace=call.trace,
                 )
             check_answer(answer, request, task, worker.worker_id)
             outcome = "ok"

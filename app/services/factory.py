@@ -45,7 +45,14 @@ def make_experts(settings: Settings, metrics: Metrics) -> Experts:
         max_in_flight=settings.max_in_flight_per_worker,
     )
     prober = Prober(fleet, client, interval_s=settings.probe_interval_s, timeout_s=settings.connect_timeout_s)
-    return HttpExperts(fleet, client, prober, metrics, attempt_timeout_s=settings.request_timeout_s)
+    return HttpExperts(
+        fleet,
+        client,
+        prober,
+        metrics,
+        attempt_timeout_s=settings.request_timeout_s,
+        max_waiting=settings.max_waiting_per_model,
+    )
 
 
 def _pool(registry: Registry, settings: Settings) -> Pool:

@@ -33,6 +33,12 @@ class Metrics:
         self._worker_duration = self._histogram(
             "mole_worker_duration_seconds", "Duration of calls of workers.", "worker"
         )
+        self._failovers = Counter(
+            "mole_failovers_total",
+            "Failed calls whose request went on to another worker, if one was left.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._steps = self._histogram(
             "mole_gating_step_duration_seconds", "Duration of each gating step.", "step", STEP_SECONDS
         )
@@ -61,6 +67,10 @@ class Metrics:
         """Notes one attempt at one worker."""
         self._worker_calls.labels(worker_id, outcome).inc()
         self._worker_duration.labels(worker_id).observe(seconds)
+
+    def count_failover(self, outcome: str) -> None:
+        """Notes that a call failed as `outcome` says, and the request goes on to another worker."""
+        self._failovers.labels(outcome).inc()
 
     def count_decision(self, timings: Timings, encoder_passes: int, abstained: str | None) -> None:
         """Notes one gating decision; steps that were not taken are 0 ms and not noted."""

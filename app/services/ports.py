@@ -21,6 +21,8 @@ class Call:
     deadline: float
     """Seconds of time.monotonic()."""
     trace: Mapping[str, str] = field(default_factory=dict)
+    caller: str = ""
+    """An opaque name: what is scarce is shared fairly between callers."""
     worker_ms: float = 0.0
     """Milliseconds spent waiting for workers, failed attempts included."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
 
 from app.services.faults import Fault
 from app.services.fleet import Fleet
@@ -32,6 +33,8 @@ class Prober:
         self._task: asyncio.Task[None] | None = None
         self._round = 0
         self._trials: set[asyncio.Task[None]] = set()
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a worker may have become usable, or unusable."""
 
     def start(self) -> None:
         """Begins to probe."""
@@ -65,6 +68,7 @@ class Prober:
         """One round, all workers at once."""
         self._round += 1
         await asyncio.gather(*(self._probe(worker) for worker in self._fleet.all))
+        self.changed()
 
     async def _probe(self, worker: Worker) -> None:
         before = worker.view
@@ -124,7 +128,12 @@ class Prober:
         try:
             async with asyncio.timeout(TRIAL_TIMEOUT_S):
                 await self._client.classify(
-                    worker, body, request_id=f"trial-{uuid.uuid4().hex}", timeout_s=TRIAL_TIMEOUT_S, trace={}
+                    worker,
+                    body,
+                    request_id=f"trial-{uuid.uuid4().hex}",
+                    caller="prober",
+                    timeout_s=TRIAL_TIMEOUT_S,
+                    trace={},
                 )
         except TimeoutError:
             reason = f"timeout: no answer to a trial within {TRIAL_TIMEOUT_S:g} s"
@@ -140,4 +149,5 @@ class Prober:
             raise
         else:
             worker.breaker.succeeded()
+            self.changed()
             logger.info("worker %s is back", worker.worker_id)

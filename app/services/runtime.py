@@ -9,12 +9,14 @@ from collections.abc import Callable
 from functools import cached_property
 
 from app.services import factory
+from app.services.admission import Admission
 from app.services.classification import Classification
 from app.services.config_watch import ConfigWatch, Files
 from app.services.limits import Limits
 from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
 from app.services.stats import Stats
+from app.services.waiting import FairGate
 from app.settings import Settings
 from moe_router.contracts import CoordinatorHealth, MappingInfo, ReadyStatus
 from moe_router.errors import MoleError, NotReadyError
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 LoadGating = Callable[[Registry, Settings], Gating]
 MakeExperts = Callable[[Settings, Metrics], Experts]
+DECISIONS_AT_ONCE = 16
+"""More would fill the encoder's next batches with one caller's texts; fewer would make batches too small."""
 
 
 class Runtime:
@@ -53,6 +57,16 @@ class Runtime:
     def settings(self) -> Settings:
         """Read from the environment at the first use, hence not at import."""
         return self._given or Settings()
+
+    @cached_property
+    def admission(self) -> Admission:
+        """Counts who is in the house."""
+        return Admission(self.settings.max_requests, self.settings.max_requests_per_caller)
+
+    @cached_property
+    def gate(self) -> FairGate:
+        """In front of gating."""
+        return FairGate(DECISIONS_AT_ONCE, self.settings.max_requests)
 
     async def start(self) -> None:
         """Begins to load; returns before that is done, so that the process answers at once."""
@@ -121,6 +135,7 @@ class Runtime:
             self._gating,
             self.experts,
             self.registry,
+            gate=self.gate,
             limits=Limits(settings.max_text_chars, settings.max_description_chars),
             default_timeout_s=settings.total_timeout_s,
             metrics=self.metrics,

@@ -18,6 +18,7 @@ from app.services import faults
 from app.services.answers import read_answer
 from app.services.worker import Worker
 from moe_router.contracts import (
+    HEADER_CALLER,
     HEADER_REQUEST_ID,
     HEADER_TIMEOUT_MS,
     ExpertAnswer,
@@ -68,7 +69,14 @@ class WorkerClient:
         self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def classify(
-        self, worker: Worker, body: bytes, *, request_id: str, timeout_s: float, trace: Mapping[str, str]
+        self,
+        worker: Worker,
+        body: bytes,
+        *,
+        request_id: str,
+        caller: str,
+        timeout_s: float,
+        trace: Mapping[str, str],
     ) -> ExpertAnswer:
         """One call of an expert; the answer fits the schema and comes from the right model.
 
@@ -77,6 +85,7 @@ class WorkerClient:
         headers = {
             "Content-Type": "application/json",
             HEADER_REQUEST_ID: request_id,
+            HEADER_CALLER: caller,
             HEADER_TIMEOUT_MS: str(max(math.floor(timeout_s * 1000), 1)),
             **trace,
         }

@@ -126,7 +126,7 @@ class ModelHost:
             )
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
         """Answers one request.
 
@@ -134,6 +134,7 @@ class ModelHost:
             expert: one of this model's.
             request: what is asked.
             deadline: seconds of time.monotonic().
+            caller: whose request it is; the queue is fair between callers, and between a caller's tasks.
 
         Raises:
             MissingFieldError: the template needs a field that the request lacks.
@@ -147,11 +148,9 @@ class ModelHost:
             reason = self.failures.get(expert, "it is not on this model")
             raise NoWorkerError(f"{expert.task_key}: the expert {expert.name!r} cannot be served: {reason}")
         work = await asyncio.to_thread(task_expert.prepare, request)
+        group = f"{caller} {expert.task_key}"
         outcomes = await _all(
-            [
-                self._batcher.submit(job, cost=job.cost, group=expert.task_key, deadline=deadline)
-                for job in work.jobs
-            ]
+            [self._batcher.submit(job, cost=job.cost, group=group, deadline=deadline) for job in work.jobs]
         )
         found = task_expert.finish(work, outcomes)
         return ExpertAnswer(

@@ -34,9 +34,9 @@ class ExpertPool(Protocol):
     """Answers expert requests, wherever their models are."""
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
-        """Answers one request; `deadline` in seconds of time.monotonic()."""
+        """Answers one request; `deadline` in seconds of time.monotonic(), `caller` whose it is."""
         ...
 
     def queue_depth(self) -> int:
@@ -116,10 +116,10 @@ class SingleModelPool:
         return self._usable([expert for expert in for_language if expert in own], task_key)
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
         """Answers one request; see `ModelHost.classify`."""
-        return await self._host.classify(expert, request, deadline=deadline)
+        return await self._host.classify(expert, request, deadline=deadline, caller=caller)
 
     def queue_depth(self) -> int:
         """Jobs that wait or are being computed."""
@@ -173,7 +173,7 @@ class LruModelPool:
         self._closed = False
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
         """Answers one request, loading its model first where need be.
 
@@ -182,7 +182,7 @@ class LruModelPool:
             MoleError: as `ModelHost.classify`.
         """
         host = await self._host(expert.base_model_key)
-        return await host.classify(expert, request, deadline=deadline)
+        return await host.classify(expert, request, deadline=deadline, caller=caller)
 
     def loaded(self) -> tuple[str, ...]:
         """Keys of the models in memory, the least recently used first."""

@@ -28,6 +28,7 @@ class StubPool:
         self.cancelled = 0
         self.seen: list[ExpertRequest] = []
         self.deadlines: list[float | None] = []
+        self.callers: list[str] = []
 
     def preload(self, progress: Callable[[str, float], None]) -> None:
         progress("reading weights", 0.5)
@@ -50,10 +51,11 @@ class StubPool:
         raise UnknownTaskError(task_key, tuple(e.task_key for e in self.experts()))
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
         self.seen.append(request)
         self.deadlines.append(deadline)
+        self.callers.append(caller)
         if request.text == FULL:
             raise OverloadedError("The queue is full.")
         if request.text == BREAK:

@@ -73,6 +73,12 @@ def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
     return body
 
 
+async def test_the_caller_reaches_the_queue(scene: Scene) -> None:
+    await scene.ask({"X-MoLE-Caller": "abc"})
+    await scene.ask()
+    assert scene.stub.callers == ["abc", ""]
+
+
 async def test_an_answer(scene: Scene) -> None:
     answer = await scene.ask({"X-Request-ID": "mine"}, return_probabilities=True)
     assert answer.status_code == 200

@@ -44,7 +44,7 @@ def test_problem_types_are_distinct_and_fit_a_url():
 @pytest.mark.parametrize("cls", [c for c in OURS if c.__init__ is MoleError.__init__])
 def test_only_what_the_caller_cannot_mend_is_worth_a_retry(cls):
     error = cls("why")
-    assert (error.retry_after_s is not None) == (error.status >= 500)
+    assert (error.retry_after_s is not None) == (error.status == 429 or error.status >= 500)
     assert str(error) == error.detail == "why"
     assert error.extensions == {}
 

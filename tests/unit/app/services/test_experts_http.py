@@ -52,8 +52,10 @@ class Scene:
         http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
         client = WorkerClient(http, "secret")
         self.fleet = Fleet(eject_after=2, eject_s=60, max_in_flight=max_in_flight)
-        prober = Prober(self.fleet, client, interval_s=60, timeout_s=1)
-        self.experts = HttpExperts(self.fleet, client, prober, Metrics(), attempt_timeout_s=attempt_timeout_s)
+        self.prober = Prober(self.fleet, client, interval_s=60, timeout_s=1)
+        self.experts = HttpExperts(
+            self.fleet, client, self.prober, Metrics(), attempt_timeout_s=attempt_timeout_s
+        )
         self.registry = registry()
         self.mapping = mapping(*urls)
 
@@ -72,11 +74,22 @@ class Scene:
         return worker_id, answer.result
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
+        answer = self.answers.get(request.url.host)
+        if request.method == "GET":
+            return await self._probed(request, answer)
         self.calls.append(request.url.host)
         self.bodies.append(json.loads(request.content))
         self.headers = request.headers
-        answer = self.answers.get(request.url.host)
         return await answer(request) if answer else httpx.Response(200, json=GOOD)
+
+    async def _probed(self, request: httpx.Request, answer: Answer | None) -> httpx.Response:
+        if answer is not None and answer is not hanging:
+            return await answer(request)
+        if request.url.path.endswith("/tasks"):
+            served = {"task_key": files.SENTIMENT, "languages": None, "labels": [], "adapters": []}
+            return httpx.Response(200, json={"worker_id": "w", "model_key": files.MODEL, "tasks": [served]})
+        health = {"status": "ready", "worker_id": "w", "model_key": files.MODEL, "progress": 1}
+        return httpx.Response(200, json={**health, "queue_depth": 0})
 
 
 def status(code: int, slug: str = "", **headers: str) -> Answer:
@@ -211,8 +224,23 @@ async def test_a_hung_worker_holds_no_more_than_its_bound() -> None:
     scene.fleet.all[0].outstanding = 2
     assert await scene.ask() == ("worker-1", "positive")
     scene.fleet.all[1].outstanding = 2
-    with pytest.raises(OverloadedError):
-        await scene.ask()
+    waits = asyncio.create_task(scene.ask())
+    await asyncio.sleep(0)
+    assert not waits.done()
+    scene.fleet.all[1].outstanding = 1
+    await scene.prober.probe_all()
+    assert await waits == ("worker-1", "positive")
+
+
+async def test_who_waits_for_a_full_worker_is_told_when_it_is_down() -> None:
+    scene = await Scene(A, max_in_flight=1).open()
+    scene.fleet.all[0].outstanding = 1
+    waits = asyncio.create_task(scene.ask())
+    await asyncio.sleep(0)
+    scene.answers["a"] = raising(httpx.ConnectError("refused"))
+    await scene.prober.probe_all()
+    with pytest.raises(NoWorkerError):
+        await waits
 
 
 async def test_an_answer_of_another_model_is_refused() -> None:
