@@ -14,7 +14,7 @@ from app.asgi.intake import Intake
 from app.services import factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
 from app.settings import Settings
-from moe_router import logs
+from moe_router import logs, tracing
 
 DESCRIPTION = "Classifies text in many languages: finds what is asked, and asks the expert that serves it."
 
@@ -33,13 +33,21 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        logs.configure()
+        settings = runtime.settings
+        logs.configure(settings.log_format)
+        tracing.configure(
+            "mole-coordinator",
+            exporter=settings.otel_exporter,
+            endpoint=settings.otel_endpoint,
+            disabled=settings.otel_disabled,
+        )
         drain.install(runtime.settings.drain_timeout_s)
         try:
             await runtime.start()
             yield
         finally:
             await runtime.aclose()
+            tracing.stop()
 
     app = FastAPI(title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan)
     app.state.runtime = runtime

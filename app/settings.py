@@ -176,6 +176,23 @@ class Settings(BaseSettings):
         description="How long requests in flight may take to finish after SIGTERM, in seconds.",
     )
 
+    log_format: Literal["text", "json"] = Field(
+        "text", validation_alias=_env("MOLE_LOG_FORMAT"), description="Form of the log's lines."
+    )
+    otel_exporter: str | None = Field(
+        None,
+        validation_alias=_env("OTEL_TRACES_EXPORTER"),
+        description="Where traces go: otlp, console or none. OpenTelemetry reads its other variables.",
+    )
+    otel_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        description="Where the OTLP exporter sends traces; setting it turns tracing on.",
+    )
+    otel_disabled: bool = Field(
+        False, validation_alias=_env("OTEL_SDK_DISABLED"), description="Turns tracing off."
+    )
+
     @field_validator("*", mode="after")
     @classmethod
     def _home(cls, value: Any) -> Any:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from expert_worker import problems
 from expert_worker.drain import Drain
 from expert_worker.metrics import Metrics
+from moe_router import logs, tracing
 from moe_router.contracts import (
     HEADER_CALLER,
     HEADER_EXPERT,
@@ -31,6 +32,7 @@ BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 CLIENT_GONE = 499
 """Status under which a request is counted whose client went before the answer."""
 NO_EXPERT = "none"
+TRACE_HEADERS = frozenset({b"traceparent", b"tracestate"})
 BODY_TIMEOUT_S = 30.0
 """A client that sends its body more slowly than this holds a connection for nothing."""
 
@@ -70,6 +72,8 @@ class Envelope:
             _sane(scope, HEADER_REQUEST_ID) or uuid.uuid4().hex, _sane(scope, HEADER_CALLER)
         )
 
+        logs.request_id.set(exchange.request_id)
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
@@ -78,11 +82,9 @@ class Envelope:
 
         try:
             _check_headers(scope)
-            if scope["method"] in BODY_METHODS:
-                with self.drain.request():
-                    await self._with_body(scope, receive, send_with_headers, exchange)
-            else:
-                await self.app(scope, receive, send_with_headers)
+            with tracing.span(scope["method"], "server", _trace(scope)) as span:
+                await self._serve(scope, receive, send_with_headers, exchange)
+                _describe(span, scope, exchange)
         except HeadersTooLongError as error:
             await problems.response(error, exchange.request_id)(scope, receive, send_with_headers)
         except Exception:
@@ -92,6 +94,13 @@ class Envelope:
                 await problems.response(fault, exchange.request_id)(scope, receive, send_with_headers)
         finally:
             self._count(scope, exchange)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        if scope["method"] in BODY_METHODS:
+            with self.drain.request():
+                await self._with_body(scope, receive, send, exchange)
+        else:
+            await self.app(scope, receive, send)
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         try:
@@ -106,7 +115,7 @@ class Envelope:
         await _run_while_connected(self.app, scope, receive, send, exchange)
 
     def _count(self, scope: Scope, exchange: Exchange) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = _route(scope)
         self.metrics.requests.labels(route, str(exchange.status or CLIENT_GONE)).inc()
         self.metrics.duration.labels(route).observe(time.perf_counter() - exchange.started)
 
@@ -177,6 +186,32 @@ async def _read(receive: Receive, scope: Scope, limit: int) -> bytes | None:
                     return b"".join(chunks)
     except TimeoutError as error:
         raise problems.SlowBodyError(f"The body did not arrive within {BODY_TIMEOUT_S:g} seconds.") from error
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "unmatched")
+
+
+def _trace(scope: Scope) -> dict[str, str]:
+    return {
+        name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in TRACE_HEADERS
+    }
+
+
+def _describe(span: tracing.Span, scope: Scope, exchange: Exchange) -> None:
+    span.rename(f"{scope['method']} {_route(scope)}")
+    status = exchange.status or CLIENT_GONE
+    span.tell(
+        {
+            "http.request.method": scope["method"],
+            "http.route": _route(scope),
+            "http.response.status_code": status,
+            "mole.request_id": exchange.request_id,
+            "mole.expert": exchange.expert,
+        }
+    )
+    if status >= 500:
+        span.fail(f"status {status}")
 
 
 def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:

@@ -13,6 +13,7 @@ from app.services.metrics import Metrics
 from app.services.ports import Call, Experts, Gating
 from app.services.stats import Stats
 from app.services.waiting import FairGate
+from moe_router import tracing
 from moe_router.contracts import (
     ChosenExpert,
     ClassifyAnswer,
@@ -146,14 +147,24 @@ class Classification:
 
     async def _ask_gating(self, request: ClassifyRequest) -> Decision:
         options = request.options
-        return await self._gating.decide(
-            request.text,
-            request.description,
-            language=options.language,
-            task=options.task,
-            via=options.via,
-            served=self._experts.served,
-        )
+        with tracing.span("gating") as span:
+            decision = await self._gating.decide(
+                request.text,
+                request.description,
+                language=options.language,
+                task=options.task,
+                via=options.via,
+                served=self._experts.served,
+            )
+            span.tell(
+                {
+                    "mole.language": decision.language,
+                    "mole.task": decision.task or "none",
+                    "mole.confidence": decision.confidence,
+                    "mole.encoder_passes": decision.encoder_passes,
+                }
+            )
+        return decision
 
     def _counted(self, decision: Decision) -> Decision:
         reason = decision.abstained.reason if decision.abstained else None

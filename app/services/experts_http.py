@@ -17,6 +17,7 @@ from app.services.prober import Prober
 from app.services.waiting import WaitingRoom
 from app.services.worker import Worker
 from app.services.worker_client import WorkerClient
+from moe_router import tracing
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
 from moe_router.errors import DeadlineError, MoleError, NoWorkerError, WorkerAnswerError
 from moe_router.mapping import WorkerMapping
@@ -65,6 +66,10 @@ class HttpExperts:
         """Every worker of the mapping."""
         return self.fleet.infos()
 
+    def waiting(self) -> dict[str, int]:
+        """Requests that wait for a worker to have room, by model key."""
+        return {key: room.waiting for key, room in self._rooms.items()}
+
     async def use(self, registry: Registry, mapping: WorkerMapping) -> None:
         """Takes other files and looks at the new workers at once."""
         self._registry = registry
@@ -101,7 +106,9 @@ class HttpExperts:
             worker = await room.enter(call.caller, partial(self._take, expert, tried, last))
             tried.append(worker)
             try:
-                return worker.worker_id, await self._attempt(worker, body, request, task, call)
+                told = {"mole.worker": worker.worker_id}
+                with tracing.span("POST /api/v1/expert/classify", "client", attributes=told):
+                    return worker.worker_id, await self._attempt(worker, body, request, task, call)
             except Fault as fault:
                 if not fault.mendable:
                     raise fault.error from fault
@@ -161,7 +168,7 @@ class HttpExperts:
                     request_id=call.request_id,
                     caller=call.caller,
                     timeout_s=timeout_s,
-                    trace=call.trace,
+                    trace=tracing.outgoing(call.trace),
                 )
             check_answer(answer, request, task, worker.worker_id)
             outcome = "ok"
@@ -201,6 +208,7 @@ class HttpExperts:
             self.fleet.clock(), reason, at_once=fault.ejects == "at once", for_s=fault.retry_after_s
         )
         if opened:
+            self._metrics.count_ejection(worker.worker_id, fault.outcome)
             logger.warning("worker %s is ejected: %s", worker.worker_id, reason)
             self._prober.wake()
         return fault

@@ -117,6 +117,10 @@ class LocalExperts:
             for model_key, tasks in by_model.items()
         ]
 
+    def waiting(self) -> dict[str, int]:
+        """Requests wait in the pool's own queue."""
+        return {}
+
     async def use(self, registry: Registry, _mapping: WorkerMapping) -> None:
         """Takes another registry: a new pool, while the old one finishes what it has."""
         if self._registry == registry:

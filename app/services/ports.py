@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
+from moe_router.gating.batching import EncoderCounts
 from moe_router.gating.decision import Decision
 from moe_router.gating.task_router import Action, Observation, Via
 from moe_router.mapping import WorkerMapping
@@ -54,6 +55,9 @@ class Gating(Protocol):
     def candidates(self, decision: Decision, *, reachable: Callable[[Expert], bool]) -> list[Expert]:
         """The task's experts, best first, unreachable ones last."""
 
+    def counts(self) -> EncoderCounts:
+        """What the encoder has done, for metrics."""
+
     async def use_registry(self, registry: Registry) -> None:
         """Takes another registry; decisions under way finish on the old one."""
 
@@ -83,6 +87,9 @@ class Experts(Protocol):
 
     def workers(self) -> list[WorkerInfo]:
         """Every worker and how it is."""
+
+    def waiting(self) -> dict[str, int]:
+        """Requests that wait for a worker to have room, by model key."""
 
     async def use(self, registry: Registry, mapping: WorkerMapping) -> None:
         """Takes other files; calls in flight finish on the old ones."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 
 from app.services import factory
 from app.services.admission import Admission
 from app.services.classification import Classification
+from app.services.collector import RuntimeCollector, Snapshot
 from app.services.config_watch import ConfigWatch, Files
 from app.services.limits import Limits
 from app.services.metrics import Metrics
@@ -46,6 +46,7 @@ class Runtime:
         self._make_experts = make_experts
         self._draining = draining
         self.metrics = Metrics()
+        self.metrics.registry.register(RuntimeCollector(self.snapshot))
         self.stats = Stats()
         self._gating: Gating | None = None
         self._experts: Experts | None = None
@@ -175,8 +176,20 @@ class Runtime:
 
     def render_metrics(self) -> bytes:
         """The text that Prometheus scrapes."""
-        workers = self._experts.workers() if self._experts is not None else []
-        return self.metrics.render(Counter(worker.state for worker in workers))
+        return self.metrics.render()
+
+    def snapshot(self) -> Snapshot:
+        """What is now, for metrics."""
+        files = self._files()
+        experts = self._experts
+        return Snapshot(
+            workers=experts.workers() if experts is not None else [],
+            requests=self.admission.requests,
+            waiting={"gating": self.gate.waiting, **(experts.waiting() if experts is not None else {})},
+            encoder=self._gating.counts() if self._gating is not None else None,
+            configuration_loaded=files.loaded_at if files is not None else None,
+            configuration_refused=self._watch is not None and self._watch.refused is not None,
+        )
 
     def _not_ready(self) -> NotReadyError:
         reason = f": {self.detail}" if self.status == "failed" and self.detail is not None else "."

@@ -18,6 +18,7 @@ from moe_router.experts.engines.base import Engine, Job, Outcome, infer_halving
 from moe_router.experts.engines.factory import EngineOptions, make_engine
 from moe_router.experts.task_expert import TaskExpert
 from moe_router.registry import BaseModelSpec, Expert, Registry
+from moe_router.tally import SizeTally
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +171,11 @@ class ModelHost:
     def queue_depth(self) -> int:
         """Jobs that wait or are being computed."""
         return 0 if self._batcher is None else self._batcher.depth
+
+    @property
+    def batches(self) -> SizeTally:
+        """How large the batches were."""
+        return SizeTally() if self._batcher is None else self._batcher.batches
 
     async def aclose(self) -> None:
         """Answers what was taken, then gives the memory back."""

@@ -21,6 +21,7 @@ from moe_router.errors import (
 from moe_router.experts.engines.factory import make_engine
 from moe_router.experts.model_host import MakeEngine, ModelHost, PoolConfig
 from moe_router.registry import Expert, Registry
+from moe_router.tally import SizeTally
 
 __all__ = ["ExpertPool", "LruModelPool", "PoolConfig", "SingleModelPool"]
 
@@ -124,6 +125,10 @@ class SingleModelPool:
     def queue_depth(self) -> int:
         """Jobs that wait or are being computed."""
         return self._host.queue_depth
+
+    def batches(self) -> SizeTally:
+        """How large the batches were."""
+        return self._host.batches
 
     async def aclose(self) -> None:
         """Answers what was taken, then gives the memory back."""

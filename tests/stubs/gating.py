@@ -8,10 +8,12 @@ from typing import Any, cast
 
 from moe_router.contracts import Abstention, RouteStep, Timings
 from moe_router.errors import NoWorkerError
+from moe_router.gating.batching import EncoderCounts
 from moe_router.gating.decision import Decision
 from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import Action, Observation, Via
 from moe_router.registry import Expert, Registry
+from moe_router.tally import SizeTally
 
 NOTHING_FITS = "bake a cake"
 
@@ -91,6 +93,9 @@ class StubGating:
         if not found:
             raise NoWorkerError(f"No worker for {decision.task} can be reached now.")
         return Action("expert", found[0])
+
+    def counts(self) -> EncoderCounts:
+        return EncoderCounts(SizeTally(), 0, 0)
 
     async def use_registry(self, registry: Registry) -> None:
         self.registry = registry

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from moe_router.contracts import Entity, ExpertAnswer, ExpertRequest
 from moe_router.errors import OverloadedError, UnknownTaskError
 from moe_router.registry import Expert, Registry
+from moe_router.tally import SizeTally
 
 WAIT = "wait for the event"
 FULL = "the queue is full"
@@ -21,6 +22,7 @@ class StubPool:
         self.model_key = model_key
         self.worker_id = worker_id
         self.gate = asyncio.Event()
+        self.tally = SizeTally()
         self.may_load = threading.Event()
         self.may_load.set()
         self.warmed = False
@@ -61,6 +63,7 @@ class StubPool:
         if request.text == BREAK:
             raise RuntimeError("the engine broke")
         self.depth += 1
+        self.tally.note(1)
         try:
             if request.text == WAIT:
                 await self.gate.wait()
@@ -90,6 +93,9 @@ class StubPool:
         label = request.text if request.text in task.label_set else task.label_set[0]
         share = 1 / len(task.label_set)
         return ExpertAnswer(result=label, probabilities=dict.fromkeys(task.label_set, share), **common)
+
+    def batches(self) -> SizeTally:
+        return self.tally
 
     def queue_depth(self) -> int:
         return self.depth

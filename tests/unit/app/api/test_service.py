@@ -217,6 +217,13 @@ async def test_what_can_be_asked_and_who_serves_it(client: httpx.AsyncClient) ->
     assert 'mole_worker_requests_total{outcome="ok",worker="local"} 1.0' in metrics
     assert 'mole_workers{state="healthy"} 1.0' in metrics
     assert "mole_encoder_passes_total 1.0" in metrics
+    assert 'mole_worker_state{state="healthy",worker="local"} 1.0' in metrics
+    assert "mole_requests_in_progress 0.0" in metrics
+    assert 'mole_requests_waiting{stage="gating"} 0.0' in metrics
+    assert "mole_configuration_refused 0.0" in metrics
+    assert "mole_configuration_loaded_timestamp_seconds" in metrics
+    assert 'mole_encoder_batch_size_bucket{le="+Inf"} 0.0' in metrics
+    assert 'mole_description_cache_requests_total{result="hit"} 0.0' in metrics
 
 
 async def test_health_tells_how_it_is(client: httpx.AsyncClient) -> None:

@@ -49,7 +49,7 @@ class Scene:
     def counted(self, status: int) -> bool:
         return (
             f'mole_requests_total{{route="unmatched",status="{status}"}} 1.0'
-            in self.metrics.render({}).decode()
+            in self.metrics.render().decode()
         )
 
 
