@@ -49,6 +49,7 @@ class HttpExperts:
         self._max_waiting = max_waiting
         self._rooms: dict[str, WaitingRoom[Worker]] = {}
         prober.changed = self._poke
+        prober.viewed = lambda worker: metrics.count_view(worker.worker_id, worker.view)
 
     def served(self, model_key: str) -> bool:
         """Whether the mapping names a worker for the model."""

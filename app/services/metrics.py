@@ -36,6 +36,12 @@ class Metrics:
             ["worker", "outcome"],
             registry=self.registry,
         )
+        self._views = Counter(
+            "mole_worker_probe_changes_total",
+            "Times that a health probe found a worker changed, by what it is since.",
+            ["worker", "view"],
+            registry=self.registry,
+        )
         self._failovers = Counter(
             "mole_failovers_total",
             "Failed calls whose request went on to another worker, if one was left.",
@@ -73,6 +79,10 @@ class Metrics:
     def count_ejection(self, worker_id: str, outcome: str) -> None:
         """Notes that a breaker has opened."""
         self._ejections.labels(worker_id, outcome).inc()
+
+    def count_view(self, worker_id: str, view: str) -> None:
+        """Notes that a probe found a worker in another condition than before."""
+        self._views.labels(worker_id, view).inc()
 
     def count_failover(self, outcome: str) -> None:
         """Notes that a call failed as `outcome` says, and the request goes on to another worker."""

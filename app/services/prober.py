@@ -35,6 +35,8 @@ class Prober:
         self._trials: set[asyncio.Task[None]] = set()
         self.changed: Callable[[], None] = lambda: None
         """Called when a worker may have become usable, or unusable."""
+        self.viewed: Callable[[Worker], None] = lambda _: None
+        """Called when a probe sees a worker otherwise than the one before."""
 
     def start(self) -> None:
         """Begins to probe."""
@@ -80,6 +82,7 @@ class Prober:
         except Fault as fault:
             worker.probed("down", fault.error.detail)
         if worker.view != before:
+            self.viewed(worker)
             logger.info("worker %s: %s (%s)", worker.worker_id, worker.view, worker.view_reason or "ready")
 
     async def _look(self, worker: Worker) -> None:
