@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from functools import partial
 
 from app.services import faults
@@ -24,6 +25,9 @@ from moe_router.mapping import WorkerMapping
 from moe_router.registry import Expert, Registry, TaskSpec
 
 logger = logging.getLogger(__name__)
+
+ONE_CALLERS_SHARE = 0.75
+"""Of the places at a model's workers: another caller must find one free, not wait here and there again."""
 
 
 class HttpExperts:
@@ -104,7 +108,7 @@ class HttpExperts:
         while True:
             if tried and not self._budget.allows(len(tried)):
                 raise self._refusal(expert, last) from last
-            worker = await room.enter(call.caller, partial(self._take, expert, tried, last))
+            worker = await room.enter(call.caller, partial(self._take, expert, call.caller, tried, last))
             tried.append(worker)
             try:
                 told = {"mole.worker": worker.worker_id}
@@ -128,14 +132,18 @@ class HttpExperts:
         for room in self._rooms.values():
             room.poke()
 
-    def _take(self, expert: Expert, tried: list[Worker], last: Fault | None) -> Worker | None:
-        """The worker to ask next, a call at it begun; None where those left are full.
+    def _take(self, expert: Expert, caller: str, tried: list[Worker], last: Fault | None) -> Worker | None:
+        """The worker to ask next, a call at it begun; None where those left are full, or full of the caller.
 
         Raises:
             MoleError: there is none left.
         """
-        left = [w for w in self.fleet.candidates(expert.base_model_key, expert.task_key) if w not in tried]
+        usable = self.fleet.candidates(expert.base_model_key, expert.task_key)
+        left = [worker for worker in usable if worker not in tried]
         found = next((worker for worker in left if not worker.full), None)
+        share = math.ceil(sum(worker.max_in_flight for worker in usable) * ONE_CALLERS_SHARE)
+        if found is not None and self._room(expert.base_model_key).held(caller) >= share:
+            return None
         # A connection that was reset may only have been stale: one more try where there is no replica.
         if not left and last is not None and last.outcome == "reset" and len(tried) == 1:
             found = tried[0]

@@ -43,6 +43,10 @@ class WaitingRoom(Generic[T]):
         """Whether something is granted or waited for."""
         return bool(self._held or self._queues)
 
+    def held(self, caller: str) -> int:
+        """What the caller has been granted and not given back."""
+        return self._held.get(caller, 0)
+
     async def enter(self, caller: str, take: Callable[[], T | None]) -> T:
         """Waits for a grant; `leave` ends it.
 
@@ -86,6 +90,9 @@ class WaitingRoom(Generic[T]):
     def _grant_one(self) -> bool:
         for caller in sorted(self._queues, key=lambda name: self._held[name]):  # stable: order of the dict
             waiter = self._queues[caller][0]
+            if waiter.granted.done():  # cancelled, and not yet run to leave the queue itself
+                self._remove(caller, waiter)
+                return True
             try:
                 taken = waiter.take()
             except MoleError as error:
@@ -108,7 +115,8 @@ class WaitingRoom(Generic[T]):
             if len(self._queues[greediest]) <= len(self._queues.get(caller, ())) + 1:
                 raise full
             newest = self._queues[greediest][-1]
-            newest.granted.set_exception(full)
+            if not newest.granted.done():
+                newest.granted.set_exception(full)
             self._remove(greediest, newest)
         self._queues.setdefault(caller, deque()).append(waiter)
         self.waiting += 1

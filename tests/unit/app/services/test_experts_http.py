@@ -65,10 +65,10 @@ class Scene:
             worker.probed("ready")
         return self
 
-    async def ask(self, timeout_s: float = 10.0) -> tuple[str, str]:
+    async def ask(self, timeout_s: float = 10.0, caller: str = "") -> tuple[str, str]:
         expert = self.registry.experts_for(files.SENTIMENT, "en")[0]
         request = ExpertRequest(task_key=files.SENTIMENT, text="Sales rose.", language="en")
-        call = Call("id-1", time.monotonic() + timeout_s, {"traceparent": "00-1-2-01"})
+        call = Call("id-1", time.monotonic() + timeout_s, {"traceparent": "00-1-2-01"}, caller)
         worker_id, answer = await self.experts.classify(expert, request, call)
         assert call.worker_ms > 0
         return worker_id, answer.result
@@ -230,6 +230,21 @@ async def test_a_hung_worker_holds_no_more_than_its_bound() -> None:
     scene.fleet.all[1].outstanding = 1
     await scene.prober.probe_all()
     assert await waits == ("worker-1", "positive")
+
+
+async def test_one_caller_leaves_places_to_others() -> None:
+    scene = await Scene(A, max_in_flight=4).open()
+    scene.answers["a"] = hanging
+    flood = [asyncio.create_task(scene.ask(caller="flood")) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    assert scene.fleet.all[0].outstanding == 3
+    quiet = asyncio.create_task(scene.ask(caller="quiet"))
+    await asyncio.sleep(0.01)
+    assert scene.fleet.all[0].outstanding == 4
+    for task in (*flood, quiet):
+        task.cancel()
+    await asyncio.gather(*flood, quiet, return_exceptions=True)
+    assert scene.fleet.all[0].outstanding == 0
 
 
 async def test_who_waits_for_a_full_worker_is_told_when_it_is_down() -> None:

@@ -121,3 +121,15 @@ async def test_a_wait_that_makes_no_sense_ends() -> None:
     assert room.busy
     room.leave("a")
     assert not room.busy
+
+
+async def test_all_may_go_at_once() -> None:
+    scene = Scene(2)
+    for index in range(5):
+        await scene.enter("a", f"a{index}")
+    await scene.close()
+    assert scene.gate.waiting == 0
+    await scene.enter("b", "b0")
+    await scene.enter("b", "b1")
+    assert scene.order[-2:] == ["b0", "b1"]
+    await scene.close()
