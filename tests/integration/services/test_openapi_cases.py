@@ -95,7 +95,11 @@ def test_every_answer_is_declared(services: dict[str, Process], service: str, fu
     seen: Counter[str] = Counter()
     for operation in operations:
         # A GET here has nothing to vary.
-        modes = [*GenerationMode] if operation.method == "post" else [GenerationMode.POSITIVE]
+        modes = (
+            [*schemathesis.GenerationMode]
+            if operation.method == "post"
+            else [schemathesis.GenerationMode.POSITIVE]
+        )
         for mode in modes:
             examples = CASES[full] // (2 * posts * len(modes)) + 5
             judged(operation.as_strategy(generation_mode=mode), process.url, examples, seen)
