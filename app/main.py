@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app.api import classify, errors, health, openapi, stats, tasks, workers
+from app.asgi.direct import Direct
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
@@ -55,6 +56,7 @@ def create_app(
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)
+    app.add_middleware(Direct, router=classify.router)
     app.add_middleware(Intake, max_body_bytes=lambda: runtime.settings.max_body_bytes)
     app.add_middleware(Envelope, metrics=runtime.metrics, drain=drain)
     openapi.install(app)

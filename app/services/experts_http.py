@@ -61,7 +61,7 @@ class HttpExperts:
 
     def reachable(self, expert: Expert) -> bool:
         """Whether a worker can be tried now."""
-        return bool(self.fleet.candidates(expert.base_model_key, expert.task_key))
+        return self.fleet.reachable(expert.base_model_key, expert.task_key)
 
     def candidates(self, expert: Expert) -> list[str]:
         """Ids of the workers to try, best first."""

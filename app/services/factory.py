@@ -11,7 +11,8 @@ from app.services.fleet import Fleet
 from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
 from app.services.prober import Prober
-from app.services.worker_client import WorkerClient, make_http_client
+from app.services.worker_client import WorkerClient
+from app.services.worker_http import AiohttpHttp
 from app.settings import Settings
 from moe_router.registry import Registry
 
@@ -37,7 +38,7 @@ def make_experts(settings: Settings, metrics: Metrics) -> Experts:
         return LocalExperts(lambda registry: _pool(registry, settings), metrics)
     token = settings.worker_token
     client = WorkerClient(
-        make_http_client(settings.connect_timeout_s), token.get_secret_value() if token else None
+        AiohttpHttp(settings.connect_timeout_s), token.get_secret_value() if token else None
     )
     fleet = Fleet(
         eject_after=settings.eject_after_errors,

@@ -27,6 +27,7 @@ from moe_router.errors import (
     WorkerAnswerError,
 )
 from tests.stubs import files
+from tests.stubs.http import HttpxHttp
 from tests.stubs.serving import mapping, registry
 
 A, B, C = "http://a:1", "http://b:1", "http://c:1"
@@ -49,8 +50,7 @@ class Scene:
         self.calls: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.headers: httpx.Headers | None = None
-        http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
-        client = WorkerClient(http, "secret")
+        client = WorkerClient(HttpxHttp(httpx.MockTransport(self._handle)), "secret")
         self.fleet = Fleet(eject_after=2, eject_s=60, max_in_flight=max_in_flight)
         self.prober = Prober(self.fleet, client, interval_s=60, timeout_s=1)
         self.experts = HttpExperts(
