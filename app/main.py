@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from app.api import classify, errors, feedback, health, job_items, jobs, openapi, stats, tasks, workers
+from app.asgi.direct import Direct
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
 from app.services import factory, jobs_factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
 from app.settings import Settings
-from moe_router import logs
+from moe_router import logs, tracing
 
 DESCRIPTION = "Classifies text in many languages: finds what is asked, and asks the expert that serves it."
 
@@ -34,8 +34,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        logs.configure()
-        app.state.batch_gate = asyncio.Semaphore(runtime.settings.max_batch_concurrency)
+        settings = runtime.settings
+        logs.configure(settings.log_format)
+        tracing.configure(
+            "mole-coordinator",
+            exporter=settings.otel_exporter,
+            endpoint=settings.otel_endpoint,
+            disabled=settings.otel_disabled,
+        )
         drain.install(runtime.settings.drain_timeout_s)
         try:
             await runtime.start()
@@ -44,6 +50,7 @@ def create_app(
                 yield
         finally:
             await runtime.aclose()
+            tracing.stop()
 
     app = FastAPI(title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan)
     app.state.runtime = runtime
@@ -51,6 +58,7 @@ def create_app(
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)
+    app.add_middleware(Direct, router=classify.router)
     app.add_middleware(Intake, max_body_bytes=lambda: runtime.settings.max_body_bytes)
     app.add_middleware(Envelope, metrics=runtime.metrics, drain=drain)
     openapi.install(app)

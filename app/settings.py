@@ -164,10 +164,10 @@ class Settings(BaseSettings):
         description="First ejection of a worker, in seconds; up to four times that where trials fail.",
     )
     max_in_flight_per_worker: int = Field(
-        256,
+        64,
         ge=1,
         validation_alias=_env("MOLE_MAX_IN_FLIGHT_PER_WORKER"),
-        description="Calls in flight at one worker; a hung one blocks no more than these.",
+        description="Calls in flight at one worker, more wait in turn; a hung one blocks no more than these.",
     )
     max_text_chars: int = Field(
         50_000,
@@ -187,11 +187,23 @@ class Settings(BaseSettings):
         validation_alias=_env("MOLE_MAX_BODY_BYTES"),
         description="Longest request body, in bytes.",
     )
-    max_batch_concurrency: int = Field(
-        100,
+    max_requests: int = Field(
+        2048,
         ge=1,
-        validation_alias=_env("MOLE_MAX_BATCH_CONCURRENCY"),
-        description="Items of batches that run at once, over all callers.",
+        validation_alias=_env("MOLE_MAX_REQUESTS"),
+        description="Requests and items of batches under way in all; one more is refused with 503.",
+    )
+    max_requests_per_caller: int = Field(
+        512,
+        ge=1,
+        validation_alias=_env("MOLE_MAX_REQUESTS_PER_CALLER"),
+        description="The same for one caller; one more is refused with 429.",
+    )
+    max_waiting_per_model: int = Field(
+        1024,
+        ge=1,
+        validation_alias=_env("MOLE_MAX_WAITING_PER_MODEL"),
+        description="Requests that wait for a model's workers, which are full; one more is refused with 503.",
     )
     state_dir: Path = Field(
         Path("state"),
@@ -270,6 +282,23 @@ class Settings(BaseSettings):
         ge=0,
         validation_alias=_env("MOLE_DRAIN_TIMEOUT_SECONDS"),
         description="How long requests in flight may take to finish after SIGTERM, in seconds.",
+    )
+
+    log_format: Literal["text", "json"] = Field(
+        "text", validation_alias=_env("MOLE_LOG_FORMAT"), description="Form of the log's lines."
+    )
+    otel_exporter: str | None = Field(
+        None,
+        validation_alias=_env("OTEL_TRACES_EXPORTER"),
+        description="Where traces go: otlp, console or none. OpenTelemetry reads its other variables.",
+    )
+    otel_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        description="Where the OTLP exporter sends traces; setting it turns tracing on.",
+    )
+    otel_disabled: bool = Field(
+        False, validation_alias=_env("OTEL_SDK_DISABLED"), description="Turns tracing off."
     )
 
     @field_validator("*", mode="after")

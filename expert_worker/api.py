@@ -57,7 +57,9 @@ async def classify(request: Request) -> Response:
     deadline = intake.deadline_of(request, service.settings)
     asked = intake.parse(ExpertRequest, request, exchange.body)
     with _timed(exchange):
-        found = await _answer(service, asked, asked.request_id or exchange.request_id, deadline)
+        found = await _answer(
+            service, asked, asked.request_id or exchange.request_id, deadline, exchange.caller
+        )
     exchange.expert = quote(f"{asked.task_key}@{found.adapter_name or found.model_key}", safe="/@:")
     return _json(found)
 
@@ -78,7 +80,7 @@ async def classify_batch(request: Request) -> Response:
     with _timed(exchange):
         results = await asyncio.gather(
             *(
-                _item(service, item, f"{exchange.request_id[:120]}.{index}", deadline)
+                _item(service, item, f"{exchange.request_id[:120]}.{index}", deadline, exchange.caller)
                 for index, item in enumerate(batch.items)
             )
         )
@@ -88,7 +90,7 @@ async def classify_batch(request: Request) -> Response:
 @experts.get(
     "/tasks",
     summary="What this worker serves",
-    responses=openapi.answers(ExpertTasksAnswer, (401, 500), examples.TASKS),
+    responses=openapi.answers(ExpertTasksAnswer, (401, 431, 500), examples.TASKS),
 )
 async def tasks(request: Request) -> Response:
     """The tasks that use this worker's model, with their labels and adapters."""
@@ -103,7 +105,7 @@ async def tasks(request: Request) -> Response:
     )
 
 
-STATE = openapi.answers(WorkerHealth, (500,), examples.HEALTH)
+STATE = openapi.answers(WorkerHealth, (431, 500), examples.HEALTH)
 
 
 @health.get("", summary="State of the worker", responses=STATE)
@@ -132,7 +134,7 @@ async def ready(service: ServiceDep) -> Response:
 
 
 async def _item(
-    service: Service, item: JsonValue, request_id: str, deadline: float
+    service: Service, item: JsonValue, request_id: str, deadline: float, caller: str
 ) -> ExpertAnswer | BatchItemError:
     try:
         try:
@@ -140,7 +142,7 @@ async def _item(
         except ValidationError as error:
             raise problems.InvalidBodyError(error) from error
         request_id = asked.request_id or request_id
-        return await _answer(service, asked, request_id, deadline)
+        return await _answer(service, asked, request_id, deadline, caller)
     except MoleError as error:
         return BatchItemError(error=Problem(**problems.document(error, request_id)))
     except Exception:  # a fault in one item must not take the others' answers
@@ -148,7 +150,9 @@ async def _item(
         return BatchItemError(error=Problem(**problems.document(problems.unexpected(), request_id)))
 
 
-async def _answer(service: Service, asked: ExpertRequest, request_id: str, deadline: float) -> ExpertAnswer:
+async def _answer(
+    service: Service, asked: ExpertRequest, request_id: str, deadline: float, caller: str
+) -> ExpertAnswer:
     intake.check_limits(asked, service.settings)
     pool = service.pool
     outcome = "ok"
@@ -157,7 +161,7 @@ async def _answer(service: Service, asked: ExpertRequest, request_id: str, deadl
         expert = pool.find(asked.task_key, asked.language, asked.adapter_name)
         task = expert.task_key
         async with asyncio.timeout(max(deadline - time.monotonic(), 0.0)):
-            answer = await pool.classify(expert, asked, deadline=deadline)
+            answer = await pool.classify(expert, asked, deadline=deadline, caller=caller)
     except TimeoutError as error:
         outcome = DeadlineError.slug
         raise DeadlineError("The time that the caller gave is up.") from error

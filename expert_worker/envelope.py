@@ -15,8 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from expert_worker import problems
 from expert_worker.drain import Drain
 from expert_worker.metrics import Metrics
-from moe_router.contracts import HEADER_EXPERT, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
-from moe_router.errors import TextTooLongError
+from moe_router import logs, tracing
+from moe_router.contracts import (
+    HEADER_CALLER,
+    HEADER_EXPERT,
+    HEADER_OVERHEAD_MS,
+    HEADER_REQUEST_ID,
+    MAX_HEADER_BYTES,
+)
+from moe_router.errors import HeadersTooLongError, MoleError, TextTooLongError
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +32,9 @@ BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 CLIENT_GONE = 499
 """Status under which a request is counted whose client went before the answer."""
 NO_EXPERT = "none"
+TRACE_HEADERS = frozenset({b"traceparent", b"tracestate"})
+BODY_TIMEOUT_S = 30.0
+"""A client that sends its body more slowly than this holds a connection for nothing."""
 
 
 @dataclass(slots=True)
@@ -32,6 +42,8 @@ class Exchange:
     """One request on its way through the service."""
 
     request_id: str
+    caller: str = ""
+    """Opaque; the coordinator says which requests share a caller."""
     started: float = field(default_factory=time.perf_counter)
     body: bytes = b""
     status: int | None = None
@@ -56,7 +68,11 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = scope["mole"] = Exchange(_request_id(scope))
+        exchange = scope["mole"] = Exchange(
+            _sane(scope, HEADER_REQUEST_ID) or uuid.uuid4().hex, _sane(scope, HEADER_CALLER)
+        )
+
+        logs.request_id.set(exchange.request_id)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -65,11 +81,12 @@ class Envelope:
             await send(message)
 
         try:
-            if scope["method"] in BODY_METHODS:
-                with self.drain.request():
-                    await self._with_body(scope, receive, send_with_headers, exchange)
-            else:
-                await self.app(scope, receive, send_with_headers)
+            _check_headers(scope)
+            with tracing.span(scope["method"], "server", _trace(scope)) as span:
+                await self._serve(scope, receive, send_with_headers, exchange)
+                _describe(span, scope, exchange)
+        except HeadersTooLongError as error:
+            await problems.response(error, exchange.request_id)(scope, receive, send_with_headers)
         except Exception:
             logger.exception("request %s failed unexpectedly", exchange.request_id)
             if exchange.status is None:
@@ -78,10 +95,17 @@ class Envelope:
         finally:
             self._count(scope, exchange)
 
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        if scope["method"] in BODY_METHODS:
+            with self.drain.request():
+                await self._with_body(scope, receive, send, exchange)
+        else:
+            await self.app(scope, receive, send)
+
     async def _with_body(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         try:
             body = await _read(receive, scope, self.max_body_bytes())
-        except TextTooLongError as error:
+        except MoleError as error:
             await problems.response(error, exchange.request_id)(scope, receive, send)
             return
         if body is None:
@@ -91,7 +115,7 @@ class Envelope:
         await _run_while_connected(self.app, scope, receive, send, exchange)
 
     def _count(self, scope: Scope, exchange: Exchange) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = _route(scope)
         self.metrics.requests.labels(route, str(exchange.status or CLIENT_GONE)).inc()
         self.metrics.duration.labels(route).observe(time.perf_counter() - exchange.started)
 
@@ -139,6 +163,7 @@ async def _read(receive: Receive, scope: Scope, limit: int) -> bytes | None:
 
     Raises:
         TextTooLongError: the body is longer than `limit` bytes.
+        SlowBodyError: it did not arrive in time.
     """
     too_long = TextTooLongError(f"The body is longer than {limit} bytes.")
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
@@ -146,17 +171,47 @@ async def _read(receive: Receive, scope: Scope, limit: int) -> bytes | None:
         raise too_long
     chunks: list[bytes] = []
     size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise too_long
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > limit:
+                    raise too_long
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError as error:
+        raise problems.SlowBodyError(f"The body did not arrive within {BODY_TIMEOUT_S:g} seconds.") from error
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "unmatched")
+
+
+def _trace(scope: Scope) -> dict[str, str]:
+    return {
+        name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in TRACE_HEADERS
+    }
+
+
+def _describe(span: tracing.Span, scope: Scope, exchange: Exchange) -> None:
+    span.rename(f"{scope['method']} {_route(scope)}")
+    status = exchange.status or CLIENT_GONE
+    span.tell(
+        {
+            "http.request.method": scope["method"],
+            "http.route": _route(scope),
+            "http.response.status_code": status,
+            "mole.request_id": exchange.request_id,
+            "mole.expert": exchange.expert,
+        }
+    )
+    if status >= 500:
+        span.fail(f"status {status}")
 
 
 def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:
@@ -169,7 +224,13 @@ def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in told.items()]
 
 
-def _request_id(scope: Scope) -> str:
-    wanted = HEADER_REQUEST_ID.lower().encode()
+def _check_headers(scope: Scope) -> None:
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise HeadersTooLongError(f"The header fields are longer than {MAX_HEADER_BYTES} bytes.")
+
+
+def _sane(scope: Scope, header: str) -> str:
+    """A header of an id's form; empty where it is missing or of another."""
+    wanted = header.lower().encode()
     given = next((value for name, value in scope["headers"] if name == wanted), b"").decode("latin-1")
-    return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if SANE_ID.fullmatch(given) else ""

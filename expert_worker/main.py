@@ -17,7 +17,7 @@ from expert_worker import api, openapi, problems
 from expert_worker.envelope import Envelope, Exchange
 from expert_worker.service import PoolFactory, Service, single_model_pool
 from expert_worker.settings import Settings
-from moe_router import logs
+from moe_router import logs, tracing
 from moe_router.errors import MoleError, RequestError
 
 
@@ -27,13 +27,21 @@ def create_app(settings: Settings | None = None, build_pool: PoolFactory = singl
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        logs.configure()
+        settings = service.settings
+        logs.configure(settings.log_format)
+        tracing.configure(
+            "mole-worker",
+            exporter=settings.otel_exporter,
+            endpoint=settings.otel_endpoint,
+            disabled=settings.otel_disabled,
+        )
         service.drain.install(service.settings.drain_timeout_s)
         service.start()
         try:
             yield
         finally:
             await service.aclose()
+            tracing.stop()
 
     app = FastAPI(
         title="MoLE expert worker",
@@ -61,9 +69,7 @@ def create_app(settings: Settings | None = None, build_pool: PoolFactory = singl
 async def metrics(request: Request) -> Response:
     """What Prometheus scrapes."""
     service = cast(Service, request.app.state.service)
-    service.metrics.queue_depth.set(service.health().queue_depth)
-    service.metrics.ready.set(service.status == "ready")
-    return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(service.render_metrics(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def on_mole_error(request: Request, error: Exception) -> Response:

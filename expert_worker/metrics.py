@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from moe_router.tally import SizeTally
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+@dataclass(slots=True, eq=False)
+class _Batches(Collector):
+    """Turns a tally into a histogram when it is scraped."""
+
+    tally: SizeTally
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """The histogram."""
+        yield HistogramMetricFamily(
+            "mole_batch_size",
+            "Requests computed together.",
+            buckets=self.tally.buckets(),
+            sum_value=self.tally.total,
+        )
 
 
 class Metrics:
@@ -29,8 +52,11 @@ class Metrics:
             registry=self.registry,
         )
         self.queue_depth = Gauge("mole_queue_depth", "Requests that wait or run.", registry=self.registry)
+        self._batches = _Batches(SizeTally())
+        self.registry.register(self._batches)
         self.ready = Gauge("mole_ready", "1 when the worker takes requests.", registry=self.registry)
 
-    def render(self) -> bytes:
+    def render(self, batches: SizeTally | None = None) -> bytes:
         """The text that Prometheus scrapes."""
+        self._batches.tally = batches or self._batches.tally
         return generate_latest(self.registry)

@@ -13,15 +13,17 @@ from pydantic.json_schema import models_json_schema
 from expert_worker.problems import MEDIA_TYPE
 from moe_router.contracts import ExpertBatchRequest, ExpertRequest, Problem
 
-CLASSIFY_STATUSES = (400, 401, 413, 415, 500, 502, 503, 504)
+CLASSIFY_STATUSES = (400, 401, 408, 413, 415, 431, 500, 502, 503, 504)
 BODIES: tuple[type[BaseModel], ...] = (ExpertRequest, ExpertBatchRequest, Problem)
 _REF = "#/components/schemas/{model}"
 
 _EXAMPLES: dict[int, tuple[str, str, str]] = {
     400: ("invalid-request", "Invalid request", "text: Field required"),
     401: ("unauthorized", "Unauthorized", "This worker takes requests that carry its bearer token only."),
+    408: ("request-timeout", "Request timeout", "The body did not arrive within 30 seconds."),
     413: ("content-too-large", "Content too large", "text: 60000 characters; the limit is 50000."),
     415: ("unsupported-media-type", "Unsupported media type", "The body must be JSON."),
+    431: ("request-header-fields-too-large", "Request header fields too large", "The limit is 32768 bytes."),
     500: ("internal-error", "Internal error", "The fault is ours; the log has it under the request id."),
     502: ("bad-worker-answer", "Invalid answer from a worker", "The engine answered without probabilities."),
     503: ("overloaded", "Overloaded", "512 requests wait already."),

@@ -31,6 +31,14 @@ class InvalidBodyError(RequestError):
         return {"errors": self.mistakes}
 
 
+class SlowBodyError(RequestError):
+    """The body did not arrive in time."""
+
+    status = 408
+    slug = "request-timeout"
+    title = "Request timeout"
+
+
 class UnauthorizedError(RequestError):
     """The bearer token is missing or wrong."""
 

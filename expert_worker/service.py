@@ -16,6 +16,7 @@ from moe_router.assets.cache import Progress
 from moe_router.contracts import ExpertAnswer, ExpertRequest, ReadyStatus, ServedTask, WorkerHealth
 from moe_router.errors import MoleError, NotReadyError
 from moe_router.registry import Expert, Registry, load_registry
+from moe_router.tally import SizeTally
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +40,15 @@ class Pool(Protocol):
         """The expert for a request; raises RequestError where there is none."""
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
-        """Answers one request; `deadline` in seconds of time.monotonic()."""
+        """Answers one request; `deadline` in seconds of time.monotonic(), `caller` whose it is."""
 
     def queue_depth(self) -> int:
         """Requests that wait or run."""
+
+    def batches(self) -> SizeTally:
+        """How large the batches were."""
 
     async def aclose(self) -> None:
         """Lets the model go."""
@@ -124,6 +128,12 @@ class Service:
             queue_depth=loaded.queue_depth() if loaded else 0,
             detail=self.detail,
         )
+
+    def render_metrics(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        self.metrics.queue_depth.set(self.health().queue_depth)
+        self.metrics.ready.set(self.status == "ready")
+        return self.metrics.render(self._pool.batches() if self._pool is not None else SizeTally())
 
     def served(self) -> list[ServedTask]:
         """What is served, by task; empty while the model loads."""

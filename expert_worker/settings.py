@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -109,6 +109,25 @@ class Settings(BaseSettings):
         ge=0,
         validation_alias=AliasChoices("MOLE_DRAIN_TIMEOUT_SECONDS"),
         description="How long requests in flight may take to finish after SIGTERM, in seconds.",
+    )
+
+    log_format: Literal["text", "json"] = Field(
+        "text", validation_alias=AliasChoices("MOLE_LOG_FORMAT"), description="Form of the log's lines."
+    )
+    otel_exporter: str | None = Field(
+        None,
+        validation_alias=AliasChoices("OTEL_TRACES_EXPORTER"),
+        description="Where traces go: otlp, console or none. OpenTelemetry reads its other variables.",
+    )
+    otel_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        description="Where the OTLP exporter sends traces; setting it turns tracing on.",
+    )
+    otel_disabled: bool = Field(
+        False,
+        validation_alias=AliasChoices("OTEL_SDK_DISABLED"),
+        description="Turns tracing off.",
     )
 
     @field_validator("cache_dir", "hf_cache_path", "adapter_path", "config_path", "registry_path")

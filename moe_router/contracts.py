@@ -28,8 +28,12 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 HEADER_REQUEST_ID = "X-Request-ID"
 HEADER_TIMEOUT_MS = "X-MoLE-Timeout-Ms"
+HEADER_CALLER = "X-MoLE-Caller"
+"""From coordinator to worker: an opaque name of the caller, so that the worker's queue is fair too."""
 HEADER_OVERHEAD_MS = "X-MoLE-Overhead-Duration-Ms"
 HEADER_EXPERT = "X-MoLE-Expert"
+MAX_HEADER_BYTES = 32 * 2**10
+"""Names and values of a request's header fields together, at either service."""
 
 
 class Wire(BaseModel):

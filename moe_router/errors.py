@@ -14,7 +14,9 @@ MoleError
 │   ├── UnknownJobError                                                        404
 │   ├── IdempotencyConflictError                                               409
 │   ├── TooManyJobsError                                                       429
+│   ├── HeadersTooLongError                                                    431
 │   └── AbstainedError       gating abstained and the caller wants an error    422
+├── TooManyRequestsError     the caller's own limit                            429
 ├── NoWorkerError            no worker can be reached now                      503
 ├── OverloadedError          a queue is full                                   503
 ├── NotReadyError            loading or draining                               503
@@ -195,6 +197,14 @@ class TooManyJobsError(RequestError):
         return 10
 
 
+class HeadersTooLongError(RequestError):
+    """The request's header fields pass their limit."""
+
+    status = 431
+    slug = "request-header-fields-too-large"
+    title = "Request header fields too large"
+
+
 class AbstainedError(RequestError):
     """Gating abstained and `options.on_abstain` is "error"."""
 
@@ -211,6 +221,14 @@ class AbstainedError(RequestError):
     def extensions(self) -> Mapping[str, object]:
         """What the caller needs to mend the request."""
         return {"reason": self.reason, "nearest_tasks": list(self.nearest_tasks)}
+
+
+class TooManyRequestsError(MoleError):
+    """The caller has reached its own limit; others are served."""
+
+    status = 429
+    slug = "too-many-requests"
+    title = "Too many requests"
 
 
 class NoWorkerError(MoleError):

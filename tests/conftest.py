@@ -33,3 +33,13 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         if name in SERVICE_NAMES or (name.startswith("MOLE_") and name not in KEPT):
             monkeypatch.delenv(name)
     monkeypatch.setenv("MOLE_STATE_DIR", str(tmp_path / "state"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--full`: faults, floods and generated cases as long and as many as the bars ask for."""
+    parser.addoption("--full", action="store_true", help="full durations and counts, not CI's short ones")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--full"))

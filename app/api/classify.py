@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
@@ -18,6 +15,7 @@ from app.api.messages import answer, parse, runtime_of
 from app.asgi.exchange import Exchange, exchange_of
 from app.services.classification import Classification
 from app.services.ports import Call
+from app.services.runtime import Runtime
 from moe_router.contracts import (
     BatchAnswer,
     BatchItemError,
@@ -27,7 +25,7 @@ from moe_router.contracts import (
     Problem,
     RouteAnswer,
 )
-from moe_router.errors import DeadlineError, MoleError
+from moe_router.errors import MoleError
 from moe_router.registry import Expert
 
 logger = logging.getLogger(__name__)
@@ -48,12 +46,13 @@ async def classify(request: Request) -> Response:
     """
     exchange = exchange_of(request.scope)
     service = runtime_of(request).classification()
-    asked = parse(ClassifyRequest, request)
-    call = Call(exchange.request_id, service.deadline(asked), exchange.trace, exchange.caller)
-    try:
-        found, expert = await service.classify(asked, call)
-    finally:
-        exchange.worker_ms = call.worker_ms
+    with runtime_of(request).admission.request(exchange.caller):
+        asked = parse(ClassifyRequest, request)
+        call = Call(exchange.request_id, service.deadline(asked), exchange.trace, exchange.caller)
+        try:
+            found, expert = await service.classify(asked, call)
+        finally:
+            exchange.worker_ms = call.worker_ms
     exchange.expert = expert_name(found, expert)
     return answer(found)
 
@@ -68,8 +67,10 @@ async def route(request: Request) -> Response:
     """The decision of `/classify`, by the same code, and the workers that would be asked."""
     exchange = exchange_of(request.scope)
     service = runtime_of(request).classification()
-    asked = parse(ClassifyRequest, request)
-    return answer(await service.route(asked, Call(exchange.request_id, service.deadline(asked))))
+    with runtime_of(request).admission.request(exchange.caller):
+        asked = parse(ClassifyRequest, request)
+        call = Call(exchange.request_id, service.deadline(asked), exchange.trace, exchange.caller)
+        return answer(await service.route(asked, call))
 
 
 @router.post(
@@ -84,9 +85,8 @@ async def classify_batch(request: Request) -> Response:
     runtime = runtime_of(request)
     service = runtime.classification()
     batch = parse(BatchRequest, request)
-    gate = request.app.state.batch_gate
     results = await asyncio.gather(
-        *(_item(service, item, index, exchange, gate) for index, item in enumerate(batch.items))
+        *(_item(runtime, service, item, index, exchange) for index, item in enumerate(batch.items))
     )
     return answer(BatchAnswer(results=list(results)))
 
@@ -98,22 +98,8 @@ def expert_name(found: ClassifyAnswer, expert: Expert | None) -> str:
     return quote(f"{found.task}@{expert.name if expert is not None else found.model_key}", safe="/@:")
 
 
-@asynccontextmanager
-async def _admitted(gate: asyncio.Semaphore, call: Call) -> AsyncIterator[None]:
-    """Waits for a place among the items that run at once, no longer than the item's own time."""
-    try:
-        async with asyncio.timeout(max(call.deadline - time.monotonic(), 0.0)):
-            await gate.acquire()
-    except TimeoutError as error:
-        raise DeadlineError("The time for the whole request is up.") from error
-    try:
-        yield
-    finally:
-        gate.release()
-
-
 async def _item(
-    service: Classification, item: JsonValue, index: int, exchange: Exchange, gate: asyncio.Semaphore
+    runtime: Runtime, service: Classification, item: JsonValue, index: int, exchange: Exchange
 ) -> ClassifyAnswer | BatchItemError:
     request_id = f"{exchange.request_id[:120]}.{index}"
     try:
@@ -122,7 +108,7 @@ async def _item(
         except ValidationError as error:
             raise errors.InvalidBodyError(error) from error
         call = Call(request_id, service.deadline(asked), exchange.trace, exchange.caller)
-        async with _admitted(gate, call):
+        with runtime.admission.request(exchange.caller):
             found, _ = await service.classify(asked, call)
         # Items overlap: the longest wait for workers is what the batch owes to them.
         exchange.worker_ms = max(exchange.worker_ms, call.worker_ms)

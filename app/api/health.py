@@ -14,7 +14,7 @@ from moe_router.contracts import CoordinatorHealth
 router = APIRouter(prefix="/api/v1/health", tags=["health"])
 
 
-STATE = openapi.answers(CoordinatorHealth, (500,), examples.HEALTH)
+STATE = openapi.answers(CoordinatorHealth, (431, 500), examples.HEALTH)
 
 
 @router.get("", summary="State of the coordinator", responses=STATE)

@@ -14,14 +14,14 @@ from pydantic.json_schema import models_json_schema
 from app.api.errors import MEDIA_TYPE
 from moe_router.contracts import BatchRequest, ClassifyRequest, FeedbackRequest, JobRequest, Problem
 
-READ_STATUSES = (500, 503)
-ROUTE_STATUSES = (400, 408, 413, 415, 500, 503, 504)
-CLASSIFY_STATUSES = (400, 408, 413, 415, 422, 500, 502, 503, 504)
-BATCH_STATUSES = (400, 408, 413, 415, 500, 503)
-FEEDBACK_STATUSES = (400, 404, 408, 413, 415, 500, 503)
-JOB_SUBMIT_STATUSES = (400, 408, 409, 413, 415, 429, 500, 503)
-JOB_READ_STATUSES = (404, 500, 503)
-JOB_CANCEL_STATUSES = (404, 408, 413, 500, 503)
+READ_STATUSES = (431, 500, 503)
+ROUTE_STATUSES = (400, 408, 413, 415, 429, 431, 500, 503, 504)
+CLASSIFY_STATUSES = (400, 408, 413, 415, 422, 429, 431, 500, 502, 503, 504)
+BATCH_STATUSES = (400, 408, 413, 415, 431, 500, 503)
+FEEDBACK_STATUSES = (400, 404, 408, 413, 415, 431, 500, 503)
+JOB_SUBMIT_STATUSES = (400, 408, 409, 413, 415, 429, 431, 500, 503)
+JOB_READ_STATUSES = (404, 431, 500, 503)
+JOB_CANCEL_STATUSES = (404, 408, 413, 431, 500, 503)
 BODIES: tuple[type[BaseModel], ...] = (ClassifyRequest, BatchRequest, JobRequest, FeedbackRequest, Problem)
 _REF = "#/components/schemas/{model}"
 
@@ -32,8 +32,9 @@ _EXAMPLES: dict[int, tuple[str, str, str]] = {
     409: ("idempotency-conflict", "Idempotency key used before", "Idempotency-Key: was used …"),
     413: ("content-too-large", "Content too large", "text: 60000 characters; the limit is 50000."),
     415: ("unsupported-media-type", "Unsupported media type", "The body must be JSON."),
-    429: ("too-many-jobs", "Too many jobs", "100 of your jobs are unfinished; that is the limit."),
     422: ("abstained", "No expert fits this request", "Nothing on offer fits what is asked."),
+    429: ("too-many-requests", "Too many requests", "512 of your requests are under way; that is the limit."),
+    431: ("request-header-fields-too-large", "Request header fields too large", "The limit is 32768 bytes."),
     500: ("internal-error", "Internal error", "The fault is ours; the log has it under the request id."),
     502: ("bad-worker-answer", "Invalid answer from a worker", "worker-0 answered with status 500."),
     503: ("no-worker", "No worker can be reached", "No worker that holds llama-2-7b-hf can be reached now."),

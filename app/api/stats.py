@@ -13,7 +13,7 @@ from app.services.stats import StatsAnswer
 router = APIRouter(prefix="/api/v1", tags=["fleet"])
 
 
-@router.get("/stats", summary="Counters", responses=openapi.answers(StatsAnswer, (500,)))
+@router.get("/stats", summary="Counters", responses=openapi.answers(StatsAnswer, (431, 500)))
 async def stats(request: Request) -> Response:
     """What this process did since it started."""
     return answer(runtime_of(request).stats.answer())

@@ -8,9 +8,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import errors
 from app.asgi.drain import Drain
-from app.asgi.exchange import Exchange, open_exchange
+from app.asgi.exchange import Exchange, check_headers, open_exchange
 from app.services.metrics import Metrics
+from moe_router import logs, tracing
 from moe_router.contracts import HEADER_EXPERT, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
+from moe_router.errors import MoleError
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class Envelope:
             await self.app(scope, receive, send)
             return
         exchange = open_exchange(scope)
+        logs.request_id.set(exchange.request_id)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -43,18 +46,44 @@ class Envelope:
             await send(message)
 
         try:
-            with self.drain.request(counted=scope["method"] != "GET"):
+            with (
+                self.drain.request(counted=scope["method"] != "GET"),
+                tracing.span(scope["method"], "server", exchange.trace) as span,
+            ):
+                check_headers(scope)
                 await self.app(scope, receive, send_with_headers)
+                _describe(span, scope, exchange)
+        except MoleError as error:
+            await errors.response(error, exchange.request_id)(scope, receive, send_with_headers)
         except Exception:
             logger.exception("request %s failed unexpectedly", exchange.request_id)
             if exchange.status is None:
                 fault = errors.unexpected()
                 await errors.response(fault, exchange.request_id)(scope, receive, send_with_headers)
         finally:
-            # The route's template, never the path itself: a label must have few values.
-            route = getattr(scope.get("route"), "path", "unmatched")
             status = exchange.status or CLIENT_GONE
-            self.metrics.count_request(route, status, exchange.elapsed_ms() / 1000)
+            self.metrics.count_request(_route(scope), status, exchange.elapsed_ms() / 1000)
+
+
+def _route(scope: Scope) -> str:
+    """The route's template, never the path itself: a label must have few values."""
+    return getattr(scope.get("route"), "path", "unmatched")
+
+
+def _describe(span: tracing.Span, scope: Scope, exchange: Exchange) -> None:
+    span.rename(f"{scope['method']} {_route(scope)}")
+    status = exchange.status or CLIENT_GONE
+    span.tell(
+        {
+            "http.request.method": scope["method"],
+            "http.route": _route(scope),
+            "http.response.status_code": status,
+            "mole.request_id": exchange.request_id,
+            "mole.expert": exchange.expert,
+        }
+    )
+    if status >= 500:
+        span.fail(f"status {status}")
 
 
 def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:

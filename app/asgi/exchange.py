@@ -11,7 +11,8 @@ from typing import cast
 from starlette.types import Scope
 
 from app.storage.identity import address_identity
-from moe_router.contracts import HEADER_REQUEST_ID
+from moe_router.contracts import HEADER_REQUEST_ID, MAX_HEADER_BYTES
+from moe_router.errors import HeadersTooLongError
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 SANE_TRACE = re.compile(r"[\x20-\x7e]{1,512}")
@@ -51,6 +52,16 @@ def open_exchange(scope: Scope) -> Exchange:
     client = scope.get("client")
     exchange = scope["mole"] = Exchange(request_id, trace, address_identity(client[0] if client else None))
     return exchange
+
+
+def check_headers(scope: Scope) -> None:
+    """Bounds the header fields.
+
+    Raises:
+        HeadersTooLongError: they are longer than MAX_HEADER_BYTES together.
+    """
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise HeadersTooLongError(f"The header fields are longer than {MAX_HEADER_BYTES} bytes.")
 
 
 def exchange_of(scope: Scope) -> Exchange:

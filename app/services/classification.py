@@ -13,6 +13,8 @@ from app.services.metrics import Metrics
 from app.services.ports import Call, Experts, Gating
 from app.services.recording import Record, recorded
 from app.services.stats import Stats
+from app.services.waiting import FairGate
+from moe_router import tracing
 from moe_router.contracts import (
     Abstention,
     ChosenExpert,
@@ -90,6 +92,7 @@ class Classification:
         experts: Experts,
         registry: Registry,
         *,
+        gate: FairGate,
         limits: Limits,
         default_timeout_s: float,
         metrics: Metrics,
@@ -99,6 +102,7 @@ class Classification:
         self._gating = gating
         self._experts = experts
         self._registry = registry
+        self._gate = gate
         self._limits = limits
         self._default_timeout_s = default_timeout_s
         self._metrics = metrics
@@ -116,7 +120,7 @@ class Classification:
             MoleError: the request is wrong, or its time is up.
         """
         started = time.perf_counter()
-        decision = await self._within(self._decide(request), call)
+        decision = await self._within(self._decide(request, call), call)
         experts = [] if decision.abstained else self._gating.candidates(decision, reachable=_anything)
         near = [e for e in experts if self._experts.reachable(e)]
         preferred = (near or experts)[:1]
@@ -153,19 +157,38 @@ class Classification:
         self._stats.answered(answer)
         return answer, expert
 
-    async def _decide(self, request: ClassifyRequest) -> Decision:
+    async def _decide(self, request: ClassifyRequest, call: Call) -> Decision:
         self._limits.check(request)
+        task = request.options.task
+        if task is not None:
+            spec = self._registry.task(task)  # an unknown one is refused before anything is computed
+            if spec.probe is None:  # nothing will be encoded
+                return self._counted(await self._ask_gating(request))
+        async with self._gate.place(call.caller):
+            return self._counted(await self._ask_gating(request))
+
+    async def _ask_gating(self, request: ClassifyRequest) -> Decision:
         options = request.options
-        if options.task is not None:
-            self._registry.task(options.task)  # an unknown one is refused before anything is computed
-        decision = await self._gating.decide(
-            request.text,
-            request.description,
-            language=options.language,
-            task=options.task,
-            via=options.via,
-            served=self._experts.served,
-        )
+        with tracing.span("gating") as span:
+            decision = await self._gating.decide(
+                request.text,
+                request.description,
+                language=options.language,
+                task=options.task,
+                via=options.via,
+                served=self._experts.served,
+            )
+            span.tell(
+                {
+                    "mole.language": decision.language,
+                    "mole.task": decision.task or "none",
+                    "mole.confidence": decision.confidence,
+                    "mole.encoder_passes": decision.encoder_passes,
+                }
+            )
+        return decision
+
+    def _counted(self, decision: Decision) -> Decision:
         reason = decision.abstained.reason if decision.abstained else None
         self._metrics.count_decision(decision.timings, decision.encoder_passes, reason)
         self._stats.encoder_passes += decision.encoder_passes
@@ -174,7 +197,7 @@ class Classification:
     async def _classify(
         self, request: ClassifyRequest, call: Call, started: float
     ) -> tuple[ClassifyAnswer, Expert | None]:
-        decision = await self._decide(request)
+        decision = await self._decide(request, call)
         course = _Course(decision, list(decision.steps), abstained=decision.abstained)
         with recorded(course, request, call, self._registry.tasks.get(decision.task or ""), self._record):
             if decision.abstained is None:

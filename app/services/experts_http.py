@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from functools import partial
 
 from app.services import faults
 from app.services.answers import check_answer
@@ -13,14 +15,20 @@ from app.services.fleet import Fleet
 from app.services.metrics import Metrics
 from app.services.ports import Call
 from app.services.prober import Prober
+from app.services.waiting import WaitingRoom
 from app.services.worker import Worker
 from app.services.worker_client import WorkerClient
+from app.storage.identity import opaque
+from moe_router import tracing
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
-from moe_router.errors import DeadlineError, NoWorkerError, OverloadedError, WorkerAnswerError
+from moe_router.errors import DeadlineError, MoleError, NoWorkerError, WorkerAnswerError
 from moe_router.mapping import WorkerMapping
 from moe_router.registry import Expert, Registry, TaskSpec
 
 logger = logging.getLogger(__name__)
+
+ONE_CALLERS_SHARE = 0.75
+"""Of the places at a model's workers: another caller must find one free, not wait here and there again."""
 
 
 class HttpExperts:
@@ -34,6 +42,7 @@ class HttpExperts:
         metrics: Metrics,
         *,
         attempt_timeout_s: float,
+        max_waiting: int = 1024,
     ) -> None:
         self.fleet = fleet
         self._client = client
@@ -42,6 +51,10 @@ class HttpExperts:
         self._attempt_timeout_s = attempt_timeout_s
         self._budget = RetryBudget()
         self._registry: Registry | None = None
+        self._max_waiting = max_waiting
+        self._rooms: dict[str, WaitingRoom[Worker]] = {}
+        prober.changed = self._poke
+        prober.viewed = lambda worker: metrics.count_view(worker.worker_id, worker.view)
 
     def served(self, model_key: str) -> bool:
         """Whether the mapping names a worker for the model."""
@@ -49,7 +62,7 @@ class HttpExperts:
 
     def reachable(self, expert: Expert) -> bool:
         """Whether a worker can be tried now."""
-        return bool(self.fleet.candidates(expert.base_model_key, expert.task_key))
+        return self.fleet.reachable(expert.base_model_key, expert.task_key)
 
     def candidates(self, expert: Expert) -> list[str]:
         """Ids of the workers to try, best first."""
@@ -59,10 +72,16 @@ class HttpExperts:
         """Every worker of the mapping."""
         return self.fleet.infos()
 
+    def waiting(self) -> dict[str, int]:
+        """Requests that wait for a worker to have room, by model key."""
+        return {key: room.waiting for key, room in self._rooms.items()}
+
     async def use(self, registry: Registry, mapping: WorkerMapping) -> None:
         """Takes other files and looks at the new workers at once."""
         self._registry = registry
         self.fleet.use(mapping)
+        self._rooms = {key: room for key, room in self._rooms.items() if room.busy or self.served(key)}
+        self._poke()
         self._prober.wake()
 
     async def start(self) -> None:
@@ -86,37 +105,58 @@ class HttpExperts:
         self._budget.request()
         tried: list[Worker] = []
         last: Fault | None = None
+        room = self._room(expert.base_model_key)
         while True:
-            worker = self._next(expert, tried, last)
-            if worker is None or (tried and not self._budget.allows(len(tried))):
+            if tried and not self._budget.allows(len(tried)):
                 raise self._refusal(expert, last) from last
+            worker = await room.enter(call.caller, partial(self._take, expert, call.caller, tried, last))
             tried.append(worker)
             try:
-                return worker.worker_id, await self._attempt(worker, body, request, task, call)
+                told = {"mole.worker": worker.worker_id}
+                with tracing.span("POST /api/v1/expert/classify", "client", attributes=told):
+                    return worker.worker_id, await self._attempt(worker, body, request, task, call)
             except Fault as fault:
                 if not fault.mendable:
                     raise fault.error from fault
+                self._metrics.count_failover(fault.outcome)
                 last = fault
+            finally:
+                room.leave(call.caller)
 
-    def _next(self, expert: Expert, tried: list[Worker], last: Fault | None) -> Worker | None:
-        open_to = self.fleet.candidates(expert.base_model_key, expert.task_key)
-        for worker in open_to:
-            if worker not in tried and not worker.full:
-                return worker
+    def _room(self, model_key: str) -> WaitingRoom[Worker]:
+        """Where requests wait while all workers of the model are full."""
+        if model_key not in self._rooms:
+            self._rooms[model_key] = WaitingRoom(self._max_waiting, Worker.give_back)
+        return self._rooms[model_key]
+
+    def _poke(self) -> None:
+        for room in self._rooms.values():
+            room.poke()
+
+    def _take(self, expert: Expert, caller: str, tried: list[Worker], last: Fault | None) -> Worker | None:
+        """The worker to ask next, a call at it begun; None where those left are full, or full of the caller.
+
+        Raises:
+            MoleError: there is none left.
+        """
+        usable = self.fleet.candidates(expert.base_model_key, expert.task_key)
+        left = [worker for worker in usable if worker not in tried]
+        found = next((worker for worker in left if not worker.full), None)
+        share = math.ceil(sum(worker.max_in_flight for worker in usable) * ONE_CALLERS_SHARE)
+        if found is not None and self._room(expert.base_model_key).held(caller) >= share:
+            return None
         # A connection that was reset may only have been stale: one more try where there is no replica.
-        if last is not None and last.outcome == "reset" and len(tried) == 1:
-            return tried[0]
-        return None
+        if not left and last is not None and last.outcome == "reset" and len(tried) == 1:
+            found = tried[0]
+        if found is not None:
+            found.take(self.fleet.clock())
+        elif not left:
+            raise self._refusal(expert, last) from last
+        return found
 
-    def _refusal(
-        self, expert: Expert, last: Fault | None
-    ) -> NoWorkerError | OverloadedError | DeadlineError | WorkerAnswerError:
-        if last is not None and isinstance(
-            last.error, NoWorkerError | OverloadedError | DeadlineError | WorkerAnswerError
-        ):
+    def _refusal(self, expert: Expert, last: Fault | None) -> MoleError:
+        if last is not None:
             return last.error
-        if any(w.full for w in self.fleet.candidates(expert.base_model_key, expert.task_key)):
-            return OverloadedError(f"Every worker that holds {expert.base_model_key} is full.")
         return NoWorkerError(f"No worker that holds {expert.base_model_key} can be reached now.")
 
     async def _attempt(
@@ -126,15 +166,19 @@ class HttpExperts:
         started = clock()
         left_s = call.deadline - started
         if left_s <= 0:
+            worker.give_back()
             raise DeadlineError("The time for the whole request is up.")
         timeout_s = min(left_s, self._attempt_timeout_s)
-        worker.outstanding += 1
-        worker.breaker.begin(started)
         outcome: faults.Outcome = "cancelled"
         try:
             async with asyncio.timeout(timeout_s):
                 answer = await self._client.classify(
-                    worker, body, request_id=call.request_id, timeout_s=timeout_s, trace=call.trace
+                    worker,
+                    body,
+                    request_id=call.request_id,
+                    caller=opaque(call.caller),
+                    timeout_s=timeout_s,
+                    trace=tracing.outgoing(call.trace),
                 )
             check_answer(answer, request, task, worker.worker_id)
             outcome = "ok"
@@ -174,6 +218,7 @@ class HttpExperts:
             self.fleet.clock(), reason, at_once=fault.ejects == "at once", for_s=fault.retry_after_s
         )
         if opened:
+            self._metrics.count_ejection(worker.worker_id, fault.outcome)
             logger.warning("worker %s is ejected: %s", worker.worker_id, reason)
             self._prober.wake()
         return fault

@@ -29,7 +29,7 @@ class Pool(Protocol):
     """What is needed of an `LruModelPool`."""
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
         """Answers one request, loading its model first where need be."""
 
@@ -79,7 +79,7 @@ class LocalExperts:
         outcome = "cancelled"
         self._outstanding += 1
         try:
-            answer = await self._pool.classify(expert, request, deadline=call.deadline)
+            answer = await self._pool.classify(expert, request, deadline=call.deadline, caller=call.caller)
             outcome = "ok"
             self._latencies_ms.append((time.monotonic() - started) * 1000)
             return LOCAL, answer
@@ -116,6 +116,10 @@ class LocalExperts:
             )
             for model_key, tasks in by_model.items()
         ]
+
+    def waiting(self) -> dict[str, int]:
+        """Requests wait in the pool's own queue."""
+        return {}
 
     async def use(self, registry: Registry, _mapping: WorkerMapping) -> None:
         """Takes another registry: a new pool, while the old one finishes what it has."""

@@ -12,7 +12,8 @@ from app.services.fleet import Fleet
 from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
 from app.services.prober import Prober
-from app.services.worker_client import WorkerClient, make_http_client
+from app.services.worker_client import WorkerClient
+from app.services.worker_http import AiohttpHttp
 from app.settings import Settings
 from moe_router.registry import Registry
 
@@ -48,7 +49,7 @@ def make_experts(settings: Settings, metrics: Metrics) -> Experts:
         return LocalExperts(lambda registry: _pool(registry, settings), metrics)
     token = settings.worker_token
     client = WorkerClient(
-        make_http_client(settings.connect_timeout_s), token.get_secret_value() if token else None
+        AiohttpHttp(settings.connect_timeout_s), token.get_secret_value() if token else None
     )
     fleet = Fleet(
         eject_after=settings.eject_after_errors,
@@ -56,7 +57,14 @@ def make_experts(settings: Settings, metrics: Metrics) -> Experts:
         max_in_flight=settings.max_in_flight_per_worker,
     )
     prober = Prober(fleet, client, interval_s=settings.probe_interval_s, timeout_s=settings.connect_timeout_s)
-    return HttpExperts(fleet, client, prober, metrics, attempt_timeout_s=settings.request_timeout_s)
+    return HttpExperts(
+        fleet,
+        client,
+        prober,
+        metrics,
+        attempt_timeout_s=settings.request_timeout_s,
+        max_waiting=settings.max_waiting_per_model,
+    )
 
 
 def make_storage(settings: Settings, metrics: Metrics) -> Storage:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import aiohttp
-import httpx
 
 from moe_router.errors import (
     DeadlineError,
@@ -41,21 +40,15 @@ class Fault(Exception):  # noqa: N818 - the pair of Outcome
         return not isinstance(self.error, RequestError)
 
 
-def of_transport(error: httpx.TransportError, worker_id: str) -> Fault:
-    """Translates what the transport raised.
-
-    httpx-aiohttp folds several of aiohttp's errors into ConnectTimeout, so the cause decides.
-    """
-    cause = error.__cause__
-    if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) or (
-        cause is None and isinstance(error, httpx.ConnectError)
-    ):
+def of_transport(error: Exception, worker_id: str) -> Fault:
+    """Translates what aiohttp raised."""
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return Fault("refused", NoWorkerError(f"{worker_id} cannot be reached."), "at once")
-    if isinstance(cause, aiohttp.ServerTimeoutError) or isinstance(error, httpx.ReadTimeout):
+    if isinstance(error, aiohttp.ServerTimeoutError):
         return Fault("timeout", DeadlineError(f"{worker_id} did not answer in time."), "at once")
-    if isinstance(cause, aiohttp.ClientPayloadError):
+    if isinstance(error, aiohttp.ClientPayloadError):
         return Fault("truncated", WorkerAnswerError(f"{worker_id} broke off in its answer."), "at once")
-    if isinstance(cause, aiohttp.ClientResponseError):
+    if isinstance(error, aiohttp.ClientResponseError | ValueError):
         return Fault("invalid", WorkerAnswerError(f"{worker_id} does not speak HTTP."), "if repeated")
     return Fault("reset", WorkerAnswerError(f"{worker_id} closed the connection."), "at once")
 

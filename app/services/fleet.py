@@ -75,6 +75,11 @@ class Fleet:
         rest = sorted((w for w in found if w is not first), key=_burden)
         return [first, *rest]
 
+    def reachable(self, model_key: str, task_key: str) -> bool:
+        """Whether there are candidates."""
+        now = self.clock()
+        return any(w.available(now) and w.serves(task_key) for w in self.of(model_key))
+
     def infos(self) -> list[WorkerInfo]:
         """What `/workers` tells."""
         now = self.clock()

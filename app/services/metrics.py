@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from moe_router.contracts import Timings
 
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 STEP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-STATES = ("healthy", "loading", "draining", "ejected", "down", "refused")
 
 
 class Metrics:
@@ -33,6 +30,24 @@ class Metrics:
         self._worker_duration = self._histogram(
             "mole_worker_duration_seconds", "Duration of calls of workers.", "worker"
         )
+        self._ejections = Counter(
+            "mole_worker_ejections_total",
+            "Times that a worker's breaker opened, by the failure that opened it.",
+            ["worker", "outcome"],
+            registry=self.registry,
+        )
+        self._views = Counter(
+            "mole_worker_probe_changes_total",
+            "Times that a health probe found a worker changed, by what it is since.",
+            ["worker", "view"],
+            registry=self.registry,
+        )
+        self._failovers = Counter(
+            "mole_failovers_total",
+            "Failed calls whose request went on to another worker, if one was left.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._steps = self._histogram(
             "mole_gating_step_duration_seconds", "Duration of each gating step.", "step", STEP_SECONDS
         )
@@ -51,7 +66,6 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
-        self._workers = Gauge("mole_workers", "Workers of the mapping.", ["state"], registry=self.registry)
 
     def _histogram(
         self, name: str, text: str, label: str, buckets: tuple[float, ...] = REQUEST_SECONDS
@@ -68,6 +82,18 @@ class Metrics:
         self._worker_calls.labels(worker_id, outcome).inc()
         self._worker_duration.labels(worker_id).observe(seconds)
 
+    def count_ejection(self, worker_id: str, outcome: str) -> None:
+        """Notes that a breaker has opened."""
+        self._ejections.labels(worker_id, outcome).inc()
+
+    def count_view(self, worker_id: str, view: str) -> None:
+        """Notes that a probe found a worker in another condition than before."""
+        self._views.labels(worker_id, view).inc()
+
+    def count_failover(self, outcome: str) -> None:
+        """Notes that a call failed as `outcome` says, and the request goes on to another worker."""
+        self._failovers.labels(outcome).inc()
+
     def count_decision(self, timings: Timings, encoder_passes: int, abstained: str | None) -> None:
         """Notes one gating decision; steps that were not taken are 0 ms and not noted."""
         for step in ("language", "encode", "domain", "task"):
@@ -82,8 +108,6 @@ class Metrics:
         """Notes what became of decisions that were to be recorded."""
         self._records.labels(outcome).inc(number)
 
-    def render(self, states: Mapping[str, int]) -> bytes:
-        """The text that Prometheus scrapes; `states`: workers by state."""
-        for state in STATES:
-            self._workers.labels(state).set(states.get(state, 0))
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
         return generate_latest(self.registry)

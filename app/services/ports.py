@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
+from moe_router.gating.batching import EncoderCounts
 from moe_router.gating.decision import Decision
 from moe_router.gating.task_router import Action, Observation, Via
 from moe_router.gating.versions import RouterWeights
@@ -61,6 +62,9 @@ class Gating(Protocol):
     async def use_router(self, weights: RouterWeights, version: int | None) -> None:
         """Takes other weights of the router, of this number; ModelAssetError where they do not fit."""
 
+    def counts(self) -> EncoderCounts:
+        """What the encoder has done, for metrics."""
+
     async def use_registry(self, registry: Registry) -> None:
         """Takes another registry; decisions under way finish on the old one."""
 
@@ -90,6 +94,9 @@ class Experts(Protocol):
 
     def workers(self) -> list[WorkerInfo]:
         """Every worker and how it is."""
+
+    def waiting(self) -> dict[str, int]:
+        """Requests that wait for a worker to have room, by model key."""
 
     async def use(self, registry: Registry, mapping: WorkerMapping) -> None:
         """Takes other files; calls in flight finish on the old ones."""

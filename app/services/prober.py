@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
 
 from app.services.faults import Fault
 from app.services.fleet import Fleet
@@ -32,6 +33,10 @@ class Prober:
         self._task: asyncio.Task[None] | None = None
         self._round = 0
         self._trials: set[asyncio.Task[None]] = set()
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a worker may have become usable, or unusable."""
+        self.viewed: Callable[[Worker], None] = lambda _: None
+        """Called when a probe sees a worker otherwise than the one before."""
 
     def start(self) -> None:
         """Begins to probe."""
@@ -65,6 +70,7 @@ class Prober:
         """One round, all workers at once."""
         self._round += 1
         await asyncio.gather(*(self._probe(worker) for worker in self._fleet.all))
+        self.changed()
 
     async def _probe(self, worker: Worker) -> None:
         before = worker.view
@@ -76,6 +82,7 @@ class Prober:
         except Fault as fault:
             worker.probed("down", fault.error.detail)
         if worker.view != before:
+            self.viewed(worker)
             logger.info("worker %s: %s (%s)", worker.worker_id, worker.view, worker.view_reason or "ready")
 
     async def _look(self, worker: Worker) -> None:
@@ -124,7 +131,12 @@ class Prober:
         try:
             async with asyncio.timeout(TRIAL_TIMEOUT_S):
                 await self._client.classify(
-                    worker, body, request_id=f"trial-{uuid.uuid4().hex}", timeout_s=TRIAL_TIMEOUT_S, trace={}
+                    worker,
+                    body,
+                    request_id=f"trial-{uuid.uuid4().hex}",
+                    caller="prober",
+                    timeout_s=TRIAL_TIMEOUT_S,
+                    trace={},
                 )
         except TimeoutError:
             reason = f"timeout: no answer to a trial within {TRIAL_TIMEOUT_S:g} s"
@@ -140,4 +152,5 @@ class Prober:
             raise
         else:
             worker.breaker.succeeded()
+            self.changed()
             logger.info("worker %s is back", worker.worker_id)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from app.services import factory
+from app.services.admission import Admission
 from app.services.classification import Classification
+from app.services.collector import RuntimeCollector, Snapshot
 from app.services.config_watch import ConfigWatch, Files
 from app.services.limits import Limits
 from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
 from app.services.stats import Stats
+from app.services.waiting import FairGate
 from app.settings import Settings
 from moe_router.contracts import CoordinatorHealth, MappingInfo, ReadyStatus
 from moe_router.errors import MoleError, NotReadyError
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 LoadGating = Callable[[Registry, Settings], Gating]
 MakeExperts = Callable[[Settings, Metrics], Experts]
+DECISIONS_AT_ONCE = 16
+"""More would fill the encoder's next batches with one caller's texts; fewer would make batches too small."""
 
 
 class Runtime:
@@ -47,6 +51,7 @@ class Runtime:
         self._make_experts = make_experts
         self._draining = draining
         self.metrics = Metrics()
+        self.metrics.registry.register(RuntimeCollector(self.snapshot))
         self.stats = Stats()
         self._gating: Gating | None = None
         self._experts: Experts | None = None
@@ -61,6 +66,16 @@ class Runtime:
     def settings(self) -> Settings:
         """Read from the environment at the first use, hence not at import."""
         return self._given or Settings()
+
+    @cached_property
+    def admission(self) -> Admission:
+        """Counts who is in the house."""
+        return Admission(self.settings.max_requests, self.settings.max_requests_per_caller)
+
+    @cached_property
+    def gate(self) -> FairGate:
+        """In front of gating."""
+        return FairGate(DECISIONS_AT_ONCE, self.settings.max_requests)
 
     async def start(self) -> None:
         """Begins to load; returns before that is done, so that the process answers at once."""
@@ -150,6 +165,7 @@ class Runtime:
             self._gating,
             self.experts,
             self.registry,
+            gate=self.gate,
             limits=Limits(settings.max_text_chars, settings.max_description_chars),
             default_timeout_s=settings.total_timeout_s,
             metrics=self.metrics,
@@ -193,8 +209,20 @@ class Runtime:
 
     def render_metrics(self) -> bytes:
         """The text that Prometheus scrapes."""
-        workers = self._experts.workers() if self._experts is not None else []
-        return self.metrics.render(Counter(worker.state for worker in workers))
+        return self.metrics.render()
+
+    def snapshot(self) -> Snapshot:
+        """What is now, for metrics."""
+        files = self._files()
+        experts = self._experts
+        return Snapshot(
+            workers=experts.workers() if experts is not None else [],
+            requests=self.admission.requests,
+            waiting={"gating": self.gate.waiting, **(experts.waiting() if experts is not None else {})},
+            encoder=self._gating.counts() if self._gating is not None else None,
+            configuration_loaded=files.loaded_at if files is not None else None,
+            configuration_refused=self._watch is not None and self._watch.refused is not None,
+        )
 
     def _not_ready(self) -> NotReadyError:
         reason = f": {self.detail}" if self.status == "failed" and self.detail is not None else "."

@@ -48,6 +48,16 @@ class Worker:
         """As many calls in flight as may be."""
         return self.outstanding >= self.max_in_flight
 
+    def take(self, now: float) -> None:
+        """A call begins, or is granted to one who waited."""
+        self.outstanding += 1
+        self.breaker.begin(now)
+
+    def give_back(self) -> None:
+        """A call that was granted never began."""
+        self.outstanding -= 1
+        self.breaker.abandoned()
+
     def state(self, now: float) -> WorkerState:
         """The state that `/workers` tells; `now` in seconds of the breaker's clock."""
         if self.view == "refused":

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from http import HTTPStatus
 from typing import TypeVar
 
 import aiohttp
-import httpx
 import orjson
-from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, ValidationError
 
 from app.services import faults
 from app.services.answers import read_answer
 from app.services.worker import Worker
+from app.services.worker_http import AnswerTooLongError, Http, Reply
 from moe_router.contracts import (
+    HEADER_CALLER,
     HEADER_REQUEST_ID,
     HEADER_TIMEOUT_MS,
     ExpertAnswer,
@@ -30,45 +29,24 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 CLASSIFY = "/api/v1/expert/classify"
 TASKS = "/api/v1/expert/tasks"
 READY = "/api/v1/health/ready"
-MAX_ANSWER_BYTES = 16 * 2**20
-LONGEST_RETRY_AFTER_S = 30.0
-COMMON_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "mole"}
-KEEPALIVE_S = 3.0
-"""Below uvicorn's 5 s: the server must not close a connection just as a call goes out on it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Status, body and Retry-After (seconds) of a worker's answer."""
-
-    status: int
-    body: bytes
-    retry_after_s: float | None
-
-
-def make_http_client(connect_timeout_s: float) -> httpx.AsyncClient:
-    """One pooled client for all workers: the httpx API on aiohttp, which is much faster under load."""
-
-    def session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=10)
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-
-    return httpx.AsyncClient(
-        transport=AiohttpTransport(client=session),
-        timeout=httpx.Timeout(None, connect=connect_timeout_s),
-        trust_env=False,  # a proxy set for the outer world does not know the workers
-    )
 
 
 class WorkerClient:
     """Stateless but for the connections; every method raises Fault where the worker fails."""
 
-    def __init__(self, http: httpx.AsyncClient, token: str | None) -> None:
+    def __init__(self, http: Http, token: str | None) -> None:
         self._http = http
         self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def classify(
-        self, worker: Worker, body: bytes, *, request_id: str, timeout_s: float, trace: Mapping[str, str]
+        self,
+        worker: Worker,
+        body: bytes,
+        *,
+        request_id: str,
+        caller: str,
+        timeout_s: float,
+        trace: Mapping[str, str],
     ) -> ExpertAnswer:
         """One call of an expert; the answer fits the schema and comes from the right model.
 
@@ -77,11 +55,12 @@ class WorkerClient:
         headers = {
             "Content-Type": "application/json",
             HEADER_REQUEST_ID: request_id,
+            HEADER_CALLER: caller,
             HEADER_TIMEOUT_MS: str(max(math.floor(timeout_s * 1000), 1)),
             **trace,
         }
         reply = await self._send("POST", worker, CLASSIFY, headers, body)
-        if reply.status != httpx.codes.OK:
+        if reply.status != HTTPStatus.OK:
             slug, detail = _problem(reply.body)
             raise faults.of_status(reply.status, slug, detail, reply.retry_after_s, worker.worker_id)
         try:
@@ -110,41 +89,14 @@ class WorkerClient:
     async def _send(
         self, method: str, worker: Worker, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> Reply:
-        # Built by hand: the client's build_request() parses the URL and merges headers anew, 100 µs a call.
-        request = httpx.Request(
-            method,
-            _url(worker.spec.url + path),
-            headers={**COMMON_HEADERS, **self._authorization, **headers},
-            content=body,
-            extensions={"timeout": self._http.timeout.as_dict()},
-        )
         try:
-            response = await self._http.send(request, stream=True)
-            try:
-                content = await _bounded(response, worker.worker_id)
-            finally:
-                await response.aclose()
-        except httpx.TransportError as error:
+            return await self._http.ask(
+                method, worker.spec.url + path, {**self._authorization, **headers}, body
+            )
+        except AnswerTooLongError as error:
+            raise faults.invalid(WorkerAnswerError(f"{worker.worker_id} answered with too much")) from error
+        except (aiohttp.ClientError, ValueError, OSError) as error:
             raise faults.of_transport(error, worker.worker_id) from error
-        except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, ValueError, OSError) as error:
-            raise faults.invalid(WorkerAnswerError(f"{worker.worker_id} does not speak HTTP.")) from error
-        return Reply(response.status_code, content, _retry_after(response.headers.get("Retry-After")))
-
-
-@lru_cache(maxsize=1024)
-def _url(text: str) -> httpx.URL:
-    return httpx.URL(text)
-
-
-async def _bounded(response: httpx.Response, worker_id: str) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            raise faults.invalid(WorkerAnswerError(f"{worker_id} answered with too much"))
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _read(model: type[ModelT], body: bytes) -> ModelT | None:
@@ -163,10 +115,3 @@ def _problem(body: bytes) -> tuple[str, str]:
     if not isinstance(data, dict):
         return "", ""
     return str(data.get("type", "")).rpartition("/")[2], str(data.get("detail", ""))[:500]
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds, of the numeric form only: a date needs clocks that agree."""
-    if value is None or not value.strip().isdigit():
-        return None
-    return min(float(value.strip()[:6]), LONGEST_RETRY_AFTER_S)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import secrets
+from functools import lru_cache
 
 IPV6_PREFIX = 64
 """One subscriber has at least this much of IPv6; the rest of the address changes at will."""
 
 
+_KEY = secrets.token_bytes(16)
+"""Of this process: what a worker is told must not tell a caller's address."""
+
+
+@lru_cache(maxsize=4096)
+def opaque(identity: str) -> str:
+    """A name for a caller that says nothing of it, for the workers' queues."""
+    return hashlib.blake2s(identity.encode(), key=_KEY, digest_size=8).hexdigest()
+
+
+@lru_cache(maxsize=4096)
 def address_identity(host: str | None) -> str:
     """The identity of a caller without a key: its address, of IPv6 the network."""
     if host is None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from moe_router.errors import DeadlineError, NotReadyError, OverloadedError
+from moe_router.tally import SizeTally
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
@@ -70,6 +71,7 @@ class Batcher(Generic[JobT, ResultT]):
         self._computing = 0
         self._pump_due = False
         self._closed = False
+        self.batches = SizeTally()
         self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix="engine")
 
     @property
@@ -138,6 +140,7 @@ class Batcher(Generic[JobT, ResultT]):
             task = asyncio.create_task(self._compute(batch))
             self._running.add(task)
             self._computing += len(batch)
+            self.batches.note(len(batch))
 
     def _form(self) -> list[_Entry[JobT, ResultT]]:
         batch: list[_Entry[JobT, ResultT]] = []

@@ -18,6 +18,7 @@ from moe_router.experts.engines.base import Engine, Job, Outcome, infer_halving
 from moe_router.experts.engines.factory import EngineOptions, make_engine
 from moe_router.experts.task_expert import TaskExpert
 from moe_router.registry import BaseModelSpec, Expert, Registry
+from moe_router.tally import SizeTally
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class ModelHost:
             )
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
         """Answers one request.
 
@@ -134,6 +135,7 @@ class ModelHost:
             expert: one of this model's.
             request: what is asked.
             deadline: seconds of time.monotonic().
+            caller: whose request it is; the queue is fair between callers, and between a caller's tasks.
 
         Raises:
             MissingFieldError: the template needs a field that the request lacks.
@@ -147,11 +149,9 @@ class ModelHost:
             reason = self.failures.get(expert, "it is not on this model")
             raise NoWorkerError(f"{expert.task_key}: the expert {expert.name!r} cannot be served: {reason}")
         work = await asyncio.to_thread(task_expert.prepare, request)
+        group = f"{caller} {expert.task_key}"
         outcomes = await _all(
-            [
-                self._batcher.submit(job, cost=job.cost, group=expert.task_key, deadline=deadline)
-                for job in work.jobs
-            ]
+            [self._batcher.submit(job, cost=job.cost, group=group, deadline=deadline) for job in work.jobs]
         )
         found = task_expert.finish(work, outcomes)
         return ExpertAnswer(
@@ -171,6 +171,11 @@ class ModelHost:
     def queue_depth(self) -> int:
         """Jobs that wait or are being computed."""
         return 0 if self._batcher is None else self._batcher.depth
+
+    @property
+    def batches(self) -> SizeTally:
+        """How large the batches were."""
+        return SizeTally() if self._batcher is None else self._batcher.batches
 
     async def aclose(self) -> None:
         """Answers what was taken, then gives the memory back."""

@@ -21,6 +21,7 @@ from moe_router.errors import (
 from moe_router.experts.engines.factory import make_engine
 from moe_router.experts.model_host import MakeEngine, ModelHost, PoolConfig
 from moe_router.registry import Expert, Registry
+from moe_router.tally import SizeTally
 
 __all__ = ["ExpertPool", "LruModelPool", "PoolConfig", "SingleModelPool"]
 
@@ -34,9 +35,9 @@ class ExpertPool(Protocol):
     """Answers expert requests, wherever their models are."""
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
-        """Answers one request; `deadline` in seconds of time.monotonic()."""
+        """Answers one request; `deadline` in seconds of time.monotonic(), `caller` whose it is."""
         ...
 
     def queue_depth(self) -> int:
@@ -116,14 +117,18 @@ class SingleModelPool:
         return self._usable([expert for expert in for_language if expert in own], task_key)
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
         """Answers one request; see `ModelHost.classify`."""
-        return await self._host.classify(expert, request, deadline=deadline)
+        return await self._host.classify(expert, request, deadline=deadline, caller=caller)
 
     def queue_depth(self) -> int:
         """Jobs that wait or are being computed."""
         return self._host.queue_depth
+
+    def batches(self) -> SizeTally:
+        """How large the batches were."""
+        return self._host.batches
 
     async def aclose(self) -> None:
         """Answers what was taken, then gives the memory back."""
@@ -173,7 +178,7 @@ class LruModelPool:
         self._closed = False
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
         """Answers one request, loading its model first where need be.
 
@@ -182,7 +187,7 @@ class LruModelPool:
             MoleError: as `ModelHost.classify`.
         """
         host = await self._host(expert.base_model_key)
-        return await host.classify(expert, request, deadline=deadline)
+        return await host.classify(expert, request, deadline=deadline, caller=caller)
 
     def loaded(self) -> tuple[str, ...]:
         """Keys of the models in memory, the least recently used first."""

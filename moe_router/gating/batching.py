@@ -6,12 +6,23 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.weights import Floats
+from moe_router.tally import SizeTally
 
 MAX_BATCH = 64
 """Texts in one pass: a batch that formed during a burst stays short enough for those behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderCounts:
+    """What the encoder has done since its start."""
+
+    batches: SizeTally
+    cache_hits: int
+    cache_misses: int
 
 
 class BatchingEncoder:
@@ -25,7 +36,9 @@ class BatchingEncoder:
         """Takes the encoder and how many descriptions to keep (1.5 kB each)."""
         self.encoder = encoder
         self.passes = 0
+        self.batches = SizeTally()
         self.cache_hits = 0
+        self.cache_misses = 0
         self._cached = cached
         self._kept: OrderedDict[str, Floats] = OrderedDict()
         self._waiting: list[tuple[str, asyncio.Future[Floats]]] = []
@@ -38,7 +51,13 @@ class BatchingEncoder:
         if found is not None:
             self._kept.move_to_end(description)
             self.cache_hits += 1
+        else:
+            self.cache_misses += 1
         return found
+
+    def counts(self) -> EncoderCounts:
+        """For metrics."""
+        return EncoderCounts(self.batches, self.cache_hits, self.cache_misses)
 
     def keep(self, description: str, vector: Floats) -> None:
         """Remembers a description's vector."""
@@ -80,6 +99,7 @@ class BatchingEncoder:
             if not batch:
                 continue
             self.passes += 1
+            self.batches.note(len(batch))
             try:
                 vectors = await loop.run_in_executor(
                     self._thread, self.encoder.encode, [text for text, _ in batch]

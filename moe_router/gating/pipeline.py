@@ -17,7 +17,7 @@ from moe_router.assets.encoder import EMBEDDED, ensure_encoder
 from moe_router.contracts import UNDETERMINED, Abstention, RouteStep, Timings
 from moe_router.errors import ModelAssetError
 from moe_router.gating import abstention, domain, ngrams, qnetwork, task_router
-from moe_router.gating.batching import BatchingEncoder
+from moe_router.gating.batching import BatchingEncoder, EncoderCounts
 from moe_router.gating.decision import Decision
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.heads import NONE, Distribution, MixtureHead
@@ -122,6 +122,10 @@ class GatingPipeline:
     def registry(self) -> Registry:
         """The registry in force."""
         return self.heads.registry
+
+    def counts(self) -> EncoderCounts:
+        """What the encoder has done, for metrics."""
+        return self.encoder.counts()
 
     async def use_registry(self, registry: Registry) -> None:
         """Replaces the registry; decisions under way finish on the old one.

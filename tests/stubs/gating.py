@@ -10,6 +10,7 @@ import numpy as np
 
 from moe_router.contracts import Abstention, RouteStep, Timings
 from moe_router.errors import NoWorkerError
+from moe_router.gating.batching import EncoderCounts
 from moe_router.gating.decision import Decision
 from moe_router.gating.heads import Distribution
 from moe_router.gating.probe import ProbeAnswer
@@ -17,6 +18,7 @@ from moe_router.gating.task_router import Action, Observation, State, Via
 from moe_router.gating.versions import RouterWeights
 from moe_router.gating.weights import Weights
 from moe_router.registry import Expert, Registry
+from moe_router.tally import SizeTally
 
 NOTHING_FITS = "bake a cake"
 
@@ -112,6 +114,9 @@ class StubGating:
 
     async def use_router(self, weights: RouterWeights, version: int | None) -> None:
         self.version = version
+
+    def counts(self) -> EncoderCounts:
+        return EncoderCounts(SizeTally(), 0, 0)
 
     async def use_registry(self, registry: Registry) -> None:
         self.registry = registry

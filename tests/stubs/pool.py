@@ -9,6 +9,7 @@ from collections.abc import Callable
 from moe_router.contracts import Entity, ExpertAnswer, ExpertRequest
 from moe_router.errors import OverloadedError, UnknownTaskError
 from moe_router.registry import Expert, Registry
+from moe_router.tally import SizeTally
 
 WAIT = "wait for the event"
 FULL = "the queue is full"
@@ -21,6 +22,7 @@ class StubPool:
         self.model_key = model_key
         self.worker_id = worker_id
         self.gate = asyncio.Event()
+        self.tally = SizeTally()
         self.may_load = threading.Event()
         self.may_load.set()
         self.warmed = False
@@ -28,6 +30,7 @@ class StubPool:
         self.cancelled = 0
         self.seen: list[ExpertRequest] = []
         self.deadlines: list[float | None] = []
+        self.callers: list[str] = []
 
     def preload(self, progress: Callable[[str, float], None]) -> None:
         progress("reading weights", 0.5)
@@ -50,15 +53,17 @@ class StubPool:
         raise UnknownTaskError(task_key, tuple(e.task_key for e in self.experts()))
 
     async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
         self.seen.append(request)
         self.deadlines.append(deadline)
+        self.callers.append(caller)
         if request.text == FULL:
             raise OverloadedError("The queue is full.")
         if request.text == BREAK:
             raise RuntimeError("the engine broke")
         self.depth += 1
+        self.tally.note(1)
         try:
             if request.text == WAIT:
                 await self.gate.wait()
@@ -88,6 +93,9 @@ class StubPool:
         label = request.text if request.text in task.label_set else task.label_set[0]
         share = 1 / len(task.label_set)
         return ExpertAnswer(result=label, probabilities=dict.fromkeys(task.label_set, share), **common)
+
+    def batches(self) -> SizeTally:
+        return self.tally
 
     def queue_depth(self) -> int:
         return self.depth

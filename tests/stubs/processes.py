@@ -50,6 +50,13 @@ class Process:
             time.sleep(0.05)
         raise AssertionError(f"{path} never answered {status}:\n{self.log.read_text()}")
 
+    @property
+    def resident_mib(self) -> float:
+        """Memory that it holds now."""
+        status = Path(f"/proc/{self._popen.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) / 1024
+
     def send(self, number: signal.Signals) -> None:
         self._popen.send_signal(number)
 
@@ -75,7 +82,7 @@ class Stage:
         self.processes: list[Process] = []
 
     def worker(self, port: int | None = None, **environment: str) -> Process:
-        """The real worker application over a stub pool."""
+        """The real worker application over a stub pool; STUB_DEVICE_MS makes it compute in batches."""
         given = {"WORKER_MODEL_KEY": "tiny", "CONFIG_PATH": str(self.folder), **environment}
         return self._uvicorn("tests.stubs.worker_app:app", port, given)
 

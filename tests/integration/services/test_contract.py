@@ -21,6 +21,7 @@ from moe_router.contracts import ExpertRequest
 from moe_router.errors import DeadlineError, OverloadedError, WorkerAnswerError
 from moe_router.registry import Registry
 from tests.stubs import files, pool
+from tests.stubs.http import HttpxHttp
 from tests.stubs.serving import mapping, registry, until
 
 TOKEN = "between us"
@@ -55,8 +56,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     app = create_app(settings, build_pool=build)
     async with app.router.lifespan_context(app):
         await until(lambda: app.state.service.status == "ready")
-        http = httpx.AsyncClient(transport=httpx.ASGITransport(app))
-        client = WorkerClient(http, TOKEN)
+        client = WorkerClient(HttpxHttp(httpx.ASGITransport(app)), TOKEN)
         fleet = Fleet(eject_after=1, eject_s=60, max_in_flight=8)
         prober = Prober(fleet, client, interval_s=60, timeout_s=5)
         experts = HttpExperts(fleet, client, prober, Metrics(), attempt_timeout_s=30)

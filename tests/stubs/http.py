@@ -1,0 +1,28 @@
+"""The coordinator's HTTP towards workers, over one of httpx's transports for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import aiohttp
+import httpx
+
+from app.services.worker_http import Reply, retry_after
+
+
+class HttpxHttp:
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self.client = httpx.AsyncClient(transport=transport)
+
+    async def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+        try:
+            answer = await self.client.request(method, url, headers=headers, content=body)
+        except httpx.ConnectError as error:
+            raise aiohttp.ClientConnectorError(cast(Any, None), OSError("refused")) from error
+        except httpx.TransportError as error:
+            raise aiohttp.ServerDisconnectedError from error
+        return Reply(answer.status_code, answer.content, retry_after(answer.headers.get("Retry-After")))
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
