@@ -10,13 +10,15 @@ PYTHON ?=
 TORCH_INDEX ?=
 # 1: `make demo` ends after the table.
 ONCE ?=
+# The folder of the datasets that gating's weights are made of, see docs/gating-data.md.
+DATA ?=
 # Further arguments of pytest and of `mole demo`.
 ARGS ?=
 
 STAMP := $(VENV)/.setup-done
 export VENV PYTHON TORCH_INDEX
 
-.PHONY: help setup demo test lint types check docs lock clean
+.PHONY: help setup demo test weights lint types check docs lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +33,9 @@ demo: $(STAMP) ## Start a worker and a coordinator and ask them (ONCE=1: then en
 
 test: $(STAMP) ## Run all tests; coverage is printed (ARGS: for pytest)
 	@scripts/test $(ARGS)
+
+weights: $(STAMP) ## Make all of gating's weights anew (DATA=folder of the datasets); takes hours
+	@scripts/weights "$(DATA)"
 
 lint: $(STAMP) ## Mend style and imports where that is safe, then check
 	@scripts/lint

@@ -39,7 +39,7 @@ def fit_head(
     class_of: Callable[[str], str],
     meta: Mapping[str, Any],
     *,
-    regularisation: float = 1.0,
+    regularisation: float = 0.3,
 ) -> Weights:
     """Fits one head.
 
@@ -194,6 +194,8 @@ def _fit_match(
     english = np.array([p.language == "en" for p in train.phrasings])
     rivals, similarities, own = [], [], []
     for topic in sorted({t for t in targets if t.startswith(OUT_OF_SCOPE)}):
+        if not (targets[english] == topic).any() or (targets[~english] == topic).sum() < 10:
+            continue  # nothing to make a prototype of, or to judge it by
         prototype = unit(centred[(targets == topic) & english].mean(axis=0))
         chosen = ~english
         rival = logits[chosen].copy()

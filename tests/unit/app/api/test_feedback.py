@@ -170,5 +170,5 @@ async def test_without_a_database_answers_go_on_and_feedback_waits(tmp_path: Pat
 async def test_the_document_declares_what_can_be_answered(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     told = document["paths"][FEEDBACK]["post"]["responses"]
-    assert set(told) == {"202", "400", "404", "408", "413", "415", "500", "503"}
+    assert set(told) == {"202", "400", "404", "408", "413", "415", "431", "500", "503"}
     assert document["components"]["schemas"]["FeedbackRequest"]["required"] == ["request_id"]
