@@ -19,6 +19,7 @@ from moe_router.errors import ModelAssetError, NoWorkerError, UnknownTaskError
 from moe_router.gating import domain, qnetwork, task_router
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.pipeline import Decision, GatingConfig, GatingPipeline, Observation
+from moe_router.gating.versions import RouterWeights
 from moe_router.gating.weights import Floats, Weights, save
 from moe_router.registry import Registry
 from tests.unit.moe_router.gating import made
@@ -436,3 +437,43 @@ class TestModels:
     async def test_closing_twice_is_closing(self, gating):
         await gating.aclose()
         await gating.aclose()
+
+
+class TestAnotherRouter:
+    """Weights learned from feedback."""
+
+    async def test_it_decides_from_then_on_and_decisions_carry_its_version(self, gating):
+        own = gating.learned
+        turned = dict(own.tasks.arrays)
+        order = [1, 0, *range(2, len(turned["describe.bias"]))]
+        turned["describe.weight"] = turned["describe.weight"][order]
+        turned["describe.bias"] = turned["describe.bias"][order]
+        before = await ask(gating, TEXTS["a/x"], DESCRIPTIONS["a/x"])
+        await gating.use_router(RouterWeights(Weights(turned, own.tasks.meta), own.q_weights), 7)
+        after = await ask(gating, TEXTS["a/x"], DESCRIPTIONS["a/x"])
+        assert (before.task, before.router_version) == ("a/x", None)
+        assert (after.task, after.router_version) == ("a/y", 7)
+        await gating.use_registry(registry())
+        assert (await ask(gating, TEXTS["a/x"], DESCRIPTIONS["a/x"])).task == "a/y"
+        await gating.use_router(gating.shipped)
+        assert (await ask(gating, TEXTS["a/x"], DESCRIPTIONS["a/x"])).router_version is None
+
+    @pytest.mark.parametrize("part", ["tasks", "q_weights"])
+    async def test_one_of_another_encoder_is_refused_and_the_old_stays(self, gating, part):
+        given = {"tasks": gating.learned.tasks, "q_weights": gating.learned.q_weights}
+        given[part] = Weights(given[part].arrays, dict(given[part].meta) | {"encoder": "other"})
+        with pytest.raises(ModelAssetError, match="made for the encoder 'other'"):
+            await gating.use_router(RouterWeights(**given), 7)
+        assert (await ask(gating, TEXTS["a/y"])).router_version is None
+
+    async def test_one_of_other_dimensions_is_refused_and_the_old_stays(self, gating):
+        own = gating.learned
+        arrays = dict(own.q_weights.arrays) | {"2.bias": np.zeros(99, np.float32)}
+        with pytest.raises(ModelAssetError, match="other dimensions"):
+            await gating.use_router(RouterWeights(own.tasks, Weights(arrays, own.q_weights.meta)), 7)
+        assert gating.learned is own
+        assert (await ask(gating, TEXTS["a/y"])).router_version is None
+
+    def test_a_router_of_other_weights_can_be_made_beside_it(self, gating):
+        assert gating.router_of(gating.shipped) is not gating.heads.router
+        assert gating.router_of(gating.shipped).registry is gating.registry
