@@ -54,6 +54,7 @@ class HttpExperts:
         self._max_waiting = max_waiting
         self._rooms: dict[str, WaitingRoom[Worker]] = {}
         prober.changed = self._poke
+        prober.judge = self._judge
         prober.viewed = lambda worker: metrics.count_view(worker.worker_id, worker.view)
 
     def served(self, model_key: str) -> bool:
@@ -122,6 +123,12 @@ class HttpExperts:
                 last = fault
             finally:
                 room.leave(call.caller)
+
+    def _judge(self, answer: ExpertAnswer, request: ExpertRequest, worker_id: str) -> None:
+        """A trial must be answered as well as any request: a worker that lies must not come back by it."""
+        task = self._registry.tasks.get(request.task_key) if self._registry is not None else None
+        if task is not None:
+            check_answer(answer, request, task, worker_id)
 
     def _room(self, model_key: str) -> WaitingRoom[Worker]:
         """Where requests wait while all workers of the model are full."""

@@ -11,7 +11,8 @@ from app.services.faults import Fault
 from app.services.fleet import Fleet
 from app.services.worker import ProbeView, Worker
 from app.services.worker_client import WorkerClient
-from moe_router.contracts import ExpertRequest, ServedTask
+from moe_router.contracts import ExpertAnswer, ExpertRequest, ServedTask
+from moe_router.errors import WorkerAnswerError
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class Prober:
         self._trials: set[asyncio.Task[None]] = set()
         self.changed: Callable[[], None] = lambda: None
         """Called when a worker may have become usable, or unusable."""
+        self.judge: Callable[[ExpertAnswer, ExpertRequest, str], None] = lambda *_: None
+        """Raises a WorkerAnswerError where a worker's answer to a trial is not valid."""
         self.viewed: Callable[[Worker], None] = lambda _: None
         """Called when a probe sees a worker otherwise than the one before."""
 
@@ -130,7 +133,7 @@ class Prober:
         body = request.model_dump_json(exclude_none=True).encode()
         try:
             async with asyncio.timeout(TRIAL_TIMEOUT_S):
-                await self._client.classify(
+                answer = await self._client.classify(
                     worker,
                     body,
                     request_id=f"trial-{uuid.uuid4().hex}",
@@ -138,12 +141,16 @@ class Prober:
                     timeout_s=TRIAL_TIMEOUT_S,
                     trace={},
                 )
+            self.judge(answer, request, worker.worker_id)
+        except WorkerAnswerError as error:
+            worker.breaker.failed(self._fleet.clock(), f"invalid: {error.detail}", at_once=True)
         except TimeoutError:
             reason = f"timeout: no answer to a trial within {TRIAL_TIMEOUT_S:g} s"
             worker.breaker.failed(self._fleet.clock(), reason, at_once=True)
         except Fault as fault:
-            if fault.outcome == "rejected":
+            if fault.outcome == "rejected":  # a sound answer: the trial lacked a field of the template
                 worker.breaker.succeeded()
+                self.changed()
                 return
             reason = f"{fault.outcome}: {fault.error.detail}"
             worker.breaker.failed(self._fleet.clock(), reason, at_once=True, for_s=fault.retry_after_s)

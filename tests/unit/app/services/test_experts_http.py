@@ -28,7 +28,7 @@ from moe_router.errors import (
 )
 from tests.stubs import files
 from tests.stubs.http import HttpxHttp
-from tests.stubs.serving import mapping, registry
+from tests.stubs.serving import mapping, registry, until
 
 A, B, C = "http://a:1", "http://b:1", "http://c:1"
 Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
@@ -45,13 +45,15 @@ GOOD = {
 class Scene:
     """Workers by host; a host answers well where nothing else is said."""
 
-    def __init__(self, *urls: str, attempt_timeout_s: float = 5.0, max_in_flight: int = 8) -> None:
+    def __init__(
+        self, *urls: str, attempt_timeout_s: float = 5.0, max_in_flight: int = 8, eject_s: float = 60
+    ) -> None:
         self.answers: dict[str, Answer] = {}
         self.calls: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.headers: httpx.Headers | None = None
         client = WorkerClient(HttpxHttp(httpx.MockTransport(self._handle)), "secret")
-        self.fleet = Fleet(eject_after=2, eject_s=60, max_in_flight=max_in_flight)
+        self.fleet = Fleet(eject_after=2, eject_s=eject_s, max_in_flight=max_in_flight)
         self.prober = Prober(self.fleet, client, interval_s=60, timeout_s=1)
         self.experts = HttpExperts(
             self.fleet, client, self.prober, Metrics(), attempt_timeout_s=attempt_timeout_s
@@ -298,3 +300,20 @@ async def test_calls_in_flight_finish_on_the_old_mapping() -> None:
     await scene.experts.use(scene.registry, mapping(B, C))
     gate.set()
     assert await call == ("worker-0", "positive")
+
+
+async def test_a_worker_that_lies_does_not_come_back_by_a_trial() -> None:
+    async def purple(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return await scene._probed(request, None)
+        return httpx.Response(200, json={**GOOD, "result": "purple"})
+
+    scene = await Scene(A, eject_s=0.01).open()
+    scene.answers["a"] = purple
+    breaker = scene.fleet.all[0].breaker
+    breaker.failed(scene.fleet.clock(), "invalid", at_once=True)
+    await asyncio.sleep(0.02)
+    await scene.prober.probe_all()
+    await until(lambda: "label" in (breaker.reason or ""))
+    assert scene.experts.workers()[0].state == "ejected"
+    await scene.prober.aclose()
