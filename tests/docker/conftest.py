@@ -13,7 +13,6 @@ from tests.docker.engine import (
     ENGINE_TOOL,
     IMAGE,
     PLAIN_BASE,
-    SLIM_IMAGE,
     TEST_BASE,
     Stack,
     build,
@@ -72,11 +71,10 @@ def checkout(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def image(checkout: Path, engine: str) -> Iterator[str]:
-    """The image, built once from the clean checkout."""
+def image(checkout: Path, engine: str) -> str:
+    """The image, built once from the clean checkout; it stays, so that the next run finds its layers."""
     build(checkout, engine, IMAGE)
-    yield IMAGE
-    docker("rmi", "-f", IMAGE, SLIM_IMAGE, ok=False)
+    return IMAGE
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,8 @@ def test_the_coordinator_is_as_the_table_says(stack: Stack):
     found = inspect(COORDINATOR)
     assert mounts(found) == {
         "/app/moe_router/gating/models": "gating_models", "/app/moe_router/models": "language_models",
-        "/root/.cache/fasttext": "fasttext_cache", "/app/state": "coordinator_state", "/app/config": "bind ro",
+        "/root/.cache/fasttext": "fasttext_cache", "/app/state": "coordinator_state",
+        "/app/config": "bind ro",
     }  # fmt: skip
     assert environment(found)["SERVICE_MODE"] == "coordinator"
     assert found["HostConfig"]["PortBindings"]["8000/tcp"][0]["HostPort"] == "8000"

@@ -15,7 +15,8 @@ FILES = {
 COUNT = (
     "import sqlite3; from pathlib import Path; "
     "(file,) = Path('/app/state').glob('*.sqlite3'); "
-    "print(sqlite3.connect(f'file:{file}?mode=ro', uri=True).execute('select count(*) from feedback').fetchone()[0])"
+    "database = sqlite3.connect(f'file:{file}?mode=ro', uri=True); "
+    "print(database.execute('select count(*) from feedback').fetchone()[0])"
 )
 
 

