@@ -99,6 +99,9 @@ def summarise(judged: Sequence[Judged]) -> dict[str, Any]:
         "requests": len(judged),
         "accuracy": {
             "described": _accuracy(in_scope),
+            "by_origin": _by(
+                in_scope, lambda j: j.request.description.origin if j.request.description else ""
+            ),
             "by_kind": _by(judged, lambda j: j.request.kind),
             "by_style": _by(in_scope, lambda j: j.request.description.style if j.request.description else ""),
             "by_language": _by(

@@ -67,7 +67,8 @@ def fit_head(
     held = np.array([_column(p.target, class_of, opens) for p in validation.phrasings])
     kept = np.isin(held, columns)
     logits = validation.phrasing_vectors @ weight.T + bias
-    temperature = fit_temperature(logits[kept], index_of(held[kept], columns))
+    none_bias, temperature = fit_none(logits[kept], index_of(held[kept], columns), columns.index("none"))
+    bias[columns.index("none")] += none_bias
     read_held = np.array([class_of(t.task) for t in validation.texts])
     read_logits = validation.text_vectors @ read_weight.T + read_bias
     read_temperature = fit_temperature(read_logits, index_of(read_held, classes))
@@ -136,6 +137,23 @@ def fit_temperature(logits: Floats, gold: NDArray[np.intp]) -> float:
         else:
             low = a
     return float(np.exp((low + high) / 2))
+
+
+def fit_none(logits: Floats, gold: NDArray[np.intp], none: int) -> tuple[float, float]:
+    """The bias of "none of these" and the temperature that together have the least negative log-likelihood.
+
+    The kinds of requests that no task serves are endless, and those of the training only a few: the
+    fitted bias is too small for kinds that it has not seen.
+    """
+    best = (np.inf, 0.0, 1.0)
+    for bias in np.arange(0.0, 4.01, 0.25):
+        shifted = logits.copy()
+        shifted[:, none] += np.float32(bias)
+        temperature = fit_temperature(shifted, gold)
+        p = softmax(shifted / np.float32(temperature))
+        loss = float(-np.log(np.maximum(p[np.arange(len(gold)), gold], 1e-12)).mean())
+        best = min(best, (loss, float(bias), temperature))
+    return best[1], best[2]
 
 
 def index_of(names: Strings, columns: Sequence[str]) -> NDArray[np.intp]:

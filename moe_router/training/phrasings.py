@@ -52,6 +52,11 @@ class Phrasing:
     split: Split | None
     """None for a text that two writers had, one for each split: it is used in neither"""
 
+    @property
+    def origin(self) -> Literal["rendered", "native"]:
+        """Whether it is one of a family's renderings in all languages, or thought up in its own."""
+        return "native" if ":" in self.family else "rendered"
+
 
 @dataclass(frozen=True, slots=True)
 class OwnText:

@@ -25,7 +25,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"| language of {name.replace('_', ' ')} | {own['accuracy']:.4f} |"
         for name, own in result.get("language", {}).items()
     ]
-    for title in ("by_kind", "by_style", "by_task", "by_language"):
+    for title in ("by_origin", "by_kind", "by_style", "by_task", "by_language"):
         rows += ["", f"| {title.removeprefix('by_')} | task accuracy | n |", "|---|---|---|"]
         rows += [f"| {name} | {own['accuracy']:.4f} | {own['n']} |" for name, own in accuracy[title].items()]
     return "\n".join(rows)

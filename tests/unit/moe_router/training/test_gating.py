@@ -10,6 +10,7 @@ from moe_router.training.gating import (
     coverage_risk,
     fit_head,
     fit_linear,
+    fit_none,
     fit_temperature,
     index_of,
     log_sum_exp,
@@ -162,3 +163,15 @@ class TestCalibration:
         assert index_of(np.array(["b", "a"]), ["a", "b"]).tolist() == [1, 0]
         with pytest.raises(KeyError):
             index_of(np.array(["c"]), ["a", "b"])
+
+
+def test_the_bias_of_none_makes_up_for_kinds_that_training_has_not_seen():
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 3, 3000)
+    logits = rng.normal(scale=0.5, size=(3000, 3)).astype(np.float32)
+    logits[np.arange(3000), gold] += 2
+    logits[:, 2] -= 1.5  # "none" is told too seldom
+    bias, temperature = fit_none(logits, gold, 2)
+    assert bias == pytest.approx(1.5, abs=0.3)
+    assert 0.1 < temperature < 2
+    assert fit_none(logits + np.array([0, 0, 1.5], np.float32), gold, 2)[0] == pytest.approx(0.0, abs=0.3)

@@ -16,8 +16,8 @@ from moe_router.training.phrasings import (
 
 ROOT = Path(__file__).parents[4]
 PHRASINGS = load_phrasings()
-NATIVE = [p for p in PHRASINGS if p.id.startswith(f"{p.language}:")]
-RENDERED = [p for p in PHRASINGS if not p.id.startswith(f"{p.language}:")]
+NATIVE = [p for p in PHRASINGS if p.origin == "native"]
+RENDERED = [p for p in PHRASINGS if p.origin == "rendered"]
 LANGUAGES = sorted({p.language for p in PHRASINGS})
 
 

@@ -1,0 +1,246 @@
+"""Probe and LLM expert as actions: quality over the share of requests for which the LLM is called.
+
+Both answer real texts of four datasets. On training texts their skills are measured; on validation texts,
+which no weight was fitted on, the shipped Q-network decides at several cost weights, and is compared with a
+fixed threshold on the probe's confidence, a logistic head that learns on the training texts when to call,
+LinUCB on the same, always the probe, and always the LLM.
+
+    python benchmarks/cascade.py --data DIR --train 60 --count 150
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import reporting
+from linucb import LinUCB
+from sklearn.linear_model import LogisticRegression
+
+from moe_router.assets.cache import DEFAULT_CACHE
+from moe_router.contracts import ExpertAnswer, ExpertRequest
+from moe_router.experts.pool import LruModelPool, PoolConfig
+from moe_router.gating.decision import Decision
+from moe_router.gating.pipeline import GatingConfig, GatingPipeline
+from moe_router.gating.task_router import Observation, Policy, TaskRouter
+from moe_router.registry import Registry, load_registry
+
+TASKS = {
+    "umsab": "social/sentiment_analysis", "sib200": "general/topic_classification",
+    "hatecheck": "social/hate_speech", "banking77": "finance/intent_detection",
+}  # fmt: skip
+COST_WEIGHTS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
+THRESHOLDS = np.linspace(0.0, 1.0, 21)
+Point = tuple[float, float]
+"""Share of LLM calls, share of right answers."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A text, gating's decision with the probe's answer, and the LLM's answer."""
+
+    label: str
+    decision: Decision
+    llm: ExpertAnswer
+
+    @property
+    def probe_right(self) -> bool:
+        return self.decision.probe is not None and self.decision.probe.label == self.label
+
+    @property
+    def llm_right(self) -> bool:
+        return self.llm.result == self.label
+
+    @property
+    def context(self) -> list[float]:
+        probe = self.decision.probe
+        return [1.0, probe.confidence, probe.margin] if probe is not None else [1.0, 0.0, 0.0]
+
+
+def rows(data: Path, name: str, split: str, count: int) -> list[dict[str, str]]:
+    with gzip.open(data / name / f"{split}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        every = [json.loads(line) for line in lines]
+    chosen = np.random.default_rng(0).permutation(len(every))[:count]
+    return [every[index] for index in chosen]
+
+
+async def ask(
+    gating: GatingPipeline, pool: LruModelPool, task: str, own: Sequence[dict[str, str]]
+) -> list[Case]:
+    async def one(row: dict[str, str]) -> Case:
+        decision = await gating.decide(
+            row["text"], None, language=row["language"], task=task, served=lambda _: True
+        )
+        (expert,) = gating.registry.experts_for(task, row["language"])
+        wanted = ExpertRequest(
+            task_key=task, text=row["text"], language=row["language"], return_probabilities=True
+        )
+        return Case(row["label"], decision, await pool.classify(expert, wanted))
+
+    return list(await asyncio.gather(*map(one, own)))
+
+
+def with_skills(
+    gating: GatingPipeline, registry: Registry, skills: dict[str, dict[str, float]], weight: float
+) -> TaskRouter:
+    old = gating.heads.router
+    return TaskRouter(registry, gating.shipped.tasks, old.qnetwork, {}, skills=skills, policy=Policy(weight))
+
+
+def cascade(cases: Sequence[Case], router: TaskRouter) -> Point:
+    calls, right = 0, 0
+    for case in cases:
+        seen: list[Observation] = []
+        labels: list[bool] = []
+        task = case.decision.task or ""
+        while True:
+            action = router.next_action(case.decision.state, task, seen, reachable=lambda _: True)
+            if action.kind == "accept":
+                right += labels[action.answer or 0]
+                break
+            if action.kind == "probe":
+                probe = case.decision.probe
+                if probe is None:
+                    raise RuntimeError(f"{task} has no probe in the registry")
+                seen.append(Observation(action, probe.label, probe.confidence, probe.margin))
+                labels.append(case.probe_right)
+            else:
+                best = sorted((case.llm.probabilities or {}).values(), reverse=True)
+                margin = best[0] - best[1] if len(best) > 1 else 0.0
+                seen.append(Observation(action, case.llm.result, case.llm.confidence, margin))
+                labels.append(case.llm_right)
+                calls += 1
+    return calls / len(cases), right / len(cases)
+
+
+def where(cases: Sequence[Case], calls_llm: Callable[[Case], bool]) -> Point:
+    called = [calls_llm(case) for case in cases]
+    right = [c.llm_right if call else c.probe_right for c, call in zip(cases, called, strict=True)]
+    return float(np.mean(called)), float(np.mean(right))
+
+
+def logistic(train: Sequence[Case], cases: Sequence[Case]) -> list[Point]:
+    """Calls the LLM where its chance to be right, less the probe's, passes a price."""
+    heads = []
+    for right in ([c.probe_right for c in train], [c.llm_right for c in train]):
+        x = np.array([c.context for c in train])
+        head = LogisticRegression().fit(x, right) if len(set(right)) > 1 else None
+        rate = float(np.mean(right))
+        heads.append((head, rate))
+
+    def gain(case: Case) -> float:
+        p = [h.predict_proba([case.context])[0, 1] if h is not None else rate for h, rate in heads]
+        return float(p[1] - p[0])
+
+    gains = {id(case): gain(case) for case in cases}
+    return [where(cases, lambda c, w=w: gains[id(c)] > w) for w in COST_WEIGHTS]
+
+
+def linucb(train: Sequence[Case], cases: Sequence[Case]) -> list[Point]:
+    points = []
+    for weight in COST_WEIGHTS:
+        bandit = LinUCB(2, 3)
+        for case in train:
+            x = np.array(case.context)
+            arm = bandit.choose(x)
+            bandit.update(arm, x, case.llm_right - weight if arm else float(case.probe_right))
+        bandit.alpha = 0.0
+        points.append(where(cases, lambda c, own=bandit: own.choose(np.array(c.context)) == 1))
+    return points
+
+
+def below(curve: Sequence[Point], threshold: Sequence[Point]) -> float:
+    """The largest distance by which a curve lies below another at as many calls or fewer."""
+    return max(
+        quality - max((q for s, q in curve if s <= share + 1e-9), default=0.0) for share, quality in threshold
+    )
+
+
+async def measure(data: Path, train: int, count: int) -> dict[str, Any]:
+    registry = load_registry(Path("config/demo/experts_registry.json"))
+    gating = GatingPipeline.load(registry, GatingConfig(DEFAULT_CACHE))
+    config = PoolConfig(
+        adapter_root=Path("moe_router/experts/llms/adapters"), cache_dir=DEFAULT_CACHE, worker_id="local"
+    )
+    pool = LruModelPool(registry, replace(config, max_queue=4 * (train + count)))
+    result: dict[str, Any] = {"train": train, "validation": count, "tasks": {}}
+    try:
+        for name, task in TASKS.items():
+            learnt = await ask(gating, pool, task, rows(data, name, "train", train))
+            cases = await ask(gating, pool, task, rows(data, name, "validation", count))
+            (expert,) = registry.experts_for(task, "en")
+            skill = (sum(c.llm_right for c in learnt) + 0.75 * 4) / (train + 4)
+            probe_skill = gating.heads.router.skills.get(task, {}).get("probe", 0.75)
+            skills = {task: {expert.name: skill, "probe": probe_skill}}
+            threshold = [
+                where(cases, lambda c, t=t: c.decision.probe is not None and c.decision.probe.confidence < t)
+                for t in THRESHOLDS
+            ]
+            curve = [cascade(cases, with_skills(gating, registry, skills, w)) for w in COST_WEIGHTS]
+            result["tasks"][task] = {
+                "skills": {k: round(v, 4) for k, v in skills[task].items()},
+                "always_probe": where(cases, lambda _: False),
+                "always_llm": where(cases, lambda _: True),
+                "cascade": curve, "threshold": threshold, "logistic": logistic(learnt, cases),
+                "linucb": linucb(learnt, cases),
+                "cascade_below_threshold_at_most": round(below(curve, threshold), 4),
+            }  # fmt: skip
+            print(
+                task, result["tasks"][task]["always_probe"], result["tasks"][task]["always_llm"], flush=True
+            )
+    finally:
+        await pool.aclose()
+        await gating.aclose()
+    return result
+
+
+def plot(result: dict[str, Any]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, grid = plt.subplots(2, 2, figsize=(9, 7))
+    for axes, (task, own) in zip(grid.flat, result["tasks"].items(), strict=True):
+        for name, style in (("cascade", "o-"), ("threshold", ".-"), ("logistic", "x"), ("linucb", "+")):
+            points = sorted(own[name])
+            axes.plot([p[0] for p in points], [p[1] for p in points], style, label=name)
+        axes.set(xlabel="share of LLM calls", ylabel="accuracy", title=task)
+    grid.flat[0].legend()
+    figure.tight_layout()
+    figure.savefig(reporting.RESULTS / "cascade.png", dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--train", type=int, default=60, help="training texts of each dataset")
+    parser.add_argument("--count", type=int, default=150, help="validation texts of each dataset")
+    arguments = parser.parse_args()
+    result = asyncio.run(measure(arguments.data, arguments.train, arguments.count))
+    default = COST_WEIGHTS.index(0.05)
+    lines = [
+        "| task | probe | LLM | cascade: LLM calls, accuracy | best threshold | below it at most |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, own in result["tasks"].items():
+        share, quality = own["cascade"][default]
+        best = max(q for _, q in own["threshold"])
+        lines.append(
+            f"| {task} | {own['always_probe'][1]:.3f} | {own['always_llm'][1]:.3f} "
+            f"| {share:.2f}, {quality:.3f} | {best:.3f} | {own['cascade_below_threshold_at_most']:.3f} |"
+        )
+    lines += ["", "![Quality over the share of LLM calls](cascade.png)"]
+    plot(result)
+    reporting.write("cascade", result, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
