@@ -79,3 +79,11 @@ def test_names_keep_to_the_conventions() -> None:
             assert family.documentation
             if family.type == "counter":
                 assert all(s.name.endswith(("_total", "_created")) for s in family.samples)
+
+
+def test_the_page_for_operators_names_metrics_that_are_there() -> None:
+    page = (FOLDER.parents[1] / "docs" / "operations.md").read_text()
+    known = samples()
+    named = set(re.findall(r"`(mole_[a-z_]+)`", page))
+    assert named
+    assert {name for name in named if name not in known and f"{name}_bucket" not in known} == set()
