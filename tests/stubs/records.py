@@ -20,7 +20,7 @@ def vector(value: float) -> bytes:
 def step(**values: Any) -> dict[str, Any]:
     return {
         "action": "expert:fin", "label": "positive", "confidence": 0.75, "margin": 0.5, "cost": 1.0,
-        "fault": None, **values,
+        "accepted": True, "fault": None, **values,
     }  # fmt: skip
 
 

@@ -130,7 +130,9 @@ async def test_feedback_on_a_decision_that_is_gone(database: Database) -> None:
 async def test_replay_gives_arrays_newest_first_with_a_cap_for_each_caller(
     decisions: Decisions, database: Database
 ) -> None:
-    faulted = step(action="expert:big", label=None, confidence=0.0, margin=0.0, fault="no-worker")
+    faulted = step(
+        action="expert:big", label=None, confidence=0.0, margin=0.0, accepted=False, fault="no-worker"
+    )
     special = {
         "r-3": record("r-3", description_vector=None, task_probabilities={"a/b": 0.5}, none_probability=0.5),
         "r-4": record("r-4", observations=[faulted, step()], fault="no-worker", router_version=7),
