@@ -30,7 +30,7 @@ from moe_router.experts.pool import LruModelPool, PoolConfig
 from moe_router.gating.decision import Decision
 from moe_router.gating.pipeline import GatingConfig, GatingPipeline
 from moe_router.gating.task_router import Observation, Policy, TaskRouter
-from moe_router.registry import Registry, load_registry
+from moe_router.registry import Registry
 
 TASKS = {
     "umsab": "social/sentiment_analysis", "sib200": "general/topic_classification",
@@ -164,7 +164,10 @@ def below(curve: Sequence[Point], threshold: Sequence[Point]) -> float:
 
 
 async def measure(data: Path, train: int, count: int) -> dict[str, Any]:
-    registry = load_registry(Path("config/demo/experts_registry.json"))
+    written = json.loads(Path("config/demo/experts_registry.json").read_text(encoding="utf-8"))
+    for task in TASKS.values():
+        written["tasks"][task]["probe"] = {"path": f"probes/{task.replace('/', '__')}"}
+    registry = Registry.model_validate(written)
     gating = GatingPipeline.load(registry, GatingConfig(DEFAULT_CACHE))
     config = PoolConfig(
         adapter_root=Path("moe_router/experts/llms/adapters"), cache_dir=DEFAULT_CACHE, worker_id="local"
