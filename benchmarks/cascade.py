@@ -163,14 +163,21 @@ def below(curve: Sequence[Point], threshold: Sequence[Point]) -> float:
     )
 
 
-async def measure(data: Path, train: int, count: int) -> dict[str, Any]:
+def registry_with_probes() -> Registry:
+    """The demo's registry, with the probes switched on."""
     written = json.loads(Path("config/demo/experts_registry.json").read_text(encoding="utf-8"))
     for task in TASKS.values():
         written["tasks"][task]["probe"] = {"path": f"probes/{task.replace('/', '__')}"}
-    registry = Registry.model_validate(written)
-    gating = GatingPipeline.load(registry, GatingConfig(DEFAULT_CACHE))
+    return Registry.model_validate(written)
+
+
+async def measure(data: Path, train: int, count: int) -> dict[str, Any]:
+    registry = registry_with_probes()
+    gating = GatingPipeline.load(registry, GatingConfig(DEFAULT_CACHE.expanduser()))
     config = PoolConfig(
-        adapter_root=Path("moe_router/experts/llms/adapters"), cache_dir=DEFAULT_CACHE, worker_id="local"
+        adapter_root=Path("moe_router/experts/llms/adapters"),
+        cache_dir=DEFAULT_CACHE.expanduser(),
+        worker_id="local",
     )
     pool = LruModelPool(registry, replace(config, max_queue=4 * (train + count)))
     result: dict[str, Any] = {"train": train, "validation": count, "tasks": {}}

@@ -55,6 +55,7 @@ class HttpExperts:
         self._rooms: dict[str, WaitingRoom[Worker]] = {}
         prober.changed = self._poke
         prober.judge = self._judge
+        prober.tried = lambda worker, outcome: metrics.count_trial(worker.worker_id, outcome)
         prober.viewed = lambda worker: metrics.count_view(worker.worker_id, worker.view)
 
     def served(self, model_key: str) -> bool:

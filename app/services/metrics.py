@@ -36,6 +36,12 @@ class Metrics:
             ["worker", "outcome"],
             registry=self.registry,
         )
+        self._trials = Counter(
+            "mole_worker_trials_total",
+            "The coordinator's own requests to ejected workers, by how they ended.",
+            ["worker", "outcome"],
+            registry=self.registry,
+        )
         self._views = Counter(
             "mole_worker_probe_changes_total",
             "Times that a health probe found a worker changed, by what it is since.",
@@ -85,6 +91,10 @@ class Metrics:
     def count_ejection(self, worker_id: str, outcome: str) -> None:
         """Notes that a breaker has opened."""
         self._ejections.labels(worker_id, outcome).inc()
+
+    def count_trial(self, worker_id: str, outcome: str) -> None:
+        """Notes how a trial of an ejected worker ended."""
+        self._trials.labels(worker_id, outcome).inc()
 
     def count_view(self, worker_id: str, view: str) -> None:
         """Notes that a probe found a worker in another condition than before."""

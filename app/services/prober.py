@@ -38,6 +38,8 @@ class Prober:
         """Called when a worker may have become usable, or unusable."""
         self.judge: Callable[[ExpertAnswer, ExpertRequest, str], None] = lambda *_: None
         """Raises a WorkerAnswerError where a worker's answer to a trial is not valid."""
+        self.tried: Callable[[Worker, str], None] = lambda *_: None
+        """Called with the outcome of a trial."""
         self.viewed: Callable[[Worker], None] = lambda _: None
         """Called when a probe sees a worker otherwise than the one before."""
 
@@ -143,11 +145,14 @@ class Prober:
                 )
             self.judge(answer, request, worker.worker_id)
         except WorkerAnswerError as error:
+            self.tried(worker, "invalid")
             worker.breaker.failed(self._fleet.clock(), f"invalid: {error.detail}", at_once=True)
         except TimeoutError:
+            self.tried(worker, "timeout")
             reason = f"timeout: no answer to a trial within {TRIAL_TIMEOUT_S:g} s"
             worker.breaker.failed(self._fleet.clock(), reason, at_once=True)
         except Fault as fault:
+            self.tried(worker, fault.outcome)
             if fault.outcome == "rejected":  # a sound answer: the trial lacked a field of the template
                 worker.breaker.succeeded()
                 self.changed()
@@ -158,6 +163,7 @@ class Prober:
             worker.breaker.abandoned()
             raise
         else:
+            self.tried(worker, "ok")
             worker.breaker.succeeded()
             self.changed()
             logger.info("worker %s is back", worker.worker_id)

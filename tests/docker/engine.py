@@ -22,6 +22,8 @@ IMAGE = "mole:test"
 SLIM_IMAGE = "mole-coordinator:test"
 COORDINATOR = "http://127.0.0.1:8000"
 API = "/api/v1"
+PATIENCE_S = 400.0
+"""A model that is loaded on busy cores takes long; nothing here waits longer than it must."""
 
 
 def run(*command: str, cwd: Path = ROOT, env: dict[str, str] | None = None, ok: bool = True) -> str:
@@ -94,7 +96,7 @@ class Stack:
         self("down", "-v", "--remove-orphans", "-t", "5", ok=False)
 
 
-def wait_for(what: str, look: Callable[[], Any], patience_s: float = 120.0) -> Any:
+def wait_for(what: str, look: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
     """The first thing found; a connection that fails meanwhile is waited out."""
     end = time.monotonic() + patience_s
     last: object = None

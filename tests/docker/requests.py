@@ -27,7 +27,8 @@ def get(path: str, base: str = COORDINATOR) -> Any:
 
 
 def classify(base: str = COORDINATOR, timeout_s: float = 60.0, **more: Any) -> httpx.Response:
-    return httpx.post(f"{base}{API}/classify", json={**ASKED, **more}, timeout=timeout_s, trust_env=False)
+    timeout = httpx.Timeout(timeout_s, connect=5.0)
+    return httpx.post(f"{base}{API}/classify", json={**ASKED, **more}, timeout=timeout, trust_env=False)
 
 
 def wait_until_answered(worker_id: str | None = None) -> dict[str, Any]:
@@ -74,7 +75,7 @@ class Load:
         while not self._stop.is_set():
             try:
                 answer = classify(self.base)
-            except httpx.ConnectError:
+            except (httpx.ConnectError, httpx.ConnectTimeout):  # nobody there: nothing was taken
                 self.refused += 1
                 self._stop.wait(0.2)
                 continue
@@ -90,6 +91,6 @@ class Load:
         else:
             problem = answer.headers["content-type"].startswith("application/problem+json")
             right = answer.status_code == 503 and problem and "retry-after" in answer.headers
-            self._stop.wait(0.1)
+            self._stop.wait(0.5)  # asking on and on would only slow the restart down
         if not right:
             self.unclean.append(f"{answer.status_code}: {answer.text[:300]}")

@@ -138,5 +138,5 @@ def test_a_remote_worker_is_reached_by_ip_after_only_an_edit_of_the_mapping(
         states = {w["worker_id"]: w["state"] for w in get(f"{API}/workers")["workers"]}
         return states.get("worker-4") == "healthy"
 
-    wait_for("the remote worker", healthy, patience_s=300)
+    wait_for("the remote worker", healthy)
     assert wait_until_answered("worker-4")["result"] in LABELS

@@ -41,7 +41,7 @@ def test_docker_kill_is_taken_for_the_operators_will_and_start_brings_it_back(st
     with Load() as load:
         wait_for("answers", lambda: load.statuses[200] >= 5)
         docker("kill", WORKER)
-        wait_for("refusals", lambda: load.statuses[503] >= 20)
+        wait_for("refusals", lambda: load.statuses[503] >= 8)
         assert inspect(WORKER)["State"]["Status"] == "exited"
         docker("start", WORKER)
         before = load.statuses[200]

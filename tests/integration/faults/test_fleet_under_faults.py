@@ -53,7 +53,9 @@ def replace(path: Path, text: str) -> None:
 
 def outcomes(metrics: str, worker_id: str) -> set[str]:
     """How calls of the worker ended, as the metrics tell it."""
-    found = re.findall(rf'mole_worker_requests_total{{outcome="(\w+)",worker="{worker_id}"}} [1-9]', metrics)
+    found = re.findall(
+        rf'mole_worker_(?:requests|trials)_total{{outcome="(\w+)",worker="{worker_id}"}} [1-9]', metrics
+    )
     return set(found)
 
 

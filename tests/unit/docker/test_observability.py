@@ -33,6 +33,7 @@ def coordinator() -> bytes:
     metrics.count_worker_call("w", "ok", 0.1)
     metrics.count_failover("reset")
     metrics.count_ejection("w", "reset")
+    metrics.count_trial("w", "ok")
     metrics.count_view("w", "down")
     metrics.count_decision(Timings(language=1), 1, "out_of_scope")
     return metrics.render()
