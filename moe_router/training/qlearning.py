@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moe_router.gating.qnetwork import FEATURES, MAX_PRICE
+from moe_router.gating.qnetwork import FEATURES
 from moe_router.gating.weights import Floats, Weights
 from moe_router.training.episodes import Episodes, Known, ask_features, followers, start_features
 
@@ -221,6 +221,3 @@ def _ahead(encodings: Tensor, known: Known, online: nn.Module, target: nn.Module
 def _masked_mse(values: Tensor, y: Tensor, mask: Bools) -> Tensor:
     kept = torch.from_numpy(mask)
     return functional.mse_loss(values[kept], y[kept]) if mask.any() else values.sum() * 0.0
-
-
-__all__ = ["MAX_PRICE", "DqnRun", "Episodes", "Network", "episode_loss", "train"]

@@ -16,7 +16,7 @@ from moe_router.gating.qnetwork import PRIOR_SKILL
 from moe_router.gating.weights import Floats
 from moe_router.registry import Registry
 from moe_router.training.embedded import Embedded
-from moe_router.training.episodes import PROBE, Episodes
+from moe_router.training.episodes import Episodes
 from moe_router.training.requests import Request
 
 ARMS = 3
@@ -88,6 +88,3 @@ def vectors_of(request: Request, embed: Embedded) -> tuple[Floats | None, Floats
     """The vectors of a request's description and text."""
     described = None if request.description is None else embed([request.description.text])[0]
     return described, None if request.text is None else embed([request.text.text])[0]
-
-
-__all__ = ["ARMS", "PROBE", "drawn_arms", "gated", "simulate", "vectors_of"]
