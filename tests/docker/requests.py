@@ -31,6 +31,14 @@ def classify(base: str = COORDINATOR, timeout_s: float = 60.0, **more: Any) -> h
     return httpx.post(f"{base}{API}/classify", json={**ASKED, **more}, timeout=timeout, trust_env=False)
 
 
+def classify_batch(items: int) -> httpx.Response:
+    """One request with so many items, no two alike."""
+    asked = [{**ASKED, "text": f"{ASKED['text']} Nummer {index}."} for index in range(items)]
+    return httpx.post(
+        f"{COORDINATOR}{API}/classify/batch", json={"items": asked}, timeout=120, trust_env=False
+    )
+
+
 def wait_until_answered(worker_id: str | None = None) -> dict[str, Any]:
     """The first answer with a label, of that worker where one is named."""
 
