@@ -58,11 +58,11 @@ def inspect(name: str) -> dict[str, Any]:
     return found
 
 
-def build(checkout: Path, base: str, tag: str, *more: str) -> str:
-    """Builds the image by the classic builder, whose log tells of each layer; returns that log."""
+def build(checkout: Path, base: str, tag: str, *more: str, buildkit: bool = False) -> str:
+    """Builds the image, by default with the classic builder, whose log tells of each layer; returns it."""
     command = ["docker", "build", "--build-arg", f"BASE_IMAGE={base}", "--build-arg", "MOLE_EXTRAS=demo"]
     command += ["-f", "docker/Dockerfile", "-t", tag, *more, "."]
-    return run(*command, cwd=checkout, env={"DOCKER_BUILDKIT": "0"})
+    return run(*command, cwd=checkout, env={"DOCKER_BUILDKIT": str(int(buildkit))})
 
 
 def copy_checkout(target: Path) -> Path:

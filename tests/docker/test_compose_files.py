@@ -143,8 +143,19 @@ def test_the_worker_is_as_the_table_says(compose: Compose):
 
 def test_the_network_and_the_volumes_have_the_tables_names(compose: Compose):
     found = compose.resolve(DISTRIBUTED)
-    assert found["networks"]["mole-network"] == {"name": "mole-network", "driver": "bridge"}
+    network = found["networks"]["mole-network"]
+    assert (network["name"], network["driver"]) == ("mole-network", "bridge")
     assert {volume.split(":")[0] for volume in GATING | EXPERTS} <= found["volumes"].keys()
+
+
+@pytest.mark.parametrize("file", [DISTRIBUTED, MONOLITHIC])
+def test_the_networks_addresses_are_fixed_and_may_be_others(compose: Compose, file: str):
+    def subnet(**env: str) -> str:
+        (config,) = compose.resolve(file, **env)["networks"]["mole-network"]["ipam"]["config"]
+        return str(config["subnet"])
+
+    assert subnet() == "10.255.86.192/26"
+    assert subnet(MOLE_SUBNET="192.168.77.0/24") == "192.168.77.0/24"
 
 
 @pytest.mark.parametrize(("name", "file"), [("expert-worker-0", DISTRIBUTED), ("expert-worker", WORKER)])
