@@ -31,7 +31,7 @@ setup: $(STAMP) ## Make .venv with everything (variables: PYTHON, TORCH_INDEX)
 demo: $(STAMP) ## Start a worker and a coordinator and ask them (ONCE=1: then end)
 	@$(VENV)/bin/mole demo $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)
 
-test: $(STAMP) ## Run the tests but tests/docker; coverage is printed (ARGS: for pytest)
+test: $(STAMP) ## Run the tests, and print the coverage (ARGS: for pytest)
 	@scripts/test $(ARGS)
 
 weights: $(STAMP) ## Make all of gating's weights anew (DATA=folder of the datasets); takes hours
