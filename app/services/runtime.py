@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 from functools import cached_property
@@ -249,6 +250,7 @@ class Runtime:
             if self._router_sync is not None:
                 await self._router_sync.at_start(gating)
             self._gating = gating
+            _spare_collector()
             logger.info("gating is loaded")
         except MoleError as error:
             self._failure = error.detail
@@ -256,3 +258,9 @@ class Runtime:
         except Exception as error:
             self._failure = f"{type(error).__name__}: {error}"
             logger.exception("gating cannot be loaded")
+
+
+def _spare_collector() -> None:
+    """What is loaded stays: the collector need not walk through it again and again, tens of ms each time."""
+    gc.collect()
+    gc.freeze()
