@@ -99,7 +99,7 @@ def wait(
 
 def _look(client: Mole, last: JobAnswer) -> JobAnswer:
     """How far the job is; while the service cannot tell, what was known last."""
-    from mole.client import MoleAPIError
+    from mole.errors import MoleAPIError
 
     try:
         return client.job(last.job_id)
