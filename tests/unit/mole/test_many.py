@@ -90,7 +90,8 @@ def test_results_come_in_order_by_batches(service: Service):
     assert [result.index for result in found] == list(range(250))
     assert [result.unwrap().result for result in found] == texts
     assert {len(items) for items in service.batches} == {10}
-    assert service.batches[0][0] == {"text": "t0", "description": "Which?", "options": {"task": "a/b"}}
+    asked = {"text": "t0", "description": "Which?", "options": {"task": "a/b"}}
+    assert asked in [items[0] for items in service.batches]
     assert service.most <= 4
 
 
