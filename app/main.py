@@ -12,6 +12,8 @@ from app.asgi.direct import Direct
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
+from app.facade import routes as facade
+from app.facade.errors import OpenAIErrors
 from app.services import factory, jobs_factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
 from app.settings import Settings
@@ -54,13 +56,14 @@ def create_app(
 
     app = FastAPI(title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan)
     app.state.runtime = runtime
-    for resource in (classify, jobs, feedback, tasks, workers, stats, health):
+    for resource in (classify, facade, jobs, feedback, tasks, workers, stats, health):
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)
     app.add_middleware(Direct, router=classify.router)
     app.add_middleware(Intake, max_body_bytes=lambda: runtime.settings.max_body_bytes)
     app.add_middleware(Envelope, metrics=runtime.metrics, drain=drain)
+    app.add_middleware(OpenAIErrors)
     openapi.install(app)
     return app
 
