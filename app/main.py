@@ -26,6 +26,8 @@ from app.asgi.direct import Direct
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
+from app.facade import routes as facade
+from app.facade.errors import OpenAIErrors
 from app.services import audit, factory, jobs_factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
 from app.settings import Settings
@@ -71,7 +73,7 @@ def create_app(
         title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.runtime = runtime
-    for resource in (classify, jobs, feedback, tasks, workers, stats, health, docs_page):
+    for resource in (classify, facade, jobs, feedback, tasks, workers, stats, health, docs_page):
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)
@@ -84,6 +86,7 @@ def create_app(
     )
     app.add_middleware(Cors, origins=lambda: runtime.settings.allowed_origins)
     app.add_middleware(Envelope, metrics=runtime.metrics, drain=drain)
+    app.add_middleware(OpenAIErrors)
     openapi.install(app)
     return app
 

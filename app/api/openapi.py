@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from app.api.errors import MEDIA_TYPE
 from app.asgi.access import OPEN, need_of
+from app.facade.schemas import ChatRequest, ClassifyInputs
 from moe_router.contracts import BatchRequest, ClassifyRequest, FeedbackRequest, JobRequest, Problem
 
 READ_STATUSES = (431, 500, 503)
@@ -26,7 +27,9 @@ JOB_CANCEL_STATUSES = (404, 408, 413, 431, 500, 503)
 KEY_STATUSES = (401, 403, 429, 503)
 """What any operation that asks for a key may answer."""
 SCHEME = "ApiKey"
-BODIES: tuple[type[BaseModel], ...] = (ClassifyRequest, BatchRequest, JobRequest, FeedbackRequest, Problem)
+BODIES: tuple[type[BaseModel], ...] = (
+    ClassifyRequest, BatchRequest, JobRequest, FeedbackRequest, ChatRequest, ClassifyInputs, Problem,
+)  # fmt: skip
 _REF = "#/components/schemas/{model}"
 
 _EXAMPLES: dict[int, tuple[str, str, str]] = {

@@ -33,7 +33,10 @@ def gating(
     json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     seed: int = 1,
 ) -> None:
-    """Decide the validation families' requests and sum up accuracy, calibration and abstaining."""
+    """Judge gating.
+
+    Decides the validation families' requests and sums up accuracy, calibration and abstaining.
+    """
     from moe_router.training.report import markdown, write
 
     result = asyncio.run(_evaluate(registry, models, data, seed))

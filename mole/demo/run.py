@@ -12,12 +12,13 @@ from pathlib import Path
 from types import FrameType
 
 from mole.cli.console import CommandError, err, out, print_json
-from mole.client import Mole, MoleClientError
+from mole.client import Mole
 from mole.demo.cases import CASES, Case
 from mole.demo.files import demo_files, mapping_for
 from mole.demo.processes import Service, free_port
 from mole.demo.ready import wait_reachable, wait_ready
 from mole.demo.table import Outcome, outcome_table
+from mole.errors import MoleClientError
 from mole.settings import CommandSettings
 
 WATCH_S = 0.5
