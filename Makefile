@@ -48,6 +48,7 @@ check: $(STAMP) ## All static checks, changing nothing
 
 docs: $(STAMP) ## Write the generated parts of the docs again
 	@$(VENV)/bin/python scripts/settings_table.py --write
+	@$(VENV)/bin/python scripts/console_figures.py --write
 
 lock: ## Resolve requirements.lock again
 	@scripts/lock

@@ -7,11 +7,24 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import classify, errors, feedback, health, job_items, jobs, openapi, stats, tasks, workers
+from app.api import (
+    classify,
+    errors,
+    feedback,
+    health,
+    job_items,
+    jobs,
+    openapi,
+    router_versions,
+    stats,
+    tasks,
+    workers,
+)
 from app.asgi.direct import Direct
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
+from app.console import pages
 from app.services import factory, jobs_factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
 from app.settings import Settings
@@ -54,7 +67,7 @@ def create_app(
 
     app = FastAPI(title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan)
     app.state.runtime = runtime
-    for resource in (classify, jobs, feedback, tasks, workers, stats, health):
+    for resource in (classify, jobs, feedback, tasks, workers, stats, router_versions, health, pages):
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.errors import MEDIA_TYPE
+from app.services.router_report import PromoteRequest, RollbackRequest
 from moe_router.contracts import BatchRequest, ClassifyRequest, FeedbackRequest, JobRequest, Problem
 
 READ_STATUSES = (431, 500, 503)
@@ -22,7 +23,16 @@ FEEDBACK_STATUSES = (400, 404, 408, 413, 415, 431, 500, 503)
 JOB_SUBMIT_STATUSES = (400, 408, 409, 413, 415, 429, 431, 500, 503)
 JOB_READ_STATUSES = (404, 431, 500, 503)
 JOB_CANCEL_STATUSES = (404, 408, 413, 431, 500, 503)
-BODIES: tuple[type[BaseModel], ...] = (ClassifyRequest, BatchRequest, JobRequest, FeedbackRequest, Problem)
+ROUTER_CHANGE_STATUSES = (400, 404, 408, 409, 413, 415, 431, 500, 503)
+BODIES: tuple[type[BaseModel], ...] = (
+    ClassifyRequest,
+    BatchRequest,
+    JobRequest,
+    FeedbackRequest,
+    PromoteRequest,
+    RollbackRequest,
+    Problem,
+)
 _REF = "#/components/schemas/{model}"
 
 _EXAMPLES: dict[int, tuple[str, str, str]] = {
