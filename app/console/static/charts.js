@@ -2,11 +2,17 @@
 
 import { h, svg } from "./dom.js";
 
-const WIDTH = 640;
+const FALLBACK = 600;
+const NARROWEST = 260;
 const LEFT = 44;
 const RIGHT = 12;
 const TOP = 10;
 const BOTTOM = 26;
+
+// The width to draw at, so that a chart's letters are as large as any others on the page.
+export function widthOf(element) {
+  return Math.max(element.clientWidth || FALLBACK, NARROWEST);
+}
 
 // A round number at or above a value, so that the axis ends well.
 export function roundUp(value) {
@@ -15,15 +21,15 @@ export function roundUp(value) {
   return [1, 2, 2.5, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999);
 }
 
-function frame({ label, height, x, y }) {
-  const inner = { width: WIDTH - LEFT - RIGHT, height: height - TOP - BOTTOM };
+function frame({ label, width, height, x, y }) {
+  const inner = { width: width - LEFT - RIGHT, height: height - TOP - BOTTOM };
   const toX = (value) => LEFT + ((value - x.from) / (x.to - x.from)) * inner.width;
   const toY = (value) => TOP + inner.height - ((value - y.from) / (y.to - y.from)) * inner.height;
-  const picture = svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": label });
+  const picture = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   for (let step = 0; step <= 4; step += 1) {
     const value = y.from + ((y.to - y.from) * step) / 4;
     picture.append(
-      svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: toY(value), y2: toY(value) }),
+      svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: toY(value), y2: toY(value) }),
       svg("text", { x: LEFT - 8, y: toY(value) + 4, "text-anchor": "end" }, y.tell(value)),
     );
   }
@@ -34,8 +40,8 @@ function frame({ label, height, x, y }) {
 }
 
 // Lines with marks; series: [{ name, hue, points: [[x, y, weight?]] , dots? }].
-export function lines({ label, height = 300, x, y, series, ideal }) {
-  const { picture, toX, toY } = frame({ label, height, x, y });
+export function lines({ label, width, height = 300, x, y, series, ideal }) {
+  const { picture, toX, toY } = frame({ label, width, height, x, y });
   if (ideal) {
     const [[x1, y1], [x2, y2]] = ideal;
     picture.append(svg("line", { class: "ideal", x1: toX(x1), y1: toY(y1), x2: toX(x2), y2: toY(y2) }));
@@ -57,16 +63,16 @@ export function lines({ label, height = 300, x, y, series, ideal }) {
   return picture;
 }
 
-// Stacked columns; columns: [{ x, parts: [number of each series] }], each `width` wide from x on.
-export function columns({ label, height = 210, x, y, hues, columns: all, width }) {
-  const { picture, toX, toY } = frame({ label, height, x, y });
+// Stacked columns; columns: [{ x, parts: [number of each series] }], each `step` wide from x on.
+export function columns({ label, width, height = 210, x, y, hues, columns: all, step }) {
+  const { picture, toX, toY } = frame({ label, width, height, x, y });
   const groups = hues.map((hue) => svg("g", { class: hue }));
   for (const column of all) {
     let sum = 0;
     column.parts.forEach((part, index) => {
       if (!part) return;
       const top = toY(sum + part);
-      const wide = Math.max(toX(column.x + width) - toX(column.x) - 0.8, 0.8);
+      const wide = Math.max(toX(column.x + step) - toX(column.x) - 0.8, 0.8);
       groups[index].append(
         svg("rect", { class: "block", x: toX(column.x), y: top, width: wide, height: Math.max(toY(sum) - top, 0.5) }),
       );

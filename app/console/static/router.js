@@ -1,13 +1,15 @@
 // The router's versions, what feedback says of them, and what was measured on the shipped weights.
 
 import { ask } from "./api.js";
-import { legend, lines, table } from "./charts.js";
+import { legend, lines, table, widthOf } from "./charts.js";
 import { $, h, keyed, put, say, show } from "./dom.js";
 import { notice, poll } from "./poll.js";
 import { count, moment, percent } from "./words.js";
 
 const LOOK_MS = 4000;
 const FEEDBACK_MS = 20_000;
+const TWO_COLUMNS = 868;
+const GAP = 28;
 const TONES = { live: "ok", candidate: "busy", retired: "", rejected: "warn" };
 let feedback = null;
 let figures = null;
@@ -113,6 +115,7 @@ function reliability() {
     $("reliability"),
     lines({
       label: `Accuracy against confidence in ${measured.bins.length} bins; the expected calibration error is ${measured.ece.toFixed(3)}`,
+      width: widthOf($("reliability")),
       x: share(), y: share(), series, ideal: [[0, 0], [1, 1]],
     }),
     legend(entries),
@@ -130,6 +133,7 @@ function coverage() {
     $("coverage"),
     lines({
       label: `Share of wrong tasks against the share of requests answered; as shipped ${percent(here.coverage)} are answered, ${percent(here.risk)} of them wrongly`,
+      width: widthOf($("coverage")),
       x: share(), y: { from: 0, to: top, tell: (value) => percent(value) },
       series: [
         { hue: "c0", points },
@@ -143,6 +147,8 @@ function coverage() {
 }
 
 function cost() {
+  const whole = widthOf($("cost"));
+  const width = whole > TWO_COLUMNS ? (whole - GAP) / 2 : whole;
   const parts = figures.cost_quality.tasks.map(({ task, cascade, threshold, always_probe: probe, always_llm: llm }) => {
     const all = [...cascade, ...threshold, probe, llm].map(([, quality]) => quality);
     const from = Math.floor(Math.min(...all) * 10) / 10;
@@ -153,7 +159,8 @@ function cost() {
       h("h3", {}, task),
       lines({
         label: `${task}: right answers against calls of the LLM. Probe alone ${percent(probe[1], 0)}, LLM alone ${percent(llm[1], 0)}`,
-        height: 240,
+        width,
+        height: 230,
         x: share(), y: { from, to, tell: (value) => percent(value, 0) },
         series: [
           { hue: "c6", points: sorted(threshold) },
@@ -239,6 +246,11 @@ $("rollback").addEventListener("click", async () => {
   if (await confirmed(`Take version ${version} back?`, text, `Take version ${version} back`)) {
     await change("/api/v1/router/rollback", version, (live) => `${live} live again`);
   }
+});
+
+window.addEventListener("resize", () => {
+  drawn = "";
+  draw();
 });
 
 figures = await (await fetch(new URL("./figures.json", import.meta.url))).json();

@@ -1,7 +1,7 @@
 // The last hour, drawn anew every few seconds.
 
 import { ask } from "./api.js";
-import { columns, legend, lines, roundUp, table } from "./charts.js";
+import { columns, legend, lines, roundUp, table, widthOf } from "./charts.js";
 import { $, h, keyed, put, say, show } from "./dom.js";
 import { poll } from "./poll.js";
 import { clock, count, language, milliseconds, percent } from "./words.js";
@@ -90,11 +90,11 @@ function tiles(buckets) {
   );
 }
 
-function stacked(view, x, label, hues, parts) {
+function stacked(element, view, x, label, hues, parts) {
   const all = view.columns.map((column) => ({ x: column.at, parts: parts(column) }));
   const most = Math.max(...all.map((column) => column.parts.reduce((a, b) => a + b, 0)), 1);
   const y = { from: 0, to: Math.max(roundUp(most), 4), tell: count };
-  return columns({ label, x, y, hues, columns: all, width: view.step });
+  return columns({ label, width: widthOf(element), x, y, hues, columns: all, step: view.step });
 }
 
 function requests(view, x) {
@@ -108,7 +108,7 @@ function requests(view, x) {
   const names = ["answered", "refused (4xx)", "failed (5xx)"];
   put(
     $("requests"),
-    stacked(view, x, `Requests over time: ${names.map((name, i) => `${count(totals[i])} ${name}`).join(", ")}`, hues, parts),
+    stacked($("requests"), view, x, `Requests over time: ${names.map((name, i) => `${count(totals[i])} ${name}`).join(", ")}`, hues, parts),
     legend(names.map((name, index) => [hues[index], name, count(totals[index])])),
     table(["From", ...names], view.columns.map((column) => [clock(column.at * 1000), ...parts(column).map(count)])),
   );
@@ -129,6 +129,7 @@ function latency(view, x) {
     $("latency"),
     lines({
       label: `Median and 95th percentile of the requests' durations; the highest is ${milliseconds(top)}`,
+      width: widthOf($("latency")),
       height: 210,
       x,
       y: { from: 0, to: roundUp(top), tell: milliseconds },
@@ -159,7 +160,7 @@ function named(element, view, x, member, tell) {
   const spoken = names.map((name) => (name === OTHERS ? OTHERS : tell(name)));
   put(
     element,
-    stacked(view, x, `Answers over time by ${member}: ${spoken.map((name, i) => `${name} ${count(figures[i])}`).join(", ")}`, hues, parts),
+    stacked(element, view, x, `Answers over time by ${member}: ${spoken.map((name, i) => `${name} ${count(figures[i])}`).join(", ")}`, hues, parts),
     legend(spoken.map((name, index) => [hues[index], name, count(figures[index])])),
     table([member, "answers"], totals.map(([name, number]) => [tell(name), count(number)])),
   );
@@ -178,5 +179,10 @@ for (const button of document.querySelectorAll("[data-minutes]")) {
     if (last) draw();
   });
 }
+
+window.addEventListener("resize", () => {
+  drawn = "";
+  if (last) draw();
+});
 
 poll(look, LOOK_MS);

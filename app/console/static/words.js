@@ -13,6 +13,7 @@ export function percent(share, digits = 1) {
 
 export function milliseconds(value) {
   if (value === null || value === undefined) return "–";
+  if (value === 0) return `0${THIN}ms`;
   if (value < 10) return `${value.toFixed(value < 1 ? 2 : 1)}${THIN}ms`;
   if (value < 1000) return `${value.toFixed(0)}${THIN}ms`;
   return `${(value / 1000).toFixed(value < 10000 ? 2 : 1)}${THIN}s`;
