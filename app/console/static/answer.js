@@ -110,8 +110,8 @@ function entityView(text, entities) {
       h(
         "mark",
         { class: `c${types.indexOf(entity.type) % HUES}` },
-        h("bdi", {}, points.slice(entity.start, entity.end).join("")),
-        h("small", {}, entity.type),
+        h("span", {}, points.slice(entity.start, entity.end).join("")),
+        h("bdi", {}, entity.type), // isolated, so that the text alone gives the direction
       ),
     );
     at = entity.end;

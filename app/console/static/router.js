@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { legend, lines, table, widthOf } from "./charts.js";
 import { $, h, keyed, put, say, show } from "./dom.js";
 import { notice, poll } from "./poll.js";
-import { count, moment, percent } from "./words.js";
+import { count, moment, percent, plural } from "./words.js";
 
 const LOOK_MS = 4000;
 const FEEDBACK_MS = 20_000;
@@ -89,10 +89,10 @@ function updateRow(row, version) {
   say(cells[0], named(version.version));
   say(cells[2], version.created_at ? moment(version.created_at) : "with this release");
   say(cells[3], version.version === null ? "–" : named(version.parent));
-  say(cells[4], taught ? `${count(taught.rows)} rows` : "–");
+  say(cells[4], taught ? plural(taught.rows, "row") : "–");
   say(cells[5], percent(guard?.candidate?.accuracy));
   say(cells[6], percent(held?.task_accuracy?.candidate));
-  say(cells[7], own ? `${count(own.rows)} rows` : "–");
+  say(cells[7], own ? plural(own.rows, "row") : "–");
   say(cells[8], percent(own?.task_accuracy));
   if (version.version !== null) show(cells[9].firstChild, version.state !== "live");
 }
@@ -105,11 +105,11 @@ function reliability() {
   const most = Math.max(...told.map((bin) => bin.rows));
   if (told.length) {
     series.push({ hue: "c2", points: told.map((bin) => [bin.confidence, bin.accuracy, bin.rows / most]), dots: true });
-    entries.push(["c2", "your feedback, by size", `${count(told.reduce((a, bin) => a + bin.rows, 0))} rows`]);
+    entries.push(["c2", "your feedback, by size", plural(told.reduce((a, bin) => a + bin.rows, 0), "row")]);
   }
   const rows = [
     ...measured.bins.map((bin) => ["measured", percent(bin.confidence), percent(bin.accuracy), percent(bin.share)]),
-    ...told.map((bin) => ["feedback", percent(bin.confidence), percent(bin.accuracy), `${count(bin.rows)} rows`]),
+    ...told.map((bin) => ["feedback", percent(bin.confidence), percent(bin.accuracy), plural(bin.rows, "row")]),
   ];
   put(
     $("reliability"),
