@@ -76,6 +76,7 @@ def built(folder: Path) -> Site:
             "CONFIG_PATH": str(folder),
             "MOLE_STATE_DIR": str(folder / "state"),
             "MOLE_PROBE_INTERVAL_SECONDS": "0.3",
+            "MOLE_EJECT_SECONDS": "3",  # longer than the page's pause between two looks
             "MOLE_ROUTER_POLL_SECONDS": "0.5",
         }
         site = Site(stage, stage.real_coordinator(**given), worker, faulty)

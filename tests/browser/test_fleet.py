@@ -54,7 +54,7 @@ def test_a_worker_that_answers_nonsense_is_ejected(visit: Visit, site: Site) -> 
     page = visit.open("/fleet")
     becomes(page, FAULTY, "healthy")
     httpx.post(f"{site.faulty.url}/mode/reset", trust_env=False)
-    body = {"text": "x", "options": {"task": "retail/review_rating", "language": "en", "via": "expert"}}
+    body = {"text": "x", "options": {"task": "finance/pii_detection", "language": "en"}}
     for _ in range(60):
         site.post("/api/v1/classify", body)  # the other worker answers what this one breaks off
         if state(page, FAULTY) == "ejected":

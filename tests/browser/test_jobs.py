@@ -71,6 +71,7 @@ def test_a_thousand_rows_from_drop_to_download(visit: Visit, tmp_path: Path) -> 
     job.get_by_role("button", name="Preview").click()
     expect(page.locator("#result-rows tr")).to_have_count(50)
     expect(page.locator("#result-rows tr").nth(2)).to_contain_text("Arabic")
+    expect(page.locator("#result-rows tr").nth(2)).to_contain_text("كان الحفل")
     visit.assert_accessible()
     visit.shot("jobs-results")
     with page.expect_download() as lines:

@@ -67,7 +67,7 @@ def test_a_file_is_chosen_by_keyboard(visit: Visit) -> None:
     page = visit.open("/jobs")
     page.locator("#file").focus()
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     chooser.value.set_files({"name": "a.csv", "mimeType": "text/csv", "buffer": b"text\nGreat phone!\n"})
     expect(page.get_by_label("Column with the text")).to_be_focused()
     tab_to(page, "Start the job with 1 row")

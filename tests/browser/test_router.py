@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +15,7 @@ from app.storage.database import Database
 from app.storage.router_versions import RouterVersions
 from moe_router.gating.pipeline import MODELS
 from moe_router.gating.versions import RouterWeights, pack
-from moe_router.gating.weights import Weights
+from moe_router.gating.weights import load
 from tests.browser.site import Site
 from tests.browser.visit import Visit
 
@@ -33,7 +34,8 @@ def versions(site: Site) -> None:
 
     async def add() -> None:
         database = Database(f"sqlite:///{site.stage.folder}/state/coordinator.sqlite3")
-        weights = RouterWeights(*(Weights.load(MODELS / name) for name in ("task", "qnetwork")))
+        encoder = json.loads((MODELS / "task.json").read_text(encoding="utf-8"))["encoder"]
+        weights = RouterWeights(*(load(MODELS, n, encoder=encoder, hidden=384) for n in ("task", "qnetwork")))
         blob, meta = pack(weights)
         rows = RouterVersions(database)
         given: dict[str, Any] = {"meta": meta, "parent_id": None, "at": time.time()}

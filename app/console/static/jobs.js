@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { $, h, keyed, put, say, show } from "./dom.js";
 import { notice, poll } from "./poll.js";
 import { firstResults, saveLines, saveTable } from "./results.js";
-import { fillTasks } from "./upload.js";
+import { fillTasks, handedIn, short } from "./upload.js";
 import { count, duration, language, moment, percent, plural } from "./words.js";
 
 const LOOK_MS = 1500;
@@ -87,17 +87,20 @@ async function cancel(id) {
 async function preview(id) {
   const rows = await firstResults(id, SHOWN);
   say($("results-note"), `Job ${id.slice(0, 8)}: the first ${plural(rows.length, "result")}. Download all of them above.`);
-  put($("result-rows"), rows.map(resultRow));
+  const texts = handedIn.get(id);
+  show($("text-head"), texts !== undefined);
+  put($("result-rows"), rows.map((row) => resultRow(row, texts)));
   show($("results"), true);
   $("results-title").focus();
 }
 
-function resultRow(row) {
+function resultRow(row, texts) {
   const said = row.error ? h("span", { class: "pill", "data-tone": "bad" }, row.error.title) : outcome(row);
   return h(
     "tr",
     {},
     h("td", { class: "num" }, count(row.index)),
+    texts ? h("td", { class: "text", dir: "auto" }, short(texts[row.index])) : null,
     h("td", {}, said, row.error ? h("small", {}, row.error.detail) : null),
     h("td", { class: "num" }, row.error ? "" : percent(row.confidence)),
     h("td", {}, row.task ?? ""),
