@@ -68,12 +68,12 @@ def test_text_from_right_to_left(make_visit: MakeVisit) -> None:
     direction = "element => getComputedStyle(element).direction"
     assert page.locator("#text").evaluate(direction) == "rtl"
     assert page.locator("#description").evaluate(direction) == "rtl"
+    visit.shot("playground-rtl-dark")
     ask(page, "تيم ملی فوتبال", task="finance/pii_detection")
     marked = page.locator(".marked")
     expect(marked.locator("mark")).to_have_count(1)
     assert marked.evaluate(direction) == "rtl"
     visit.assert_accessible()
-    visit.shot("playground-rtl-dark")
 
 
 def test_entities_are_marked_by_code_points(visit: Visit) -> None:

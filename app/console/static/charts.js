@@ -18,7 +18,7 @@ export function widthOf(element) {
 export function roundUp(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 2.5, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999);
+  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999);
 }
 
 function frame({ label, width, height, x, y }) {

@@ -93,7 +93,7 @@ function tiles(buckets) {
 function stacked(element, view, x, label, hues, parts) {
   const all = view.columns.map((column) => ({ x: column.at, parts: parts(column) }));
   const most = Math.max(...all.map((column) => column.parts.reduce((a, b) => a + b, 0)), 1);
-  const y = { from: 0, to: Math.max(roundUp(most), 4), tell: count };
+  const y = { from: 0, to: 4 * Math.max(roundUp(most / 4), 1), tell: count }; // four whole steps
   return columns({ label, width: widthOf(element), x, y, hues, columns: all, step: view.step });
 }
 
