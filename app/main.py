@@ -16,6 +16,7 @@ from app.api import (
     job_items,
     jobs,
     openapi,
+    router_versions,
     stats,
     tasks,
     workers,
@@ -26,6 +27,7 @@ from app.asgi.direct import Direct
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
+from app.console import pages
 from app.facade import routes as facade
 from app.facade.errors import OpenAIErrors
 from app.services import audit, factory, jobs_factory
@@ -73,7 +75,9 @@ def create_app(
         title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.runtime = runtime
-    for resource in (classify, facade, jobs, feedback, tasks, workers, stats, health, docs_page):
+    for resource in (
+        classify, facade, jobs, feedback, tasks, workers, stats, router_versions, health, docs_page, pages,
+    ):  # fmt: skip
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)

@@ -52,9 +52,9 @@ class Runtime:
         self._load_gating = load_gating
         self._make_experts = make_experts
         self._draining = draining
-        self.metrics = Metrics()
-        self.metrics.registry.register(RuntimeCollector(self.snapshot))
         self.stats = Stats()
+        self.metrics = Metrics(also=self.stats.traffic.request)
+        self.metrics.registry.register(RuntimeCollector(self.snapshot))
         self._gating: Gating | None = None
         self._experts: Experts | None = None
         self._storage: Storage | None = None
@@ -147,6 +147,17 @@ class Runtime:
         if self._storage is None:
             raise self._not_ready()
         return self._storage
+
+    @property
+    def router_sync(self) -> RouterSync:
+        """Which version of the router is in force.
+
+        Raises:
+            NotReadyError: the process has not started yet.
+        """
+        if self._router_sync is None:
+            raise self._not_ready()
+        return self._router_sync
 
     @property
     def registry(self) -> Registry:
