@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +59,17 @@ def label_figures(
     scores: Sequence[Floats], rows: Sequence[Row], labels: Sequence[str], temperature: float
 ) -> dict[str, Any]:
     """Accuracy, macro-F1 and ECE, also by language."""
-    probabilities = [distribution(score, temperature=temperature) for score in scores]
-    predicted = [labels[int(p.argmax())] for p in probabilities]
-    confidence = np.array([p.max() for p in probabilities])
+    tables = [
+        dict(zip(labels, distribution(score, temperature=temperature).tolist(), strict=True))
+        for score in scores
+    ]
+    return probability_figures(tables, rows)
+
+
+def probability_figures(tables: Sequence[Mapping[str, float]], rows: Sequence[Row]) -> dict[str, Any]:
+    """As `label_figures`, from each row's probability of each label."""
+    predicted = [max(table, key=lambda label: table[label]) for table in tables]
+    confidence = np.array([max(table.values()) for table in tables])
     return with_languages(rows, lambda chosen: _label_figures(rows, predicted, confidence, chosen))
 
 

@@ -65,3 +65,20 @@ def card(run: dict[str, Any], figures: dict[str, Any], base: str) -> str:
         "Meant for the task and the languages of its data. Elsewhere its confidence says little.",
         "",
     ])  # fmt: skip
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures of several ways side by side as Markdown, and by language."""
+    ways = list(found)
+    names = [name for name in found[ways[0]] if name != "languages"]
+    lines = [f"| | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(str(found[way][name]) for way in ways)} |" for name in names]
+    languages = found[ways[0]].get("languages", {})
+    figure = next(name for name in ("macro_f1", "span_f1") if name in names)
+    if languages:
+        lines += ["", f"| {figure} | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
+    lines += [
+        f"| {code} | {' | '.join(str(found[way]['languages'][code][figure]) for way in ways)} |"
+        for code in languages
+    ]
+    return "\n".join(lines)

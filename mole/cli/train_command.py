@@ -43,7 +43,12 @@ def gating(
     run = GatingRun(data, folder, seed=seed, without=frozenset(without or ()))
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
-        build(run, _registry(registry), _encoder(), lambda m, f: bar.update(job, description=m, completed=f))
+        build(
+            run,
+            _registry(registry),
+            encoder_in_use(),
+            lambda m, f: bar.update(job, description=m, completed=f),
+        )
     out().print(f"weights: {folder}; judge them with `mole evaluate gating`", soft_wrap=True)
 
 
@@ -89,7 +94,7 @@ def probe(
     run = ProbeRun(data, task, output or MODELS, seed=seed)
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
-        figures = fit_probe(run, _encoder(), lambda m, f: bar.update(job, description=m, completed=f))
+        figures = fit_probe(run, encoder_in_use(), lambda m, f: bar.update(job, description=m, completed=f))
     shown = ", ".join(f"{name} {value}" for name, value in figures.items())
     out().print(f"probe: {run.output / task.replace('/', '__')}; validation: {shown}", soft_wrap=True)
 
@@ -208,7 +213,8 @@ def _registry(path: Path) -> Registry:
     return load_registry(path)
 
 
-def _encoder() -> Encoder:
+def encoder_in_use() -> Encoder:
+    """Gating's text encoder."""
     from moe_router.assets.encoder import ensure_encoder
     from moe_router.gating.encoder import Encoder
     from mole.settings import CommandSettings
