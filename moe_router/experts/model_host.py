@@ -16,8 +16,10 @@ from moe_router.errors import MoleError, NoWorkerError
 from moe_router.experts.batcher import Batcher
 from moe_router.experts.engines.base import Engine, Job, Outcome, infer_halving
 from moe_router.experts.engines.factory import EngineOptions, make_engine
+from moe_router.experts.expert_file import ExpertFile
+from moe_router.experts.expert_file import load as load_expert_file
 from moe_router.experts.task_expert import TaskExpert
-from moe_router.registry import BaseModelSpec, Expert, Registry
+from moe_router.registry import BaseModelSpec, Expert, Registry, TaskSpec
 from moe_router.tally import SizeTally
 
 logger = logging.getLogger(__name__)
@@ -102,9 +104,10 @@ class ModelHost:
         for expert in self._declared():
             try:
                 adapter = self._adapter(expert, loaded)
+                task = self._registry.task(expert.task_key)
                 self.experts[expert] = TaskExpert(
-                    expert, self._registry.task(expert.task_key), self._template(expert), self._engine.tokens,
-                    adapter, max_text_tokens=self._config.max_text_tokens,
+                    expert, task, self._template(expert), self._engine.tokens, adapter,
+                    max_text_tokens=self._config.max_text_tokens, trained=self._trained(expert, task),
                 )  # fmt: skip
             except (MoleError, ValueError) as error:
                 self.failures[expert] = str(error)
@@ -202,6 +205,11 @@ class ModelHost:
             self.engine.load_adapter(name, path)
             loaded[path] = name
         return loaded[path]
+
+    def _trained(self, expert: Expert, task: TaskSpec) -> ExpertFile | None:
+        if expert.adapter_path is None:
+            return None
+        return load_expert_file(resolve(self._config.adapter_root, expert.adapter_path), task.label_set)
 
     def _template(self, expert: Expert) -> Path | None:
         return (
