@@ -100,6 +100,7 @@ async def classify(request: Request) -> Response:
     asked = parse(ClassifyInputs, request)
     task = task_of(asked.model, runtime)
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
+    exchange.take_texts(len(texts) - 1)
     ids = [f"{exchange.request_id[:120]}.{index}" for index in range(len(texts))]
     # Each ends before an error is told, so that no item is left running behind the answer.
     found = await _all(
