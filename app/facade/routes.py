@@ -35,8 +35,8 @@ EVENTS = {"schema": {"type": "string"}, "example": 'data: {"object": "chat.compl
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
-ASK_STATUSES = (400, 404, 408, 413, 415, 429, 431, 500, 502, 503, 504)
-READ_STATUSES = (404, 431, 500, 503)
+ASK_STATUSES = (400, 401, 403, 404, 408, 413, 415, 429, 431, 500, 502, 503, 504)
+READ_STATUSES = (401, 403, 404, 429, 431, 500, 503)
 
 
 def _answers(model: type[BaseModel], statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
@@ -106,6 +106,7 @@ async def classify(request: Request) -> Response:
     asked = parse(ClassifyInputs, request)
     task = task_of(asked.model, runtime)
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
+    exchange.take_texts(len(texts) - 1)
     ids = [f"{exchange.request_id[:120]}.{index}" for index in range(len(texts))]
     # Each ends before an error is told, so that no item is left running behind the answer.
     found = await _all(

@@ -56,7 +56,7 @@ def follow_block(block: Block, folder: Path, urls: dict[str, str]) -> None:
         steps = [["bash", "-c", here(command)] for command in commands(block) if not endless(command)]
     for step in steps:
         done = subprocess.run(
-            step, cwd=folder, capture_output=True, text=True, env=environment, timeout=PATIENCE_S * 3
+            step, cwd=folder, capture_output=True, text=True, env=environment, timeout=PATIENCE_S * 6
         )
         assert done.returncode == 0, f"line {block.line}: {step[-1]}\n{done.stderr}"
 
