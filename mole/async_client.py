@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -66,7 +66,7 @@ class AsyncMole(Endpoints):
 
     async def classify_many(
         self,
-        items: Iterable[Item],
+        items: Iterable[Item] | AsyncIterable[Item],
         description: str | None = None,
         *,
         fields: Mapping[str, str] | None = None,
@@ -77,18 +77,18 @@ class AsyncMole(Endpoints):
     ) -> AsyncIterator[ItemResult]:
         """Any number of items, by batches of which several are in flight; results as they arrive.
 
-        Arguments, results and errors as of `Mole.classify_many`. `items` is read as it is needed.
+        Arguments, results and errors as of `Mole.classify_many`; `items` may be an asynchronous iterable.
         """
         size = max(1, min(batch_size, concurrency, MOST_ITEMS))
         at_once = max(1, concurrency // size)
-        batches = cut(items, size, Common(description, fields, options))
+        batches = _cut(items, size, Common(description, fields, options))
         window = Window(at_once, ordered)
         running: dict[asyncio.Task[list[ItemResult]], Batch] = {}
         try:
             more = True
             while running or more:
                 while more and window.room:
-                    work = next(batches, None)
+                    work = await anext(batches, None)
                     if work is None:
                         more = False
                         break
@@ -148,6 +148,25 @@ class AsyncMole(Endpoints):
         except MoleConnectionError as error:
             return error
         return Reply(response.status_code, response.content, response.headers.get("Retry-After"))
+
+
+async def _cut(
+    items: Iterable[Item] | AsyncIterable[Item], size: int, common: Common
+) -> AsyncIterator[Batch]:
+    """`mole.batches.cut` over either kind of iterable."""
+    if not isinstance(items, AsyncIterable):
+        for batch in cut(items, size, common):
+            yield batch
+        return
+    number = 0
+    chunk: list[dict[str, Any]] = []
+    async for item in items:
+        chunk.append(common.to_item(item))
+        if len(chunk) == size:
+            yield Batch(number, number * size, chunk)
+            number, chunk = number + 1, []
+    if chunk:
+        yield Batch(number, number * size, chunk)
 
 
 async def _stream(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:

@@ -116,7 +116,7 @@ class Mole(Endpoints):
                 for done in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                     yield from window.finish(running.pop(done).number, done.result())
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)  # what is in flight ends by itself
 
     def job_results(self, job_id: str) -> Iterator[ItemResult]:
         """The finished items of a job by index, read as they arrive.

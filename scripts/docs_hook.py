@@ -42,4 +42,5 @@ def _link(match: re.Match[str], folder: PurePosixPath) -> str:
     if ups <= depth:
         return match[0]
     path = match[2].replace("../", "")
-    return f"`{path}`" if match[1].strip("`") == path else f"{match[1]} (`{path}`)"
+    told = match[1].strip("`")
+    return f"`{path}`" if told in (path, PurePosixPath(path).name) else f"{match[1]} (`{path}`)"

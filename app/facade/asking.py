@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from app.api.classify import ask
+from app.api.classify import ask, expert_name
 from app.asgi.exchange import Exchange
 from app.facade.errors import UnknownModelError
 from app.services.runtime import Runtime
@@ -48,7 +48,8 @@ async def answered(
         raise RequestError("There is no text to classify.")
     options = ClassifyOptions(task=task, return_probabilities=True)
     asked = ClassifyRequest(text=text, description=description, options=options)
-    found, _ = await ask(runtime, runtime.classification(), asked, request_id, exchange)
+    found, expert = await ask(runtime, runtime.classification(), asked, request_id, exchange)
+    exchange.expert = expert_name(found, expert)
     return found
 
 

@@ -34,7 +34,7 @@ class OpenAIErrors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+        if scope["type"] != "http" or not _below_prefix(scope):
             await self.app(scope, receive, send)
             return
         start: Message | None = None
@@ -67,6 +67,11 @@ def error_of(problem: dict[str, Any]) -> dict[str, Any]:
             "code": problem["type"].rpartition("/")[2].replace("-", "_"),
         }
     }
+
+
+def _below_prefix(scope: Scope) -> bool:
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path.startswith(PREFIX)
 
 
 def _is_problem(start: Message) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Iterable
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -29,15 +30,20 @@ from app.facade.schemas import (
 from app.services.runtime import Runtime
 from moe_router.contracts import ClassifyAnswer
 
+EVENTS = {"schema": {"type": "string"}, "example": 'data: {"object": "chat.completion.chunk", …}\n\n'}
+"""What a streamed answer is to the OpenAPI document."""
+
 router = APIRouter(prefix="/v1", tags=["openai"])
 
-ASK_STATUSES = (400, 404, 408, 413, 415, 429, 431, 500, 502, 503, 504)
-READ_STATUSES = (404, 431, 500, 503)
+ASK_STATUSES = (400, 401, 403, 404, 408, 413, 415, 429, 431, 500, 502, 503, 504)
+READ_STATUSES = (401, 403, 404, 429, 431, 500, 503)
 
 
 def _answers(model: type[BaseModel], statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation: errors are OpenAI's, not problem documents."""
     found = openapi.answers(model, statuses)
+    if model is ChatAnswer:
+        found[HTTPStatus.OK]["content"] = {"text/event-stream": EVENTS}
     for status in statuses:
         found[status].pop("content")
         found[status]["model"] = ErrorAnswer

@@ -115,7 +115,9 @@ def main() -> None:
         _complete_if_asked()
         app(prog_name="mole")
     except KeyboardInterrupt:
-        sys.exit(ExitCode.INTERRUPTED)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(ExitCode.INTERRUPTED)  # an orderly exit would wait for requests that are in flight
     except Exception as error:  # the outermost border: nothing passes it as a trace
         if "--debug" in sys.argv[1:]:
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -165,6 +165,18 @@ async def test_the_async_client_does_the_same(service: Service):
         early = mole.classify_many(["hold", "a"], concurrency=2, batch_size=1, ordered=False)
         assert (await anext(early)).index == 1
         await early.aclose()  # cancels what is in flight
+
+
+async def test_the_async_client_reads_asynchronous_iterables(service: Service):
+    async def texts() -> AsyncIterator[str]:
+        for i in range(7):
+            await asyncio.sleep(0)
+            yield f"t{i}"
+
+    async with AsyncMole(service.url) as mole:
+        found = [r async for r in mole.classify_many(texts(), concurrency=4, batch_size=3)]
+    assert [(r.index, r.unwrap().result) for r in found] == [(i, f"t{i}") for i in range(7)]
+    assert sorted(len(items) for items in service.batches) == [1, 3, 3]
 
 
 async def test_the_async_client_speaks_every_endpoint(coordinator, answer):

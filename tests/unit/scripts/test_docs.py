@@ -32,9 +32,8 @@ def test_diagrams_are_drawn_without_a_script():
 
 
 def test_links_out_of_the_docs_are_paths():
-    assert rendered("[gating.md](../../benchmarks/results/gating.md)") == (
-        "gating.md (`benchmarks/results/gating.md`)"
-    )
+    assert rendered("[gating.md](../../benchmarks/results/gating.md)") == "`benchmarks/results/gating.md`"
+    assert rendered("[figures](../../benchmarks/a.md)") == "figures (`benchmarks/a.md`)"
     assert rendered("[a page](../learning.md)") == "[a page](../learning.md)"
     assert rendered("[NOTICE](../NOTICE) and [x](y.md)", "x.md") == "`NOTICE` and [x](y.md)"
 

@@ -56,6 +56,7 @@ async def test_a_completion_is_the_label(client: httpx.AsyncClient):
     assert (choice["finish_reason"], choice["logprobs"]) == ("stop", None)
     assert told["usage"]["total_tokens"] == 0
     assert told["mole"]["task"] == files.SENTIMENT
+    assert answer.headers["x-mole-expert"].startswith(files.SENTIMENT)
     assert told["mole"]["routing_path"]
 
 

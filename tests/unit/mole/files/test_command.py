@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -123,3 +127,26 @@ def test_no_service_is_exit_code_3(tmp_path: Path):
     )  # fmt: skip
     assert done.returncode == 3
     assert "no MoLE service answers" in done.stderr
+
+
+def test_an_interrupt_ends_at_once_and_keeps_what_is_written(service: Service, tmp_path: Path):
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    texts = [f"t{i}" for i in range(600)] + ["hold"] + ["after"] * 100
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    service.hold.clear()
+    given = ["classify-file", str(source), str(target), "--url", service.url]
+    run = subprocess.Popen([sys.executable, "-m", "mole.cli.main", *given], stderr=subprocess.PIPE, text=True)
+    while not any(item["text"] == "hold" for items in service.batches for item in items):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)  # a request is in flight and stays there
+    _, told = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "the same command goes on from there" in told
+    assert "Traceback" not in told
+    service.hold.set()
+    done = mole(*given)
+    assert done.returncode == 0
+    assert "of them by earlier runs" in done.stderr
+    rows = [json.loads(line)["text"] for line in target.read_text().splitlines()]
+    assert rows == texts
