@@ -18,7 +18,7 @@ ARGS ?=
 STAMP := $(VENV)/.setup-done
 export VENV PYTHON TORCH_INDEX
 
-.PHONY: help setup demo test weights lint types check docs lock clean
+.PHONY: help setup demo test weights lint types check audit docs lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ setup: $(STAMP) ## Make .venv with everything (variables: PYTHON, TORCH_INDEX)
 demo: $(STAMP) ## Start a worker and a coordinator and ask them (ONCE=1: then end)
 	@$(VENV)/bin/mole demo $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)
 
-test: $(STAMP) ## Run the tests but tests/docker; coverage is printed (ARGS: for pytest)
+test: $(STAMP) ## Run the tests, and print the coverage (ARGS: for pytest)
 	@scripts/test $(ARGS)
 
 weights: $(STAMP) ## Make all of gating's weights anew (DATA=folder of the datasets); takes hours
@@ -45,6 +45,9 @@ types: $(STAMP) ## Check types
 
 check: $(STAMP) ## All static checks, changing nothing
 	@scripts/check
+
+audit: $(STAMP) ## Look the pinned dependencies up in a database of known vulnerabilities; needs the network
+	@scripts/audit $(ARGS)
 
 docs: $(STAMP) ## Write the generated parts of the docs again
 	@$(VENV)/bin/python scripts/settings_table.py --write

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app.api import (
     classify,
+    docs_page,
     errors,
     feedback,
     health,
@@ -20,12 +21,14 @@ from app.api import (
     tasks,
     workers,
 )
+from app.asgi.access import Access
+from app.asgi.cors import Cors
 from app.asgi.direct import Direct
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
 from app.console import pages
-from app.services import factory, jobs_factory
+from app.services import audit, factory, jobs_factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
 from app.settings import Settings
 from moe_router import logs, tracing
@@ -49,6 +52,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings = runtime.settings
         logs.configure(settings.log_format)
+        audit.configure(settings.audit_log)
         tracing.configure(
             "mole-coordinator",
             exporter=settings.otel_exporter,
@@ -65,14 +69,33 @@ def create_app(
             await runtime.aclose()
             tracing.stop()
 
-    app = FastAPI(title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan)
+    app = FastAPI(
+        title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.state.runtime = runtime
-    for resource in (classify, jobs, feedback, tasks, workers, stats, router_versions, health, pages):
+    for resource in (
+        classify,
+        jobs,
+        feedback,
+        tasks,
+        workers,
+        stats,
+        router_versions,
+        health,
+        docs_page,
+        pages,
+    ):
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)
     app.add_middleware(Direct, router=classify.router)
     app.add_middleware(Intake, max_body_bytes=lambda: runtime.settings.max_body_bytes)
+    app.add_middleware(
+        Access,
+        keyring=lambda: runtime.keyring,
+        metrics_open=lambda: not runtime.settings.metrics_require_key,
+    )
+    app.add_middleware(Cors, origins=lambda: runtime.settings.allowed_origins)
     app.add_middleware(Envelope, metrics=runtime.metrics, drain=drain)
     openapi.install(app)
     return app

@@ -85,6 +85,7 @@ async def classify_batch(request: Request) -> Response:
     runtime = runtime_of(request)
     service = runtime.classification()
     batch = parse(BatchRequest, request)
+    exchange.take_texts(len(batch.items) - 1)
     results = await asyncio.gather(
         *(_item(runtime, service, item, index, exchange) for index, item in enumerate(batch.items))
     )

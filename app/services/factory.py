@@ -18,6 +18,7 @@ from app.settings import Settings
 from moe_router.registry import Registry
 
 if TYPE_CHECKING:
+    from app.services.keyring import Keyring
     from app.services.router_sync import RouterSync
     from app.storage.storage import Storage
 
@@ -89,6 +90,13 @@ def make_router_sync(settings: Settings, storage: Storage, gating: Callable[[], 
     from app.services.router_sync import RouterSync
 
     return RouterSync(storage.router_versions, gating, interval_s=settings.router_poll_s)
+
+
+def make_keyring(settings: Settings, storage: Storage) -> Keyring:
+    """The API keys of the database."""
+    from app.services.keyring import Keyring
+
+    return Keyring(storage.api_keys, required=settings.require_api_key)
 
 
 def _pool(registry: Registry, settings: Settings) -> Pool:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from app.storage.api_keys import ApiKeys
 from app.storage.callers import Callers
 from app.storage.database import Database
 from app.storage.decisions import Decisions
@@ -48,6 +49,7 @@ class Storage:
         self.decisions = Decisions(self.database, self.callers)
         self.feedback = FeedbackRows(self.database)
         self.jobs = Jobs(self.database)
+        self.api_keys = ApiKeys(self.database)
         self.judged = JudgedRows(self.database)
         self.replay = ReplayRows(self.database)
         self.router_versions = RouterVersions(self.database)

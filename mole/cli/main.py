@@ -12,6 +12,7 @@ from mole.cli import (
     config_command,
     evaluate_command,
     jobs_command,
+    keys_command,
     models_command,
     router_command,
     serve_command,
@@ -39,6 +40,7 @@ app.add_typer(config_command.app, name="config")
 app.add_typer(train_command.app, name="train")
 app.add_typer(evaluate_command.app, name="evaluate")
 app.add_typer(router_command.app, name="router")
+app.add_typer(keys_command.app, name="keys")
 
 Url = Annotated[
     str | None, typer.Option("--url", metavar="URL", help="The coordinator. [default: $MOLE_URL or :8000]")

@@ -21,6 +21,10 @@ Data = Annotated[
     Path | None, typer.Option(help="Folder of the datasets; without it the project's own texts alone.")
 ]
 RegistryFile = Annotated[Path, typer.Option(help="The registry whose tasks are trained or judged.")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(metavar="DOMAIN/TASK", help="Leave a task out, to see how a new one fares."),
+]
 DEFAULT_REGISTRY = Path("config/demo/experts_registry.json")
 
 
@@ -29,10 +33,7 @@ def gating(
     data: Data = None,
     output: Annotated[Path | None, typer.Option(help="Where the weights go. [default: those in use]")] = None,
     registry: RegistryFile = DEFAULT_REGISTRY,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(metavar="DOMAIN/TASK", help="Leave a task out, to see how a new one fares."),
-    ] = None,
+    without: Without = None,
     seed: int = 0,
 ) -> None:
     """Fit the domain head, the task head and the Q-network; minutes on a laptop."""
@@ -53,6 +54,7 @@ def encoder(
     output: Annotated[Path, typer.Option(help="Folder of encoder_adapter.safetensors and .json.")],
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps; 2,400 take most of an hour.")] = 2400,
     start: Annotated[Path | None, typer.Option(help="An encoder_adapter.safetensors to go on from.")] = None,
+    without: Without = None,
     seed: int = 0,
 ) -> None:
     """Adapt the text encoder to the requests and the datasets' texts (LoRA).
@@ -64,7 +66,7 @@ def encoder(
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
         train_encoder(
-            EncoderRun(data, output, steps=steps, start=start, seed=seed),
+            EncoderRun(data, output, steps=steps, start=start, without=frozenset(without or ()), seed=seed),
             lambda m, f: bar.update(job, description=m, completed=f),
         )
     out().print(f"adapter: {output}", soft_wrap=True)
