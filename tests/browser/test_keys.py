@@ -86,10 +86,14 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_alone(tab: Visit, key: str) -> 
 
 
 def test_who_gives_no_key_is_asked_once_and_told(tab: Visit) -> None:
+    tab.page.clock.install()
     page = tab.open("/fleet")
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#notice")).to_be_visible()
-    page.wait_for_timeout(3000)  # more than one round of the page
+    for _ in range(3):
+        with page.expect_response("**/api/v1/workers") as answer:
+            page.clock.run_for(5000)
+        assert answer.value.status == 401
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
