@@ -43,11 +43,9 @@ async def versions(request: Request) -> Response:
     responses=openapi.answers(RouterFeedbackAnswer, openapi.READ_STATUSES, examples.ROUTER_FEEDBACK),
 )
 async def feedback(request: Request) -> Response:
-    """Counts and accuracies by version, and how far confidences can be trusted; of the newest 5,000 rows."""
-    judged = runtime_of(request).storage.judged
-    return answer(
-        router_report.report(await judged.newest(router_report.READ_ROWS), total=await judged.count())
-    )
+    """Counts and accuracies by version, and how far confidences can be trusted; of the newest 2,000 rows."""
+    runtime = runtime_of(request)
+    return answer(await runtime.feedback_reports.answer(runtime.storage.judged))
 
 
 @router.post(

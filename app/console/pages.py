@@ -1,7 +1,7 @@
 """The console's pages and assets, and the headers that keep foreign code out of them.
 
 The pages hold no data: their scripts ask the API for it, with the caller's key where one is needed. So the
-pages themselves need none.
+pages themselves need none. Every address in them is relative: they work below a proxy's path, too.
 """
 
 from __future__ import annotations
@@ -17,18 +17,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from app.asgi.security_headers import CSP_PAGES
 from app.console.assets import assets
 
 TEMPLATES = Path(__file__).parent / "templates"
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'; object-src 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "Content-Security-Policy": f"{CSP_PAGES}; require-trusted-types-for 'script'; trusted-types 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
 }
-"""No inline script or style, nothing from another host, and no text that becomes markup."""
+"""No text ever becomes markup; the other headers of pages are added to every answer."""
 FOR_GOOD = "public, max-age=31536000, immutable"
 
 
@@ -69,7 +66,7 @@ def environment() -> Environment:
 def rendered(page: Page) -> bytes:
     """The page's HTML, which is the same for everybody."""
     template = environment().get_template(f"{page.name}.html")
-    return template.render(page=page, pages=PAGES, assets=f"/assets/{assets().version}").encode()
+    return template.render(page=page, pages=PAGES, assets=f"./assets/{assets().version}").encode()
 
 
 def _endpoint(page: Page) -> Callable[[Request], Awaitable[Response]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BINS = 10
 RIGHT = 0.5
 """An answer that is judged at least this good counts as right, as for the learner."""
-READ_ROWS = 5000
+READ_ROWS = 2000
 Pairs = list[tuple[float, bool]]
 
 

@@ -14,6 +14,7 @@ from app.services.admission import Admission
 from app.services.classification import Classification
 from app.services.collector import RuntimeCollector, Snapshot
 from app.services.config_watch import ConfigWatch, Files
+from app.services.feedback_reports import FeedbackReports
 from app.services.limits import Limits
 from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
@@ -55,6 +56,7 @@ class Runtime:
         self.stats = Stats()
         self.metrics = Metrics(also=self.stats.traffic.request)
         self.metrics.registry.register(RuntimeCollector(self.snapshot))
+        self.feedback_reports = FeedbackReports()
         self._gating: Gating | None = None
         self._experts: Experts | None = None
         self._storage: Storage | None = None

@@ -22,7 +22,7 @@ OTHER = "other"
 COUNTED = ("/api/v1/classify", "/api/v1/classify/batch", "/api/v1/route")
 FACADE = "/v1/"
 BOUNDS_MS = tuple(round(1.25**power, 3) for power in range(-3, 53))
-"""Upper bounds of the latency bins: a quantile is off by 12 % at most, up to two minutes."""
+"""Upper bounds of the latency bins: a quantile is told up to 25 % too high, up to two minutes."""
 
 
 class TrafficBucket(Answer):

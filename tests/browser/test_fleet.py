@@ -32,6 +32,9 @@ def becomes(page: Page, worker: str, wanted: str) -> None:
 
 
 def test_a_failing_worker_is_shown_and_its_return_too(visit: Visit, site: Site) -> None:
+    body = {"text": "Zoë is in", "options": {"task": "finance/pii_detection", "language": "en"}}
+    for _ in range(8):
+        site.post("/api/v1/classify", body)
     page = visit.open("/fleet")
     becomes(page, REAL, "healthy")
     becomes(page, FAULTY, "healthy")
@@ -84,12 +87,13 @@ def test_nothing_is_asked_while_nobody_looks(visit: Visit) -> None:
     page.add_init_script(
         "Object.defineProperty(document, 'hidden', {get: () => Boolean(window.away), configurable: true});"
     )
+    page.clock.install()
     visit.open("/fleet")
     expect(page.locator("#workers tr").first).to_be_visible()
     page.evaluate("window.away = true")
-    page.wait_for_timeout(2500)  # a round that had begun may end
+    page.clock.run_for(60_000)  # a round that had begun may end
     asked.clear()
-    page.wait_for_timeout(5000)
+    page.clock.run_for(600_000)
     assert asked == []
     page.evaluate("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")
     with page.expect_request("**/api/v1/workers"):

@@ -54,7 +54,7 @@ async function send(path, method, body, headers, used, signal) {
   if (json) all["Content-Type"] = "application/json";
   if (used) all.Authorization = `Bearer ${used}`;
   try {
-    return await fetch(path, { method, headers: all, body: json ? JSON.stringify(body) : body, signal });
+    return await fetch(`.${path}`, { method, headers: all, body: json ? JSON.stringify(body) : body, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({ title: "No answer", detail: "The coordinator cannot be reached." }, 0);

@@ -6,6 +6,7 @@ import { poll } from "./poll.js";
 import { clock, count, language, milliseconds, moment, plural } from "./words.js";
 
 const LOOK_MS = 2000;
+const TASKS_MS = 20_000;
 const KEPT = 60;
 const TONES = { healthy: "ok", loading: "busy", draining: "warn", ejected: "bad", down: "bad", refused: "bad" };
 const loads = new Map();
@@ -13,18 +14,18 @@ const states = new Map();
 const identity = (worker) => `${worker.worker_id} ${worker.model_key}`;
 
 async function look() {
-  const [fleet, health, tasks] = await Promise.all([
-    ask("/api/v1/workers"),
-    ask("/api/v1/health"),
-    ask("/api/v1/tasks"),
-  ]);
+  const [fleet, health] = await Promise.all([ask("/api/v1/workers"), ask("/api/v1/health")]);
   remember(fleet.workers);
   tiles(fleet.workers);
   keyed($("workers"), fleet.workers, identity, makeWorker, updateWorker);
   mapping(fleet.mapping);
   checks(health);
-  keyed($("tasks"), tasks.tasks, (task) => task.task_key, makeTask, updateTask);
   say($("live"), `Live, last look ${clock(Date.now())}`);
+}
+
+async function lookAtTasks() {
+  const { tasks } = await ask("/api/v1/tasks");
+  keyed($("tasks"), tasks, (task) => task.task_key, makeTask, updateTask);
 }
 
 function remember(workers) {
@@ -167,3 +168,4 @@ function updateTask(row, task) {
 }
 
 poll(look, LOOK_MS);
+poll(lookAtTasks, TASKS_MS);

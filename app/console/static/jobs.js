@@ -8,6 +8,7 @@ import { fillTasks, handedIn, short } from "./upload.js";
 import { count, duration, language, moment, percent, plural } from "./words.js";
 
 const LOOK_MS = 1500;
+const QUIET_MS = 10_000;
 const SHOWN = 50;
 const TONES = { queued: "", running: "busy", succeeded: "ok", failed: "bad", cancelled: "warn" };
 const states = new Map();
@@ -27,6 +28,7 @@ async function look() {
   show($("no-jobs"), jobs.length === 0);
   const unfinished = jobs.filter((job) => !finished(job)).length;
   say($("jobs-live"), unfinished ? `${plural(unfinished, "job")} under way` : "");
+  return unfinished ? LOOK_MS : QUIET_MS;
 }
 
 function make(job) {
@@ -120,6 +122,6 @@ $("close-results").addEventListener("click", () => {
   $("jobs-title").scrollIntoView();
 });
 
-const again = poll(look, LOOK_MS);
+const again = poll(look, QUIET_MS);
 document.addEventListener("mole:job", again);
 fillTasks();

@@ -11,6 +11,7 @@ import { classifyRoute, decidedRoute } from "./stations.js";
 import { verdictView } from "./verdict.js";
 import { language } from "./words.js";
 
+const ROOT = new URL(".", location.href).href.replace(/\/$/, "");
 const TASKS_MS = 15_000;
 let tasks = [];
 let asked = 0;
@@ -66,7 +67,7 @@ function changed() {
   const chosen = Object.entries(made.options).filter(([name]) => name !== "return_probabilities");
   say($("options-summary"), chosen.map(([name, value]) => `${name} ${value}`).join(", "));
   const write = $("tab-curl").getAttribute("aria-selected") === "true" ? curl : python;
-  say($("snippet"), write(location.origin, made, Boolean(key())));
+  say($("snippet"), write(ROOT, made, Boolean(key())));
 }
 
 function choose(tab) {

@@ -42,7 +42,7 @@ document.addEventListener("mole:key", tellKey);
 async function look() {
   const line = $("health");
   try {
-    const response = await fetch("/api/v1/health");
+    const response = await fetch("./api/v1/health");
     const body = await response.json();
     line.dataset.state = body.status === "ready" ? "ok" : "warn";
     say(line.lastElementChild, body.checks?.workers ? `${body.status}, ${body.checks.workers}` : body.status);

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.asgi.access import OPEN, need_of
 from app.console.assets import FOLDER, MEDIA_TYPES, Assets, assets
 from app.console.pages import PAGES, SECURITY_HEADERS, Page, environment, rendered
 from tests.stubs.serving import serving
@@ -29,7 +30,7 @@ async def test_a_page_and_everything_it_names_is_served(client: httpx.AsyncClien
     assert answer.headers["cache-control"] == "no-cache"
     for name, value in SECURITY_HEADERS.items():
         assert answer.headers[name] == value
-    named = set(re.findall(r'(?:src|href)="(/assets/[^"]+)"', answer.text))
+    named = set(re.findall(r'(?:src|href)="[.](/assets/[^"]+)"', answer.text))
     assert len(named) >= 6
     for path in named:
         found = await client.get(path)
@@ -39,6 +40,11 @@ async def test_a_page_and_everything_it_names_is_served(client: httpx.AsyncClien
         assert found.headers["x-content-type-options"] == "nosniff"
     head = await client.head(page.path)
     assert (head.status_code, head.content) == (200, b"")
+
+
+def test_pages_and_assets_need_no_key() -> None:
+    for path in [page.path for page in PAGES] + ["/assets/0/base.css"]:
+        assert need_of("GET", path) == OPEN
 
 
 async def test_the_pages_need_no_gating(client: httpx.AsyncClient) -> None:
