@@ -62,6 +62,8 @@ class _Heads:
     domains: MixtureHead
     router: TaskRouter
     probes: dict[str, Probe]
+    certain: dict[str, tuple[Floats, Distribution, Distribution]] = field(default_factory=dict)
+    """what is known of a request whose task is given and of which nothing is encoded, by task"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,10 +298,14 @@ class GatingPipeline:
         if probing:
             vector = (await self.encoder.encode([text]))[0]
             watch.lap("encode")
-        tasks = Distribution((task,), np.ones(1, np.float32), 0.0, 0.0)
-        domains = Distribution((task.split("/")[0],), np.ones(1, np.float32), 0.0, 0.0)
-        encodings = heads.router.qnetwork.state(None, vector)
-        state = State(encodings, tasks, domains, guess.code, guess.probability)
+        known = heads.certain.get(task) if vector is None else None
+        if known is None:
+            tasks = Distribution((task,), np.ones(1, np.float32), 0.0, 0.0)
+            domains = Distribution((task.split("/")[0],), np.ones(1, np.float32), 0.0, 0.0)
+            known = heads.router.qnetwork.state(None, vector), tasks, domains
+            if vector is None:
+                heads.certain[task] = known
+        state = State(*known, guess.code, guess.probability)
         refusal = self._unserved(heads, task, served, via)
         probe = self._probe(heads, task, vector, via) if refusal is None else None
         watch.lap("task")
