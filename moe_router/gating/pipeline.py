@@ -430,15 +430,18 @@ def _decision(
     probe: ProbeAnswer | None,
     vectors: _Vectors,
 ) -> Decision:
-    tasks, domains = state.tasks, state.domains
-    confidence = _clip(tasks.of(chosen))
+    domains = state.domains
+    by_task, by_domain = state.tasks.as_dict(), domains.as_dict()
+    confidence = _clip(by_task.get(chosen, 0.0))
     domain_name: str | None = chosen.split("/")[0]
     if refusal is not None and refusal.reason != "expert_unavailable":
         domain_name = None if domains.none > 0.5 else domains.names[int(domains.probabilities.argmax())]
-    domain_p = domains.none if domain_name is None else domains.of(domain_name)
-    in_scope = float(tasks.probabilities.sum())
+    domain_p = domains.none if domain_name is None else by_domain.get(domain_name, 0.0)
+    in_scope = sum(by_task.values())
     share = (
-        tasks.probabilities / in_scope if in_scope > 0 else np.full(len(tasks.names), 1 / len(tasks.names))
+        {n: p / in_scope for n, p in by_task.items()}
+        if in_scope > 0
+        else dict.fromkeys(by_task, 1 / len(by_task))
     )
     laps = watch.laps
     steps = [
@@ -463,9 +466,9 @@ def _decision(
         language=state.language,
         language_probability=state.language_probability,
         domain=domain_name,
-        domain_probabilities={n: _clip(p) for n, p in (domains.as_dict() | {NONE: domains.none}).items()},
+        domain_probabilities={n: _clip(p) for n, p in (by_domain | {NONE: domains.none}).items()},
         task=chosen if refusal is None else None,
-        task_probabilities={name: _clip(float(p)) for name, p in zip(tasks.names, share, strict=True)},
+        task_probabilities={n: _clip(p) for n, p in share.items()},
         confidence=confidence,
         abstained=refusal,
         steps=steps,
