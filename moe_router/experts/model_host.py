@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class PoolConfig:
         max_batch_tokens: bound on the tokens of a batch, template heads not counted.
         max_text_tokens: a text is cut off after so many tokens; extraction reads it whole, in windows.
         num_threads: CPU threads of a pass; None leaves it to torch.
+        api_key: for a model server, where the registry names one.
         memory_budget_bytes: bound on the base models that an LruModelPool holds; None is measured.
     """
 
@@ -53,6 +54,7 @@ class PoolConfig:
     max_text_tokens: int = 2048
     num_threads: int | None = None
     memory_budget_bytes: int | None = None
+    api_key: str | None = field(default=None, repr=False)
 
 
 class ModelHost:
@@ -110,7 +112,10 @@ class ModelHost:
         """
         spec = self._registry.base_models[self.model_key]
         options = EngineOptions(
-            self._config.cache_dir, self._config.max_text_tokens, self._config.num_threads
+            self._config.cache_dir,
+            self._config.max_text_tokens,
+            self._config.num_threads,
+            self._config.api_key,
         )
         self._engine = self._make_engine(spec, options, progress)
         self._roster = self._builder().build(self._registry)
