@@ -61,6 +61,8 @@ class ExpertRun:
     """at most so many training texts, drawn by the seed"""
     judged: int = 400
     """validation texts of a check while training"""
+    concluded: int = 800
+    """at most so many texts of each half for the temperature and for the figures"""
     checks: int = 8
     """how often it is checked in all"""
     patience: int = 4
@@ -118,7 +120,8 @@ class _Trainer:
         self._check_labels(rows)
         order = np.random.default_rng(run.seed).permutation(len(rows))[: run.limit]
         self._examples = examples_of(self._expert, [rows[i] for i in order])
-        self._select, self._held = halves(read_rows(run.data / "validation.jsonl.gz"))
+        halved = halves(read_rows(run.data / "validation.jsonl.gz"))
+        self._select, self._held = (half[: run.concluded] for half in halved)
         self._optimizer = torch.optim.AdamW(
             self._model.parameters().values(), lr=run.learning_rate, weight_decay=0.0
         )

@@ -160,8 +160,8 @@ def expert(
 
 
 def _template(registry: Registry, task: str, base: str) -> str:
-    from moe_router.experts.model_host import resolve
     from moe_router.experts.prompting import default_template, load_template
+    from moe_router.experts.roster import resolve
     from mole.settings import CommandSettings
 
     spec = registry.task(task)

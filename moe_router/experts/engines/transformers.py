@@ -90,6 +90,14 @@ class TransformersEngine:
             adapters.load(self._model, name, path)
             self._adapters.add(name)
 
+    def unload_adapter(self, name: str) -> None:
+        """Takes an adapter and its cached heads away."""
+        with self._lock:
+            self._adapters.discard(name)
+            adapters.remove(self._model, name)
+            for key in [key for key in self._heads if key[0] == name]:
+                del self._heads[key]
+
     def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Runs a batch: one group of passes per adapter in it."""
         outcomes: list[Outcome] = [None] * len(jobs)
