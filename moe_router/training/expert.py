@@ -25,7 +25,13 @@ from moe_router.registry import Expert, Registry
 from moe_router.training import expert_report, expert_state
 from moe_router.training.expert_batches import batches
 from moe_router.training.expert_examples import Example, Row, examples_of, read_rows
-from moe_router.training.expert_judge import Report, ask, entity_figures, label_figures
+from moe_router.training.expert_judge import (
+    Report,
+    ask,
+    entity_figures,
+    entity_temperature,
+    label_figures,
+)
 from moe_router.training.expert_words import choose_words
 from moe_router.training.gating import fit_temperature, index_of
 from moe_router.training.lora import ADAPTER, LoraModel, LoraShape
@@ -221,7 +227,8 @@ class _Trainer:
         engine = TransformersEngine(self._model.model.eval(), self._tokens, loaded=(ADAPTER,))
         answers = ask(expert, engine, rows, lambda message, share: None)
         if self._extracts:
-            return entity_figures([found.entities or [] for found in answers.findings], rows), []
+            found = [finding.entities or [] for finding in answers.findings]
+            return entity_figures(found, rows), found
         return label_figures(answers.scores, rows, expert.labels, 1.0), answers.scores
 
     def _write_file(self, trained: ExpertFile) -> None:
@@ -238,7 +245,10 @@ class _Trainer:
         self._model.restore(self._run.output / "adapter")
         temperature = 1.0
         if self._extracts:
-            figures, _ = self._judge(self._held, self._expert)
+            _, found = self._judge(self._select, self._expert)
+            temperature = entity_temperature(found, self._select)
+            self._file = self._file.model_copy(update={"temperature": round(temperature, 4)})
+            figures, _ = self._judge(self._held, self._serving(self._file))
         else:
             _, scores = self._judge(self._select, self._expert)
             gold = index_of(np.array([row.label for row in self._select]), list(self._task.label_set))
