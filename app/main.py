@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from app.api import (
     classify,
@@ -16,16 +17,18 @@ from app.api import (
     job_items,
     jobs,
     openapi,
+    router_versions,
     stats,
     tasks,
     workers,
 )
 from app.asgi.access import Access
+from app.asgi.application import Application
 from app.asgi.cors import Cors
-from app.asgi.direct import Direct
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
+from app.console import pages
 from app.facade import routes as facade
 from app.facade.errors import OpenAIErrors
 from app.services import audit, factory, jobs_factory
@@ -69,24 +72,33 @@ def create_app(
             await runtime.aclose()
             tracing.stop()
 
-    app = FastAPI(
-        title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan, docs_url=None, redoc_url=None
+    app = Application(
+        layers=[
+            Middleware(OpenAIErrors),
+            Middleware(Envelope, metrics=runtime.metrics, drain=drain),
+            Middleware(Cors, origins=lambda: runtime.settings.allowed_origins),
+            Middleware(
+                Access,
+                keyring=lambda: runtime.keyring,
+                metrics_open=lambda: not runtime.settings.metrics_require_key,
+            ),
+            Middleware(Intake, max_body_bytes=lambda: runtime.settings.max_body_bytes),
+        ],
+        router=classify.router,
+        title="MoLE",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.runtime = runtime
-    for resource in (classify, facade, jobs, feedback, tasks, workers, stats, health, docs_page):
+    for resource in (
+        classify, facade, jobs, feedback, tasks, workers, stats, router_versions, health, docs_page, pages,
+    ):  # fmt: skip
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)
-    app.add_middleware(Direct, router=classify.router)
-    app.add_middleware(Intake, max_body_bytes=lambda: runtime.settings.max_body_bytes)
-    app.add_middleware(
-        Access,
-        keyring=lambda: runtime.keyring,
-        metrics_open=lambda: not runtime.settings.metrics_require_key,
-    )
-    app.add_middleware(Cors, origins=lambda: runtime.settings.allowed_origins)
-    app.add_middleware(Envelope, metrics=runtime.metrics, drain=drain)
-    app.add_middleware(OpenAIErrors)
     openapi.install(app)
     return app
 

@@ -310,6 +310,7 @@ class WorkerInfo(Answer):
     queue_depth: int | None
     latency_ms: Latency
     tasks: list[str]
+    adapters: list[str] = Field(default=[], description="Those loaded beside its base model.")
 
 
 class RefusedEdit(Answer):

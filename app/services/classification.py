@@ -178,14 +178,15 @@ class Classification:
                 via=options.via,
                 served=self._experts.served,
             )
-            span.tell(
-                {
-                    "mole.language": decision.language,
-                    "mole.task": decision.task or "none",
-                    "mole.confidence": decision.confidence,
-                    "mole.encoder_passes": decision.encoder_passes,
-                }
-            )
+            if span.recording:
+                span.tell(
+                    {
+                        "mole.language": decision.language,
+                        "mole.task": decision.task or "none",
+                        "mole.confidence": decision.confidence,
+                        "mole.encoder_passes": decision.encoder_passes,
+                    }
+                )
         return decision
 
     def _counted(self, decision: Decision) -> Decision:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import operator
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from app.services.admission import Admission
 from app.services.classification import Classification
 from app.services.collector import RuntimeCollector, Snapshot
 from app.services.config_watch import ConfigWatch, Files
+from app.services.feedback_reports import FeedbackReports
 from app.services.limits import Limits
 from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
@@ -52,9 +54,10 @@ class Runtime:
         self._load_gating = load_gating
         self._make_experts = make_experts
         self._draining = draining
-        self.metrics = Metrics()
-        self.metrics.registry.register(RuntimeCollector(self.snapshot))
         self.stats = Stats()
+        self.metrics = Metrics(also=self.stats.traffic.request)
+        self.metrics.registry.register(RuntimeCollector(self.snapshot))
+        self.feedback_reports = FeedbackReports()
         self._gating: Gating | None = None
         self._experts: Experts | None = None
         self._storage: Storage | None = None
@@ -65,6 +68,9 @@ class Runtime:
         self._watch: ConfigWatch | None = None
         self._loading: asyncio.Task[None] | None = None
         self._failure: str | None = None
+        self._service: Classification | None = None
+        self._in_force: tuple[object, ...] = ()
+        """what the service was made of"""
 
     @cached_property
     def settings(self) -> Settings:
@@ -149,6 +155,17 @@ class Runtime:
         return self._storage
 
     @property
+    def router_sync(self) -> RouterSync:
+        """Which version of the router is in force.
+
+        Raises:
+            NotReadyError: the process has not started yet.
+        """
+        if self._router_sync is None:
+            raise self._not_ready()
+        return self._router_sync
+
+    @property
     def registry(self) -> Registry:
         """The registry in force.
 
@@ -168,11 +185,19 @@ class Runtime:
         """
         if self._gating is None or self.status != "ready":
             raise self._not_ready()
+        in_force = (self._gating, self.experts, self.registry)
+        if self._service is not None and all(map(operator.is_, self._in_force, in_force)):
+            return self._service
+        self._in_force = in_force
+        self._service = self._classification(*in_force)
+        return self._service
+
+    def _classification(self, gating: Gating, experts: Experts, registry: Registry) -> Classification:
         settings = self.settings
         return Classification(
-            self._gating,
-            self.experts,
-            self.registry,
+            gating,
+            experts,
+            registry,
             gate=self.gate,
             limits=Limits(settings.max_text_chars, settings.max_description_chars),
             default_timeout_s=settings.total_timeout_s,

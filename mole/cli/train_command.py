@@ -1,4 +1,4 @@
-"""`mole train encoder`, `gating`, `probe` and `router`: make weights from data, or from feedback."""
+"""`mole train encoder`, `expert`, `gating`, `probe`, `router`: make weights from data or feedback."""
 
 from __future__ import annotations
 
@@ -47,7 +47,12 @@ def gating(
     run = GatingRun(data, folder, seed=seed, without=frozenset(without or ()))
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
-        build(run, _registry(registry), _encoder(), lambda m, f: bar.update(job, description=m, completed=f))
+        build(
+            run,
+            _registry(registry),
+            encoder_in_use(),
+            lambda m, f: bar.update(job, description=m, completed=f),
+        )
     out().print(f"weights: {folder}; judge them with `mole evaluate gating`", soft_wrap=True)
 
 
@@ -98,9 +103,71 @@ def probe(
     run = ProbeRun(data, task, output or MODELS, seed=seed)
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
-        figures = fit_probe(run, _encoder(), lambda m, f: bar.update(job, description=m, completed=f))
+        figures = fit_probe(run, encoder_in_use(), lambda m, f: bar.update(job, description=m, completed=f))
     shown = ", ".join(f"{name} {value}" for name, value in figures.items())
     out().print(f"probe: {run.output / task.replace('/', '__')}; validation: {shown}", soft_wrap=True)
+
+
+@app.command()
+def expert(
+    task: Annotated[str, typer.Argument(metavar="DOMAIN/TASK", help="The task that it serves.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Folder with train.jsonl.gz and validation.jsonl.gz: text, language, and label or entities."
+        ),
+    ],
+    base: Annotated[str, typer.Option(help="The base model's key in the registry.")] = "gemma-3-270m",
+    output: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder. [default: runs/DOMAIN-TASK]")
+    ] = None,
+    registry: RegistryFile = DEFAULT_REGISTRY,
+    template: Annotated[
+        str | None, typer.Option(help="The prompt, with {{input}}. [default: the task's template]")
+    ] = None,
+    epochs: Annotated[float, typer.Option(min=0.01)] = 3.0,
+    learning_rate: Annotated[float, typer.Option(min=0.0)] = 6e-4,
+    rank: Annotated[int, typer.Option(min=1, max=64)] = 8,
+    first_layer: Annotated[int, typer.Option(min=0, help="Layers below get no adapter.")] = 0,
+    batch_tokens: Annotated[int, typer.Option(min=16, help="Rows times longest row of a step.")] = 640,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many training texts.")] = None,
+    checks: Annotated[int, typer.Option(min=1, help="Checks on validation texts, in all.")] = 8,
+    patience: Annotated[int, typer.Option(min=1, help="Checks without gain before it stops.")] = 4,
+    licence: Annotated[str, typer.Option(help="The data's, for the model card.")] = "not stated",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    seed: int = 0,
+) -> None:
+    """Train a LoRA adapter for a task; it learns the very choices that serving scores.
+
+    Then copy the run's folder `adapter` to the adapters and name it in the registry's "adapter_path".
+    """
+    from moe_router.training.expert import ExpertRun, train_expert
+    from moe_router.training.lora import LoraShape
+    from mole.settings import CommandSettings
+
+    folder = output or Path("runs") / task.replace("/", "-")
+    known = _registry(registry)
+    run = ExpertRun(
+        task, data, base, folder, CommandSettings().cache, template or _template(known, task, base),
+        LoraShape(rank, 2 * rank, first_layer=first_layer), learning_rate, epochs, batch_tokens, limit,
+        checks=checks, patience=patience, licence=licence, resume=resume, seed=seed,
+    )  # fmt: skip
+    with progress_bar() as bar:
+        job = bar.add_task("loading the base model", total=1.0)
+        figures = train_expert(run, known, lambda m, f: bar.update(job, description=m, completed=f))
+    shown = ", ".join(f"{name} {value}" for name, value in figures.items() if name != "languages")
+    out().print(f"adapter: {folder / 'adapter'}; validation: {shown}", soft_wrap=True)
+
+
+def _template(registry: Registry, task: str, base: str) -> str:
+    from moe_router.experts.prompting import default_template, load_template
+    from moe_router.experts.roster import resolve
+    from mole.settings import CommandSettings
+
+    spec = registry.task(task)
+    if spec.template_path is None:
+        return default_template(spec.description, spec.label_set)
+    return load_template(resolve(CommandSettings().adapter_root, spec.template_path), base)
 
 
 @app.command()
@@ -158,7 +225,8 @@ def _registry(path: Path) -> Registry:
     return load_registry(path)
 
 
-def _encoder() -> Encoder:
+def encoder_in_use() -> Encoder:
+    """Gating's text encoder."""
     from moe_router.assets.encoder import ensure_encoder
     from moe_router.gating.encoder import Encoder
     from mole.settings import CommandSettings

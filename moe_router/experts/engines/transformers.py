@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,17 +61,18 @@ class TransformersEngine:
     Args:
         model: an `AutoModelForCausalLM` in evaluation mode.
         tokens: its tokenizer.
+        loaded: names of adapters that the model has already.
 
     Raises:
         ModelAssetError: the model's architecture does not honour explicit attention masks.
     """
 
-    def __init__(self, model: Any, tokens: HfTokens) -> None:
+    def __init__(self, model: Any, tokens: HfTokens, loaded: Collection[str] = ()) -> None:
         self._model = model
         self._tokens = tokens
         self._lock = threading.Lock()
         self._heads: OrderedDict[tuple[str | None, tuple[int, ...]], KeyValues] = OrderedDict()
-        self._adapters: set[str] = set()
+        self._adapters: set[str] = set(loaded)
         device = model.get_input_embeddings().weight.device
         eager = getattr(model.config, "_attn_implementation", "sdpa") == "eager"
         self._packed = PackedModel(model.get_decoder(), model.config, device, eager=eager)
@@ -88,6 +89,14 @@ class TransformersEngine:
         with self._lock:
             adapters.load(self._model, name, path)
             self._adapters.add(name)
+
+    def unload_adapter(self, name: str) -> None:
+        """Takes an adapter and its cached heads away."""
+        with self._lock:
+            self._adapters.discard(name)
+            adapters.remove(self._model, name)
+            for key in [key for key in self._heads if key[0] == name]:
+                del self._heads[key]
 
     def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Runs a batch: one group of passes per adapter in it."""

@@ -183,14 +183,16 @@ async def test_the_rate_is_each_keys_own(app: FastAPI, client: httpx.AsyncClient
 async def test_the_quota_counts_texts_also_those_of_batches_and_jobs(
     app: FastAPI, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    key = await made(app, "classify", "jobs", quota_per_day=10)
+    key = await made(app, "classify", "jobs", quota_per_day=12)
     body = {"text": "positive"}
+    vllm = {"model": "mole/auto", "input": ["positive"] * 2}
+    assert (await client.post("/v1/classify", json=vllm, headers=key)).status_code == 200
     assert (await client.post(CLASSIFY, json=body, headers=key)).status_code == 200
     assert (await client.post(BATCH, json={"items": [body] * 4}, headers=key)).status_code == 200
     assert (await client.post(JOBS, json={"items": [body] * 3}, headers=key)).status_code == 202
     await app.state.runtime.keyring.refresh()
     with closing(sqlite3.connect(tmp_path / "state" / "coordinator.sqlite3")) as connection:
-        assert connection.execute("SELECT usage_count FROM api_keys").fetchall() == [(8,)]
+        assert connection.execute("SELECT usage_count FROM api_keys").fetchall() == [(10,)]
     problem(await client.post(BATCH, json={"items": [body] * 4}, headers=key), 429, "quota-exceeded")
     answer = await client.post(JOBS, json={"items": [body] * 4}, headers=key)
     problem(answer, 429, "quota-exceeded")
