@@ -139,7 +139,8 @@ def expert(
 ) -> None:
     """Train a LoRA adapter for a task.
 
-    It learns the very choices that serving scores. Then copy the run's folder `adapter` to the adapters and name it in the registry's "adapter_path".
+    It learns the very choices that serving scores. Then copy the run's folder `adapter` to the adapters and
+    name it in the registry's "adapter_path".
     """
     from moe_router.training.expert import ExpertRun, train_expert
     from moe_router.training.lora import LoraShape

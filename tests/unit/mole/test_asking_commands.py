@@ -93,7 +93,8 @@ def test_bash_completes_subcommands_and_options(tmp_path: Path):
     "arguments",
     [
         [], ["classify"], ["classify-file"], ["bench"], ["workers"], ["tasks"], ["feedback"], ["jobs"],
-        ["jobs", "submit"], ["serve"], ["train"], ["evaluate"], ["router"], ["keys"], ["serve", "worker"], ["config", "check"], ["models", "fetch"],
+        ["jobs", "submit"], ["serve"], ["train"], ["evaluate"], ["router"], ["keys"],
+        ["serve", "worker"], ["config", "check"], ["models", "fetch"],
     ],
     ids=" ".join,
 )  # fmt: skip
