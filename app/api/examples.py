@@ -88,6 +88,7 @@ TASKS: dict[str, Any] = {
             "task_key": "finance/sentiment_analysis",
             "domain": "finance",
             "description": "Says whether a news text is good or bad for investors.",
+            "kind": "classification",
             "languages": ["de", "en", "es", "fr"],
             "labels": ["negative", "neutral", "positive"],
             "experts": ["fin-sentiment"],

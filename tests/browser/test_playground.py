@@ -80,6 +80,10 @@ def test_entities_are_marked_by_code_points(visit: Visit) -> None:
     ask(page, "🙂Zoë lives in Paris 🙂", task="finance/pii_detection")
     expect(page.locator(".marked mark span")).to_have_text("🙂Zoë")
     assert page.locator(".marked").inner_text().replace("\n", "").endswith(" lives in Paris 🙂")
+    page.get_by_role("button", name="This is wrong").click()
+    expect(page.get_by_label("Right label")).to_be_disabled()  # entities have none
+    page.get_by_role("button", name="Send what is right").click()
+    expect(page.locator(".verdict [role=status]")).to_contain_text("stored")
 
 
 def test_an_abstention_is_explained_and_can_be_overruled(visit: Visit) -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import ConsoleMessage, Page, Request
 from tests.stubs.processes import ROOT
 
 SHOTS = ROOT / "build" / "screenshots"
-GRAVE = ("serious", "critical")
+IMPACTS = ("minor", "moderate", "serious", "critical")
 
 
 class Visit:
@@ -40,7 +40,7 @@ class Visit:
         return target
 
     def assert_accessible(self) -> None:
-        found = [v for v in Axe().run(self.page).response["violations"] if v["impact"] in GRAVE]
+        found = [v for v in Axe().run(self.page).response["violations"] if v["impact"] in IMPACTS]
         told = [f"{v['id']}: {v['help']}: {[n['html'][:200] for n in v['nodes'][:3]]}" for v in found]
         assert not told, "\n".join(told)
 

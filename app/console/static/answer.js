@@ -16,8 +16,7 @@ export function answerView(answer, text, retry) {
   const view = answer.abstained
     ? abstention(answer.abstained, answer.confidence, retry)
     : [headline(answer), answer.entities ? entityView(text, answer.entities) : bars(answer.probabilities, answer.result)];
-  const said = answer.raw_response ? h("p", { class: "hint" }, "The expert's own words: ", h("bdi", {}, answer.raw_response)) : null;
-  return [view, said, footnote(answer.request_id, answer.timings_ms.total)];
+  return [view, footnote(answer.request_id, answer.timings_ms.total)];
 }
 
 export function routeView(answer, retry) {

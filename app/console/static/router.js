@@ -181,7 +181,7 @@ function cost() {
     own.length
       ? h(
           "div",
-          { class: "scroll", tabindex: "0", role: "region", "aria-label": "Cost and quality by version, from feedback" },
+          { class: "scroll", tabindex: "0", role: "group", "aria-label": "Cost and quality by version, from feedback" },
           h(
             "table",
             {},

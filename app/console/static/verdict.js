@@ -38,10 +38,10 @@ export function verdictView(answer, tasks) {
     const task = h("select", { id: "right-task" }, option("", "Choose the right task"), tasks.map((t) => option(t.task_key, t.task_key)));
     const label = h("select", { id: "right-label" });
     const labels = () => {
-      const known = tasks.find((t) => t.task_key === task.value)?.labels ?? [];
-      const extraction = known.length === 0 || (answer.task === task.value && answer.entities !== null);
-      put(label, option("", extraction ? "Only the task" : "Choose the right label"), extraction ? [] : known.map((l) => option(l, l)));
-      label.disabled = extraction;
+      const chosen = tasks.find((t) => t.task_key === task.value);
+      const known = chosen?.kind === "classification" ? chosen.labels : []; // entities have no right label
+      put(label, option("", known.length ? "Choose the right label" : "Only the task"), known.map((l) => option(l, l)));
+      label.disabled = known.length === 0;
       submit.disabled = !task.value;
     };
     const submit = h("button", { type: "submit", class: "primary", disabled: true }, "Send what is right");

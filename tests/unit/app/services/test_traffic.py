@@ -49,6 +49,7 @@ def test_requests_by_how_they_were_answered(traffic: Traffic) -> None:
         ("/api/v1/route", True),
         ("/v1/chat/completions", True),
         ("/v1/models", False),
+        ("/v1/models/{model:path}", False),
         ("/api/v1/workers", False),
         ("/api/v1/jobs", False),
         ("/", False),
