@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import errors
 from app.asgi.exchange import Exchange, exchange_of
+from app.services.within import within
 from moe_router.errors import MoleError, RequestError, TextTooLongError
 
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -124,7 +125,7 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
+        with within(BODY_TIMEOUT_S):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 LoadGating = Callable[[Registry, Settings], Gating]
 MakeExperts = Callable[[Settings, Metrics], Experts]
+COLLECT_AFTER = 20_000
+"""Objects more than before, where Python's own default is 700."""
 DECISIONS_AT_ONCE = 16
 """More would fill the encoder's next batches with one caller's texts; fewer would make batches too small."""
 
@@ -297,3 +299,5 @@ def _spare_collector() -> None:
     """What is loaded stays: the collector need not walk through it again and again, tens of ms each time."""
     gc.collect()
     gc.freeze()
+    # A request leaves some hundred objects behind, all of them gone with it: nothing that is worth a walk.
+    gc.set_threshold(COLLECT_AFTER, 10, 10)
