@@ -18,7 +18,7 @@ ARGS ?=
 STAMP := $(VENV)/.setup-done
 export VENV PYTHON TORCH_INDEX
 
-.PHONY: help setup demo test weights lint types check audit docs lock clean
+.PHONY: help setup demo test weights lint types check audit soak docs lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ demo: $(STAMP) ## Start a worker and a coordinator and ask them (ONCE=1: then en
 
 test: $(STAMP) ## Run the tests, and print the coverage (ARGS: for pytest)
 	@scripts/test $(ARGS)
+
+soak: $(STAMP) ## Ten minutes of mixed load: does the coordinator leak memory, tasks, sockets, files?
+	@$(VENV)/bin/python -m pytest --full -s tests/integration/soak $(ARGS)
 
 weights: $(STAMP) ## Make all of gating's weights anew (DATA=folder of the datasets); takes hours
 	@scripts/weights "$(DATA)"

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from app.api import (
     classify,
@@ -22,8 +23,8 @@ from app.api import (
     workers,
 )
 from app.asgi.access import Access
+from app.asgi.application import Application
 from app.asgi.cors import Cors
-from app.asgi.direct import Direct
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
@@ -71,8 +72,25 @@ def create_app(
             await runtime.aclose()
             tracing.stop()
 
-    app = FastAPI(
-        title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan, docs_url=None, redoc_url=None
+    app = Application(
+        layers=[
+            Middleware(OpenAIErrors),
+            Middleware(Envelope, metrics=runtime.metrics, drain=drain),
+            Middleware(Cors, origins=lambda: runtime.settings.allowed_origins),
+            Middleware(
+                Access,
+                keyring=lambda: runtime.keyring,
+                metrics_open=lambda: not runtime.settings.metrics_require_key,
+            ),
+            Middleware(Intake, max_body_bytes=lambda: runtime.settings.max_body_bytes),
+        ],
+        router=classify.router,
+        title="MoLE",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.runtime = runtime
     for resource in (
@@ -81,16 +99,6 @@ def create_app(
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)
-    app.add_middleware(Direct, router=classify.router)
-    app.add_middleware(Intake, max_body_bytes=lambda: runtime.settings.max_body_bytes)
-    app.add_middleware(
-        Access,
-        keyring=lambda: runtime.keyring,
-        metrics_open=lambda: not runtime.settings.metrics_require_key,
-    )
-    app.add_middleware(Cors, origins=lambda: runtime.settings.allowed_origins)
-    app.add_middleware(Envelope, metrics=runtime.metrics, drain=drain)
-    app.add_middleware(OpenAIErrors)
     openapi.install(app)
     return app
 

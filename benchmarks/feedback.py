@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the datasets")
     parser.add_argument("--models", type=Path, default=MODELS, help="folder of the gating weights")
     parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--every", type=int, default=250)
+    parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dry", action="store_true", help="print the table, write nothing")
     args = parser.parse_args()

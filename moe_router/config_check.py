@@ -14,8 +14,8 @@ from typing import Literal
 
 from moe_router import jsonfile
 from moe_router.errors import ConfigError
-from moe_router.experts.model_host import resolve
 from moe_router.experts.prompting import load_template
+from moe_router.experts.roster import resolve
 from moe_router.jsonfile import Location
 from moe_router.mapping import WorkerMapping
 from moe_router.registry import Expert, Registry, TaskSpec, unknown_keys

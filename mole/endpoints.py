@@ -7,7 +7,8 @@ function in `mole.calls`, with its signature and its docstring.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
+from inspect import Signature, signature
 from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
 from mole import calls
@@ -44,10 +45,18 @@ class Awaitable(Protocol):
 class Endpoint(Generic[P, T]):
     """A method of either client."""
 
-    def __init__(self, begin: Callable[P, Callable[[Retry, str], Conversation[T]]], like: Any) -> None:
+    def __init__(
+        self, begin: Callable[P, Callable[[Retry, str], Conversation[T]]], like: Any, answer: str
+    ) -> None:
         self._begin = begin
         self._like = like
+        self._answer = answer
         self.__doc__ = like.__doc__
+
+    @cached_property
+    def _signature(self) -> Signature:
+        """As of `like`, but for what comes back: what is called is told by help() and by notebooks."""
+        return signature(self._like).replace(return_annotation=self._answer)
 
     @overload
     def __get__(self, client: None, owner: type) -> Self: ...
@@ -64,7 +73,9 @@ class Endpoint(Generic[P, T]):
         def bound(*args: P.args, **kwargs: P.kwargs) -> Any:
             return client.run(self._begin(*args, **kwargs)(client.retry, client.base_url))
 
-        return update_wrapper(bound, self._like)
+        update_wrapper(bound, self._like)
+        bound.__signature__ = self._signature  # type: ignore[attr-defined]
+        return bound
 
 
 def _of(build: Callable[P, Call[T]]) -> Endpoint[P, T]:
@@ -72,7 +83,8 @@ def _of(build: Callable[P, Call[T]]) -> Endpoint[P, T]:
         call = build(*args, **kwargs)
         return lambda retry, url: perform(call, retry, url)
 
-    return Endpoint(begin, build)
+    answer = str(build.__annotations__["return"]).removeprefix("Call[").removesuffix("]")
+    return Endpoint(begin, build, answer)
 
 
 def classify_batch(
@@ -106,7 +118,7 @@ class Endpoints:
 
     classify = _of(calls.classify)
     route = _of(calls.route)
-    classify_batch = Endpoint(classify_batch, classify_batch)
+    classify_batch = Endpoint(classify_batch, classify_batch, "list[ItemResult]")
     feedback = _of(calls.feedback)
     submit_job = _of(calls.submit_job)
     job = _of(calls.job)

@@ -23,7 +23,7 @@ class Retry:
     """doubled after each attempt"""
     longest_pause_s: float = 30.0
     """a service that asks for more is not waited for"""
-    dice: Callable[[], float] = field(default=random.random, repr=False)
+    dice: Callable[[], float] = field(default_factory=lambda: random.random, repr=False)
     """numbers in [0, 1)"""
 
     def pause(self, attempt: int, retry_after_s: float | None = None) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import lru_cache
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
@@ -12,7 +13,7 @@ from starlette.responses import Response
 
 from app.api import errors, examples, openapi
 from app.api.messages import answer, parse, runtime_of
-from app.asgi.exchange import Exchange, exchange_of
+from app.asgi.exchange import NO_EXPERT, Exchange, exchange_of
 from app.services.classification import Classification
 from app.services.ports import Call
 from app.services.runtime import Runtime
@@ -95,8 +96,13 @@ async def classify_batch(request: Request) -> Response:
 def expert_name(found: ClassifyAnswer, expert: Expert | None) -> str:
     """The value of X-MoLE-Expert: task and expert, such as social/sentiment_analysis@soc-sentiment."""
     if found.result is None or found.task is None:
-        return Exchange("").expert
-    return quote(f"{found.task}@{expert.name if expert is not None else found.model_key}", safe="/@:")
+        return NO_EXPERT
+    return _quoted(found.task, expert.name if expert is not None else found.model_key)
+
+
+@lru_cache(maxsize=1024)
+def _quoted(task: str, expert: str | None) -> str:
+    return quote(f"{task}@{expert}", safe="/@:")
 
 
 async def ask(

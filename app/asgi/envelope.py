@@ -54,7 +54,8 @@ class Envelope:
             ):
                 check_headers(scope)
                 await self.app(scope, receive, send_with_headers)
-                _describe(span, scope, exchange)
+                if span.recording:
+                    _describe(span, scope, exchange)
         except MoleError as error:
             await errors.response(error, exchange.request_id)(scope, receive, send_with_headers)
         except Exception:

@@ -13,7 +13,7 @@ from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
 from app.services.prober import Prober
 from app.services.worker_client import WorkerClient
-from app.services.worker_http import AiohttpHttp
+from app.services.worker_http import PooledHttp
 from app.settings import Settings
 from moe_router.registry import Registry
 
@@ -49,9 +49,7 @@ def make_experts(settings: Settings, metrics: Metrics) -> Experts:
     if settings.service_mode == "monolithic":
         return LocalExperts(lambda registry: _pool(registry, settings), metrics)
     token = settings.worker_token
-    client = WorkerClient(
-        AiohttpHttp(settings.connect_timeout_s), token.get_secret_value() if token else None
-    )
+    client = WorkerClient(PooledHttp(settings.connect_timeout_s), token.get_secret_value() if token else None)
     fleet = Fleet(
         eject_after=settings.eject_after_errors,
         eject_s=settings.eject_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import operator
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 LoadGating = Callable[[Registry, Settings], Gating]
 MakeExperts = Callable[[Settings, Metrics], Experts]
+COLLECT_AFTER = 20_000
+"""Objects more than before, where Python's own default is 700."""
 DECISIONS_AT_ONCE = 16
 """More would fill the encoder's next batches with one caller's texts; fewer would make batches too small."""
 
@@ -67,6 +70,9 @@ class Runtime:
         self._watch: ConfigWatch | None = None
         self._loading: asyncio.Task[None] | None = None
         self._failure: str | None = None
+        self._service: Classification | None = None
+        self._in_force: tuple[object, ...] = ()
+        """what the service was made of"""
 
     @cached_property
     def settings(self) -> Settings:
@@ -181,11 +187,19 @@ class Runtime:
         """
         if self._gating is None or self.status != "ready":
             raise self._not_ready()
+        in_force = (self._gating, self.experts, self.registry)
+        if self._service is not None and all(map(operator.is_, self._in_force, in_force)):
+            return self._service
+        self._in_force = in_force
+        self._service = self._classification(*in_force)
+        return self._service
+
+    def _classification(self, gating: Gating, experts: Experts, registry: Registry) -> Classification:
         settings = self.settings
         return Classification(
-            self._gating,
-            self.experts,
-            self.registry,
+            gating,
+            experts,
+            registry,
             gate=self.gate,
             limits=Limits(settings.max_text_chars, settings.max_description_chars),
             default_timeout_s=settings.total_timeout_s,
@@ -285,3 +299,5 @@ def _spare_collector() -> None:
     """What is loaded stays: the collector need not walk through it again and again, tens of ms each time."""
     gc.collect()
     gc.freeze()
+    # A request leaves some hundred objects behind, all of them gone with it: nothing that is worth a walk.
+    gc.set_threshold(COLLECT_AFTER, 10, 10)

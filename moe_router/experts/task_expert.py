@@ -157,12 +157,19 @@ class TaskExpert:
         )
 
     def _entities(self, work: Work) -> Finding:
-        entities = extraction.merged(work.text, work.found, self.labels)
+        calibrated = [self._calibrated(found) for found in work.found]
+        entities = extraction.merged(work.text, calibrated, self.labels)
         # The product of every choice of every window; what a rule adds counts with the rule's precision.
-        sure = float(np.exp(sum(found.log_probability for found in work.found)))
+        sure = float(np.exp(sum(found.log_probability for found in calibrated)))
         sure *= float(np.prod([entity.confidence for entity in formats.find(work.text, self.labels)]))
         raw = [[entity.value, entity.type] for found in work.found for entity in found.entities]
         return Finding(ENTITIES, min(sure, 1.0), None, entities, json.dumps(raw, ensure_ascii=False))
+
+    def _calibrated(self, found: extraction.Found) -> extraction.Found:
+        """Log-probabilities divided by the temperature, which keeps what is sure and moves what is not."""
+        power = 1 / self._temperature
+        entities = [e.model_copy(update={"confidence": e.confidence**power}) for e in found.entities]
+        return extraction.Found(entities, found.log_probability * power)
 
     def _load_template(self, path: Path | None, constants: Mapping[str, str]) -> Template:
         if path is None:

@@ -25,7 +25,13 @@ from moe_router.registry import Expert, Registry
 from moe_router.training import expert_report, expert_state
 from moe_router.training.expert_batches import batches
 from moe_router.training.expert_examples import Example, Row, examples_of, read_rows
-from moe_router.training.expert_judge import Report, ask, entity_figures, label_figures
+from moe_router.training.expert_judge import (
+    Report,
+    ask,
+    entity_figures,
+    entity_temperature,
+    label_figures,
+)
 from moe_router.training.expert_words import choose_words
 from moe_router.training.gating import fit_temperature, index_of
 from moe_router.training.lora import ADAPTER, LoraModel, LoraShape
@@ -61,6 +67,8 @@ class ExpertRun:
     """at most so many training texts, drawn by the seed"""
     judged: int = 400
     """validation texts of a check while training"""
+    concluded: int = 800
+    """at most so many texts of each half for the temperature and for the figures"""
     checks: int = 8
     """how often it is checked in all"""
     patience: int = 4
@@ -118,7 +126,8 @@ class _Trainer:
         self._check_labels(rows)
         order = np.random.default_rng(run.seed).permutation(len(rows))[: run.limit]
         self._examples = examples_of(self._expert, [rows[i] for i in order])
-        self._select, self._held = halves(read_rows(run.data / "validation.jsonl.gz"))
+        halved = halves(read_rows(run.data / "validation.jsonl.gz"))
+        self._select, self._held = (half[: run.concluded] for half in halved)
         self._optimizer = torch.optim.AdamW(
             self._model.parameters().values(), lr=run.learning_rate, weight_decay=0.0
         )
@@ -218,7 +227,8 @@ class _Trainer:
         engine = TransformersEngine(self._model.model.eval(), self._tokens, loaded=(ADAPTER,))
         answers = ask(expert, engine, rows, lambda message, share: None)
         if self._extracts:
-            return entity_figures([found.entities or [] for found in answers.findings], rows), []
+            found = [finding.entities or [] for finding in answers.findings]
+            return entity_figures(found, rows), found
         return label_figures(answers.scores, rows, expert.labels, 1.0), answers.scores
 
     def _write_file(self, trained: ExpertFile) -> None:
@@ -235,7 +245,10 @@ class _Trainer:
         self._model.restore(self._run.output / "adapter")
         temperature = 1.0
         if self._extracts:
-            figures, _ = self._judge(self._held, self._expert)
+            _, found = self._judge(self._select, self._expert)
+            temperature = entity_temperature(found, self._select)
+            self._file = self._file.model_copy(update={"temperature": round(temperature, 4)})
+            figures, _ = self._judge(self._held, self._serving(self._file))
         else:
             _, scores = self._judge(self._select, self._expert)
             gold = index_of(np.array([row.label for row in self._select]), list(self._task.label_set))

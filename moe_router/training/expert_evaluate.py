@@ -16,7 +16,7 @@ from moe_router.experts.engines.base import Engine
 from moe_router.experts.engines.loading import load_model
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.engines.transformers import TransformersEngine
-from moe_router.experts.model_host import resolve
+from moe_router.experts.roster import resolve
 from moe_router.experts.task_expert import TaskExpert
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.probe import Probe

@@ -115,6 +115,28 @@ def _entity_figures(
     }
 
 
+def entity_temperature(found: Sequence[Sequence[Entity]], rows: Sequence[Row]) -> float:
+    """The T for which confidence^(1/T) best tells right entities from wrong ones, by log loss."""
+    pairs = [
+        (
+            entity.confidence,
+            (entity.type, entity.start, entity.end) in {(e.type, e.start, e.end) for e in row.entities},
+        )
+        for own, row in zip(found, rows, strict=True)
+        for entity in own
+    ]
+    if not pairs:
+        return 1.0
+    confidence = np.clip([c for c, _ in pairs], 1e-6, 1 - 1e-6)
+    right = np.array([r for _, r in pairs])
+
+    def loss(temperature: float) -> float:
+        p = np.clip(confidence ** (1 / temperature), 1e-6, 1 - 1e-6)
+        return float(-np.where(right, np.log(p), np.log1p(-p)).mean())
+
+    return float(min(np.geomspace(0.1, 10, 81), key=loss))
+
+
 def with_languages(
     rows: Sequence[Row], figures: Callable[[Sequence[int]], dict[str, float]]
 ) -> dict[str, Any]:

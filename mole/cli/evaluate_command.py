@@ -64,7 +64,10 @@ def expert(
     ] = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Accuracy, macro-F1 and calibration of an expert, by language, beside what it must beat."""
+    """Judge an expert.
+
+    Accuracy, macro-F1 and calibration, by language, beside what it must beat.
+    """
     from moe_router.gating.pipeline import MODELS
     from moe_router.registry import load_registry
     from moe_router.training.expert_evaluate import Evaluation, evaluate_expert

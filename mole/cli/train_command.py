@@ -137,9 +137,10 @@ def expert(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     seed: int = 0,
 ) -> None:
-    """Train a LoRA adapter for a task; it learns the very choices that serving scores.
+    """Train a LoRA adapter for a task.
 
-    Then copy the run's folder `adapter` to the adapters and name it in the registry's "adapter_path".
+    It learns the very choices that serving scores. Then copy the run's folder `adapter` to the adapters and
+    name it in the registry's "adapter_path".
     """
     from moe_router.training.expert import ExpertRun, train_expert
     from moe_router.training.lora import LoraShape
@@ -160,8 +161,8 @@ def expert(
 
 
 def _template(registry: Registry, task: str, base: str) -> str:
-    from moe_router.experts.model_host import resolve
     from moe_router.experts.prompting import default_template, load_template
+    from moe_router.experts.roster import resolve
     from mole.settings import CommandSettings
 
     spec = registry.task(task)

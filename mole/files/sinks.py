@@ -212,6 +212,8 @@ def write_parquet(path: Path, source: Source, added: Iterator[Row]) -> None:
                 table = table.append_column(name, mine[name])
             writer = writer or pq.ParquetWriter(path, table.schema)
             writer.write_table(table)
+        if writer is None:  # no rows: the columns are there all the same
+            pq.write_table((kept or pa.schema([])).empty_table(), path)
     finally:
         if writer is not None:
             writer.close()

@@ -57,6 +57,17 @@ class Process:
         line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(line.split()[1]) / 1024
 
+    @property
+    def files(self) -> list[str]:
+        """What its open file handles are, sockets among them."""
+        found = []
+        for handle in Path(f"/proc/{self._popen.pid}/fd").iterdir():
+            try:
+                found.append(os.readlink(handle))
+            except FileNotFoundError:  # closed in between
+                continue
+        return found
+
     def send(self, number: signal.Signals) -> None:
         self._popen.send_signal(number)
 

@@ -55,7 +55,7 @@ async def test_revoked_stays_revoked_and_forgotten_is_gone(database: Database) -
 
 async def test_what_several_processes_used_at_once_adds_up(database: Database) -> None:
     keys = ApiKeys(database)
-    ids = [(await keys.create(NewKey("a", ("classify",)), at=10.0))[0].id for _ in range(2)]
+    ids = [(await keys.create(NewKey("a", ("classify",)), at=10.0 + i))[0].id for i in range(2)]
     batches = [{ids[i % 2]: Usage(5, 7, 100.0 + i), ids[1 - i % 2]: Usage(1, 7, 100.0)} for i in range(8)]
     await asyncio.gather(*(keys.add_usage(batch) for batch in batches))
     assert [(key.usage_day, key.usage_count) for key in await keys.all()] == [(7, 24), (7, 24)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -233,4 +234,8 @@ def test_both_clients_have_the_same_methods_and_say_what_they_do():
             assert getattr(client, name).__doc__
     with Mole() as mole:
         assert mole.classify.__name__ == "classify"
+        told = str(inspect.signature(mole.classify))
+        assert told.startswith("(text: 'str', description: 'str | None' = None, *, fields")
+        assert told.endswith("-> 'ClassifyAnswer'")
+        assert str(inspect.signature(mole.classify_batch)).endswith("-> 'list[ItemResult]'")
         assert "Args:" in (mole.classify.__doc__ or "")

@@ -8,7 +8,7 @@ import pytest
 from moe_router.experts import expert_file
 from moe_router.training.expert import halves
 from moe_router.training.expert_evaluate import Evaluation, evaluate_expert
-from moe_router.training.expert_judge import entity_figures, probability_figures
+from moe_router.training.expert_judge import entity_figures, entity_temperature, probability_figures
 from moe_router.training.expert_report import table
 from tests.unit.moe_router.experts import tiny
 from tests.unit.moe_router.training import expert_fixtures as fixtures
@@ -41,6 +41,16 @@ def test_a_file_is_used_as_a_whole(tmp_path: Path, gemma_folder: Path) -> None:
     found = evaluate_expert(given, fixtures.registry(gemma_folder), None, _quiet)
     assert found["zero-shot"]["texts"] == 3
     assert found["zero-shot"]["entities"] == 6
+
+
+def test_a_temperature_makes_entities_as_sure_as_they_are_right() -> None:
+    row = fixtures.entity_row()
+    timid = [entity.model_copy(update={"confidence": 0.3}) for entity in row.entities]
+    wrong = timid[0].model_copy(update={"type": "EMAIL"})
+    rows, found = [row] * 9 + [row], [timid[:1]] * 9 + [[wrong]]
+    temperature = entity_temperature(found, rows)
+    assert 0.3 ** (1 / temperature) == pytest.approx(0.9, abs=0.02)
+    assert entity_temperature([[]], [row]) == 1.0
 
 
 def test_figures_count_what_is_right() -> None:

@@ -116,6 +116,17 @@ def test_parquet_keeps_the_types_of_its_source(tmp_path: Path):
     assert not (tmp_path / "out.parquet.part").exists()
 
 
+def test_parquet_without_rows_is_parquet_still(tmp_path: Path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "in.parquet")
+    source = Source(str(tmp_path / "in.parquet"), Format.PARQUET)
+    out = FileSink(str(tmp_path / "out.parquet"), Format.PARQUET, None, None, "s", source=source)
+    out.close(finished=True)
+    assert pq.read_table(tmp_path / "out.parquet").column_names == ["text"]
+
+
 def test_parquet_needs_a_source_that_can_be_read_twice(tmp_path: Path):
     with pytest.raises(FileError, match="read only once"):
         FileSink("x.parquet", Format.PARQUET, None, None, "s", source=Source("-", Format.JSONL))
