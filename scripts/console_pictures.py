@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SHOTS = ROOT / "build" / "screenshots"
 TARGET = ROOT / "docs" / "pictures"
 PICTURES = {
-    "playground": ("playground-answer", 1170),
-    "playground-rtl": ("playground-rtl-dark", 1170),
+    "playground": ("playground-labels", 1062),
+    "playground-rtl": ("playground-rtl-dark", 1062),
     "fleet": ("fleet-failing", 900),
     "jobs": ("jobs-results", 900),
     "traffic": ("traffic-asked", 1400),

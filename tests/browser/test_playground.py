@@ -47,6 +47,18 @@ def test_an_answer_with_its_probabilities_and_its_route(visit: Visit, site: Site
     visit.shot("playground-answer")
 
 
+def test_of_many_labels_the_likeliest_are_shown(visit: Visit) -> None:
+    page = visit.open("/")
+    page.get_by_role("button", name="Lost card").click()
+    answer = page.locator("#answer")
+    expect(answer.locator(".result strong")).to_have_text("lost_or_stolen_card")
+    expect(answer.locator(".bars").first.locator("li")).to_have_count(8)
+    expect(answer.locator("summary")).to_have_text("69 more")
+    visit.shot("playground-labels")
+    answer.locator("summary").click()
+    expect(answer.locator("details .bars li")).to_have_count(69)
+
+
 def test_only_the_route(visit: Visit) -> None:
     page = visit.open("/")
     page.get_by_label("Text", exact=True).fill("I lost my card on the train.")
@@ -61,9 +73,10 @@ def test_only_the_route(visit: Visit) -> None:
 def test_text_from_right_to_left(make_visit: MakeVisit) -> None:
     visit = make_visit(color_scheme="dark")
     page = visit.open("/")
-    page.get_by_role("button", name="منشور").click()
+    page.get_by_role("button", name="خبر").click()
     assert stations(page)
-    assert page.locator(".stations .choice").first.inner_text() == "Arabic"
+    assert page.locator(".stations .choice").first.inner_text() == "Persian"
+    assert page.locator("#answer .result strong").inner_text() == "sports"
     direction = "element => getComputedStyle(element).direction"
     assert page.locator("#text").evaluate(direction) == "rtl"
     assert page.locator("#description").evaluate(direction) == "rtl"
