@@ -62,7 +62,7 @@ def test_a_thousand_rows_from_drop_to_download(visit: Visit, tmp_path: Path) -> 
     expect(page.get_by_label("Column with the text")).to_have_value("text")
     expect(page.locator("#preview tbody tr")).to_have_count(5)
     expect(page.locator("#preview td.used").nth(1)).to_contain_text("we fought, we won")
-    page.get_by_label("The same for every row").fill(QUESTION)
+    page.get_by_label("The same for every row").fill("How many stars did this customer give?")
     visit.assert_accessible()
     visit.shot("jobs-preview")
     page.get_by_role("button", name="Start the job with 1,000 rows").click()
@@ -71,21 +71,37 @@ def test_a_thousand_rows_from_drop_to_download(visit: Visit, tmp_path: Path) -> 
     expect(job.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "100", timeout=LONG_MS)
     expect(job.locator(".pill")).to_have_text("succeeded", timeout=LONG_MS)
     expect(job.locator(".job-figures")).to_have_text("1,000 of 1,000 rows")
-    job.get_by_role("button", name="Preview").click()
-    expect(page.locator("#result-rows tr")).to_have_count(50)
-    expect(page.locator("#result-rows tr").nth(2)).to_contain_text("Arabic")
-    expect(page.locator("#result-rows tr").nth(2)).to_contain_text("المنتخب")
-    visit.assert_accessible()
-    visit.shot("jobs-results")
     with page.expect_download() as lines:
         job.get_by_role("button", name="JSON Lines").click()
     found = [json.loads(line) for line in saved(lines.value, tmp_path).splitlines()]
     assert [row["index"] for row in found] == list(range(ROWS))
-    assert {row["task"] for row in found} == {"general/topic_classification"}
+    assert {row["task"] for row in found} == {"retail/review_rating"}
     with page.expect_download() as cells:
         job.get_by_role("button", name="CSV").click()
     rows = list(csv.DictReader(io.StringIO(saved(cells.value, tmp_path))))
     assert [row["result"] for row in rows] == [row["result"] for row in found]
+
+
+def test_the_first_results_are_shown_beside_their_texts(visit: Visit) -> None:
+    page = visit.open("/jobs")
+    choose(page, "news.csv", table(60))
+    page.get_by_label("The same for every row").fill(QUESTION)
+    page.get_by_role("button", name="Start the job with 60 rows").click()
+    job = newest(page)
+    expect(job.locator(".job-figures")).to_have_text("60 of 60 rows", timeout=LONG_MS)
+    job.get_by_role("button", name="Preview").click()
+    rows = page.locator("#result-rows tr")
+    expect(rows).to_have_count(50)
+    for words in ("المنتخب", "Arabic", "sports", "general/topic_classification"):
+        expect(rows.nth(2)).to_contain_text(words)
+    visit.assert_accessible()
+    visit.shot("jobs-results")
+    page.get_by_role("button", name="Close").click()
+    expect(rows.first).to_be_hidden()
+    page.reload()
+    newest(page).get_by_role("button", name="Preview").click()
+    expect(rows).to_have_count(50)
+    expect(page.locator("#text-head")).to_be_hidden()  # the texts were this tab's alone
 
 
 def saved(download: Any, folder: Path) -> str:
