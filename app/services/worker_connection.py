@@ -131,6 +131,8 @@ class Connection(asyncio.Protocol):
         lower = name.lower()
         if lower in (b"content-length", b"transfer-encoding"):
             self._bounded = True
+            if value.isdigit() and int(value[:20]) > MAX_ANSWER_BYTES:  # not worth the reading
+                self._fail(AnswerTooLongError())
         elif lower == b"retry-after":
             self._retry_after = value.decode("latin-1")
 
