@@ -17,6 +17,7 @@ from app.api import (
     job_items,
     jobs,
     openapi,
+    router_versions,
     stats,
     tasks,
     workers,
@@ -27,6 +28,9 @@ from app.asgi.cors import Cors
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
+from app.console import pages
+from app.facade import routes as facade
+from app.facade.errors import OpenAIErrors
 from app.services import audit, factory, jobs_factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
 from app.settings import Settings
@@ -70,6 +74,7 @@ def create_app(
 
     app = Application(
         layers=[
+            Middleware(OpenAIErrors),
             Middleware(Envelope, metrics=runtime.metrics, drain=drain),
             Middleware(Cors, origins=lambda: runtime.settings.allowed_origins),
             Middleware(
@@ -88,7 +93,9 @@ def create_app(
         redoc_url=None,
     )
     app.state.runtime = runtime
-    for resource in (classify, jobs, feedback, tasks, workers, stats, health, docs_page):
+    for resource in (
+        classify, facade, jobs, feedback, tasks, workers, stats, router_versions, health, docs_page, pages,
+    ):  # fmt: skip
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)

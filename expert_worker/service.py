@@ -15,6 +15,7 @@ from expert_worker.settings import Settings
 from moe_router.assets.cache import Progress
 from moe_router.contracts import ExpertAnswer, ExpertRequest, ReadyStatus, ServedTask, WorkerHealth
 from moe_router.errors import MoleError, NotReadyError
+from moe_router.file_watch import FileWatch
 from moe_router.registry import Expert, Registry, load_registry
 from moe_router.tally import SizeTally
 
@@ -29,6 +30,9 @@ class Pool(Protocol):
 
     def warm_up(self) -> None:
         """Runs one request; blocking."""
+
+    async def reload(self, registry: Registry) -> None:
+        """Serves an edited registry; raises MoleError and stays as it was where it cannot."""
 
     def experts(self) -> Iterable[Expert]:
         """What is served."""
@@ -71,6 +75,7 @@ def single_model_pool(registry: Registry, settings: Settings) -> Pool:
         max_queue=settings.max_queue,
         max_batch_tokens=settings.max_batch_tokens,
         num_threads=settings.num_threads,
+        api_key=settings.engine_api_key.get_secret_value() if settings.engine_api_key else None,
     )
     return SingleModelPool(registry, settings.model_key, config)
 
@@ -90,6 +95,7 @@ class Service:
         self._pool: Pool | None = None
         self._ready = False
         self._loading: asyncio.Task[None] | None = None
+        self._watch: FileWatch | None = None
 
     @cached_property
     def settings(self) -> Settings:
@@ -158,8 +164,24 @@ class Service:
         """Begins to load in the background."""
         self._loading = asyncio.create_task(self._load())
 
+    async def reload(self) -> None:
+        """Takes an edited registry; one that cannot be served is refused, and told in the health's detail."""
+        if self._pool is None or self.status != "ready":
+            return
+        try:
+            registry = await asyncio.to_thread(load_registry, self.settings.registry_file)
+            await self._pool.reload(registry)
+        except MoleError as error:
+            self.detail = f"an edit of the registry is refused: {error.detail}"
+            logger.error("%s", self.detail)
+            return
+        self.registry, self.detail = registry, self._unserved()
+        logger.info("the edited registry is served")
+
     async def aclose(self) -> None:
         """Stops loading and lets the model go."""
+        if self._watch is not None:
+            await self._watch.aclose()
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
@@ -168,8 +190,12 @@ class Service:
 
     async def _load(self) -> None:
         try:
+            # Noted before it is read: an edit made while the model loads is seen afterwards.
+            self._watch = FileWatch((self.settings.registry_file,), self.reload)
+            self._watch.note()
             await asyncio.to_thread(self._load_blocking)
             self._ready, self.detail = True, self._unserved()
+            self._watch.start()
             self.metrics.ready.set(1)
             logger.info("worker %s is ready with %s", self.settings.worker_id, self.settings.model_key)
         except MoleError as error:

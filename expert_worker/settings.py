@@ -54,6 +54,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("MOLE_WORKER_TOKEN"),
         description="Bearer token that callers of /expert/… must send; none where unset.",
     )
+    engine_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("MOLE_ENGINE_API_KEY"),
+        description="Bearer token for the model server of a base model whose engine is `openai`.",
+    )
     request_timeout_s: float = Field(
         120.0,
         gt=0,

@@ -14,8 +14,8 @@ from typing import Literal
 
 from moe_router import jsonfile
 from moe_router.errors import ConfigError
-from moe_router.experts.model_host import resolve
 from moe_router.experts.prompting import load_template
+from moe_router.experts.roster import resolve
 from moe_router.jsonfile import Location
 from moe_router.mapping import WorkerMapping
 from moe_router.registry import Expert, Registry, TaskSpec, unknown_keys
@@ -232,7 +232,7 @@ def _judge_mapping(mapping: WorkerMapping, source: _Source, registry: Registry |
     for worker_id, worker in mapping.workers.items():
         here: Location = ("workers", worker_id)
         for key in worker.model_extra or {}:
-            if not key.startswith("_"):
+            if not jsonfile.is_comment(key):
                 yield source.warning("unknown-key", (*here, key), "unknown key, ignored")
         if worker_id not in mapping.workers_for(worker.base_model_key):
             yield source.warning(

@@ -63,7 +63,14 @@ class BaseModelSpec(Entry):
     load_in_4bit: bool = False
     device_map: str | dict[str, Any] | None = None
     torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "openai"] = "transformers"
+    base_url: str | None = Field(None, description="Of the `openai` engine: the server, with `/v1`.")
+
+    @model_validator(mode="after")
+    def _served_somewhere(self) -> BaseModelSpec:
+        if self.engine == "openai" and not self.base_url:
+            raise ValueError("the openai engine needs a base_url")
+        return self
 
 
 class ProbeSpec(Entry):

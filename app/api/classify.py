@@ -105,6 +105,22 @@ def _quoted(task: str, expert: str | None) -> str:
     return quote(f"{task}@{expert}", safe="/@:")
 
 
+async def ask(
+    runtime: Runtime, service: Classification, asked: ClassifyRequest, request_id: str, exchange: Exchange
+) -> tuple[ClassifyAnswer, Expert | None]:
+    """One of the questions of an exchange, counted as a request of its own.
+
+    Raises:
+        MoleError: as `Classification.classify`, and where the house is full.
+    """
+    call = Call(request_id, service.deadline(asked), exchange.trace, exchange.caller)
+    with runtime.admission.request(exchange.caller):
+        answered = await service.classify(asked, call)
+    # They may overlap: the longest wait for workers is what the whole owes to them.
+    exchange.worker_ms = max(exchange.worker_ms, call.worker_ms)
+    return answered
+
+
 async def _item(
     runtime: Runtime, service: Classification, item: JsonValue, index: int, exchange: Exchange
 ) -> ClassifyAnswer | BatchItemError:
@@ -114,11 +130,7 @@ async def _item(
             asked = ClassifyRequest.model_validate(item)
         except ValidationError as error:
             raise errors.InvalidBodyError(error) from error
-        call = Call(request_id, service.deadline(asked), exchange.trace, exchange.caller)
-        with runtime.admission.request(exchange.caller):
-            found, _ = await service.classify(asked, call)
-        # Items overlap: the longest wait for workers is what the batch owes to them.
-        exchange.worker_ms = max(exchange.worker_ms, call.worker_ms)
+        found, _ = await ask(runtime, service, asked, request_id, exchange)
         return found
     except MoleError as error:
         return BatchItemError(error=Problem(**errors.document(error, request_id)))

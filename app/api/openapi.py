@@ -13,6 +13,8 @@ from pydantic.json_schema import models_json_schema
 
 from app.api.errors import MEDIA_TYPE
 from app.asgi.access import OPEN, need_of
+from app.facade.schemas import ChatRequest, ClassifyInputs
+from app.services.router_report import PromoteRequest, RollbackRequest
 from moe_router.contracts import BatchRequest, ClassifyRequest, FeedbackRequest, JobRequest, Problem
 
 READ_STATUSES = (431, 500, 503)
@@ -26,7 +28,11 @@ JOB_CANCEL_STATUSES = (404, 408, 413, 431, 500, 503)
 KEY_STATUSES = (401, 403, 429, 503)
 """What any operation that asks for a key may answer."""
 SCHEME = "ApiKey"
-BODIES: tuple[type[BaseModel], ...] = (ClassifyRequest, BatchRequest, JobRequest, FeedbackRequest, Problem)
+ROUTER_CHANGE_STATUSES = (400, 404, 408, 409, 413, 415, 431, 500, 503)
+BODIES: tuple[type[BaseModel], ...] = (
+    ClassifyRequest, BatchRequest, JobRequest, FeedbackRequest, PromoteRequest, RollbackRequest,
+    ChatRequest, ClassifyInputs, Problem,
+)  # fmt: skip
 _REF = "#/components/schemas/{model}"
 
 _EXAMPLES: dict[int, tuple[str, str, str]] = {

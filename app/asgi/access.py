@@ -17,7 +17,9 @@ from moe_router.errors import MissingScopeError, MoleError, NotReadyError
 OPEN: Final = "open"
 ANY: Final = "any"
 """Any valid key will do."""
-TEXTS = frozenset({"/api/v1/classify", "/api/v1/route", "/api/v1/classify/batch", "/v1/chat/completions"})
+TEXTS = frozenset(
+    {"/api/v1/classify", "/api/v1/route", "/api/v1/classify/batch", "/v1/chat/completions", "/v1/classify"}
+)
 """A POST here is at least one text of the day's quota; batches and jobs count the others themselves."""
 PAGES = frozenset({"/", "/fleet", "/jobs", "/router", "/traffic", "/favicon.ico", "/openapi.json", "/docs"})
 """Hold nothing of anybody's: what a page shows it asks for with the visitor's key."""

@@ -9,19 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from watchfiles import awatch
-
 from moe_router.contracts import RefusedEdit
 from moe_router.errors import ConfigError, MoleError
+from moe_router.file_watch import FileWatch
 from moe_router.mapping import WorkerMapping, load_mapping
 from moe_router.registry import Registry, load_registry
 
 logger = logging.getLogger(__name__)
-
-LOOK_EVERY_MS = 1000
-"""Files are looked at this often even without an event: some mounts send none."""
-DEBOUNCE_MS = 100
-Signature = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +38,11 @@ class ConfigWatch:
         self._taken = taken
         self.files: Files | None = None
         self.refused: RefusedEdit | None = None
-        self._seen: tuple[Signature, Signature] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._watch = FileWatch((registry_file, mapping_file), self.load)
 
     async def load(self) -> None:
         """Takes the files as they are, or notes why they are refused; never raises for their content."""
-        self._seen = self._signatures()
+        self._watch.note()
         try:
             registry = await asyncio.to_thread(load_registry, self._registry_file)
             mapping = await asyncio.to_thread(load_mapping, self._mapping_file)
@@ -73,46 +66,11 @@ class ConfigWatch:
 
     def start(self) -> None:
         """Begins to watch."""
-        self._task = asyncio.create_task(self._run())
+        self._watch.start()
 
     async def aclose(self) -> None:
         """Stops watching."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self._watch()
-            except Exception:
-                logger.exception("watching the configuration failed")
-            await asyncio.sleep(LOOK_EVERY_MS / 1000)  # a folder that is missing may come back
-
-    async def _watch(self) -> None:
-        # The folders, not the files: an editor replaces a file by renaming another over it.
-        folders = {path.parent for path in (self._registry_file, self._mapping_file)}
-        async for _changes in awatch(
-            *folders,
-            recursive=False,
-            step=DEBOUNCE_MS // 2,
-            debounce=DEBOUNCE_MS,
-            rust_timeout=LOOK_EVERY_MS,
-            yield_on_timeout=True,
-        ):
-            if self._signatures() != self._seen:
-                await self.load()
-
-    def _signatures(self) -> tuple[Signature, Signature]:
-        return _signature(self._registry_file), _signature(self._mapping_file)
-
-
-def _signature(path: Path) -> Signature:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+        await self._watch.aclose()
 
 
 def _now() -> str:

@@ -57,7 +57,7 @@ def of_transport(error: Exception, worker_id: str) -> Fault:
         case NotHttpError() | ValueError():
             return Fault("invalid", WorkerAnswerError(f"{worker_id} does not speak HTTP."), "if repeated")
         case ClosedError() | _:
-            return Fault("reset", WorkerAnswerError(f"{worker_id} closed the connection."), "at once")
+            return Fault("reset", NoWorkerError(f"{worker_id} closed the connection."), "at once")
 
 
 def of_status(status: int, slug: str, detail: str, retry_after_s: float | None, worker_id: str) -> Fault:

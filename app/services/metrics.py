@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from app.services.tallies import CounterTally, HistogramTally
@@ -14,7 +16,9 @@ STEP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05
 class Metrics:
     """One set of metrics per application, so that two in one process do not clash."""
 
-    def __init__(self) -> None:
+    def __init__(self, also: Callable[[str, int, float], None] | None = None) -> None:
+        """Sets every metric to zero; `also` is told of each request as `count_request` is."""
+        self._also = also
         self.registry = CollectorRegistry()
         self._requests = self._counter("mole_requests", "Requests answered.", "route", "status")
         self._duration = self._histogram(
@@ -85,6 +89,8 @@ class Metrics:
         """Notes an answered request; `route` is the path's template."""
         self._requests.count(route, str(status))
         self._duration.observe(route, seconds)
+        if self._also is not None:
+            self._also(route, status, seconds)
 
     def count_worker_call(self, worker_id: str, outcome: str, seconds: float) -> None:
         """Notes one attempt at one worker."""

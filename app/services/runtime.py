@@ -15,6 +15,7 @@ from app.services.admission import Admission
 from app.services.classification import Classification
 from app.services.collector import RuntimeCollector, Snapshot
 from app.services.config_watch import ConfigWatch, Files
+from app.services.feedback_reports import FeedbackReports
 from app.services.limits import Limits
 from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
@@ -55,9 +56,10 @@ class Runtime:
         self._load_gating = load_gating
         self._make_experts = make_experts
         self._draining = draining
-        self.metrics = Metrics()
-        self.metrics.registry.register(RuntimeCollector(self.snapshot))
         self.stats = Stats()
+        self.metrics = Metrics(also=self.stats.traffic.request)
+        self.metrics.registry.register(RuntimeCollector(self.snapshot))
+        self.feedback_reports = FeedbackReports()
         self._gating: Gating | None = None
         self._experts: Experts | None = None
         self._storage: Storage | None = None
@@ -153,6 +155,17 @@ class Runtime:
         if self._storage is None:
             raise self._not_ready()
         return self._storage
+
+    @property
+    def router_sync(self) -> RouterSync:
+        """Which version of the router is in force.
+
+        Raises:
+            NotReadyError: the process has not started yet.
+        """
+        if self._router_sync is None:
+            raise self._not_ready()
+        return self._router_sync
 
     @property
     def registry(self) -> Registry:

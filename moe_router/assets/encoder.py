@@ -49,7 +49,9 @@ def read_info(folder: Path) -> EncoderInfo:
         raise ModelAssetError(f"{folder / 'encoder.json'} cannot be used: {error}") from error
 
 
-def ensure_encoder(cache: Path, progress: Progress | None = None, name: str = EMBEDDED) -> Path:
+def ensure_encoder(
+    cache: Path, progress: Progress | None = None, name: str = EMBEDDED, adapter: Path | None = None
+) -> Path:
     """The encoder's folder, made now where the cache lacks it.
 
     Args:
@@ -57,16 +59,18 @@ def ensure_encoder(cache: Path, progress: Progress | None = None, name: str = EM
         progress: is told how far the conversion is.
         name: `embedded:multilingual-e5-small`, or the folder of an `XLMRobertaModel` checkpoint
             (config.json, model.safetensors, tokenizer.json), or a folder made by this function.
+        adapter: merged into the embedded encoder instead of the shipped one.
 
     Raises:
         ModelAssetError: the checkpoint is missing or unusable; the message names the mend.
     """
     report = progress or no_progress
     if name == EMBEDDED:
-        adapter = ADAPTER if ADAPTER.is_file() else None
-        version = hashlib.sha256(adapter.read_bytes()).hexdigest()[:8] if adapter else "plain"
+        adapter = adapter or ADAPTER
+        used = adapter if adapter.is_file() else None
+        version = hashlib.sha256(used.read_bytes()).hexdigest()[:8] if used else "plain"
         target = cache / "encoders" / f"multilingual-e5-small-{version}-{FORMAT}"
-        return build_once(target, lambda scratch: _convert_embedded(scratch, adapter, version, report))
+        return build_once(target, lambda scratch: _convert_embedded(scratch, used, version, report))
     folder = Path(name).expanduser()
     if (folder / "encoder.json").is_file():
         return folder

@@ -161,6 +161,29 @@ def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, fou
     found.log_probability = walk.log_probability
 
 
+def answer(
+    text: str, window: Window, entities: Iterable[Entity], grammar: Grammar, encode: EncodeWord
+) -> tuple[int, ...]:
+    """The tokens by which a decoder would name these entities of its window; others are passed over."""
+    types = dict(grammar.types)
+    tokens: tuple[int, ...] = ()
+    place = 0
+    for entity in sorted(entities, key=lambda e: e.start):
+        inside = [
+            k
+            for k in range(place, len(window.words))
+            if window.words[k].start < entity.end and entity.start < window.words[k].end
+        ]
+        if not inside or entity.start < window.start or entity.end > window.end:
+            continue
+        place = inside[-1] + 1
+        for k in inside:
+            tokens += grammar.dash if k == inside[0] else ()
+            tokens += _tokens(text, window.words[k], encode, first=k == inside[0])
+        tokens += (*grammar.equals, *types[entity.type], *grammar.line_end)
+    return (*tokens, *grammar.dash, *grammar.stop)
+
+
 def _value(
     text: str, words: Sequence[Word], first: int, grammar: Grammar, encode: EncodeWord, walk: _Walk
 ) -> Generator[Decision, Floats, int]:

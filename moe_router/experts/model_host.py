@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from moe_router.assets.cache import Progress
 from moe_router.contracts import ExpertAnswer, ExpertRequest
-from moe_router.errors import MoleError, NoWorkerError
+from moe_router.errors import ModelAssetError, NoWorkerError
 from moe_router.experts.batcher import Batcher
 from moe_router.experts.engines.base import Engine, Job, Outcome, infer_halving
 from moe_router.experts.engines.factory import EngineOptions, make_engine
-from moe_router.experts.task_expert import TaskExpert
+from moe_router.experts.roster import Roster, RosterBuilder, Served
+from moe_router.experts.task_expert import Finding, TaskExpert
 from moe_router.registry import BaseModelSpec, Expert, Registry
 from moe_router.tally import SizeTally
 
@@ -38,6 +41,7 @@ class PoolConfig:
         max_batch_tokens: bound on the tokens of a batch, template heads not counted.
         max_text_tokens: a text is cut off after so many tokens; extraction reads it whole, in windows.
         num_threads: CPU threads of a pass; None leaves it to torch.
+        api_key: for a model server, where the registry names one.
         memory_budget_bytes: bound on the base models that an LruModelPool holds; None is measured.
     """
 
@@ -50,6 +54,7 @@ class PoolConfig:
     max_text_tokens: int = 2048
     num_threads: int | None = None
     memory_budget_bytes: int | None = None
+    api_key: str | None = field(default=None, repr=False)
 
 
 class ModelHost:
@@ -69,10 +74,22 @@ class ModelHost:
         self._config = config
         self._make_engine = engine_factory
         self.model_key = model_key
-        self.experts: dict[Expert, TaskExpert] = {}
-        self.failures: dict[Expert, str] = {}
+        self._roster = Roster()
+        self._users: Counter[str] = Counter()
+        self._unused = asyncio.Event()
+        self._retiring: set[asyncio.Task[None]] = set()
         self._engine: Engine | None = None
         self._batcher: Batcher[Job, Outcome] | None = None
+
+    @property
+    def experts(self) -> dict[Expert, TaskExpert]:
+        """What is served."""
+        return {expert: served.expert for expert, served in self._roster.served.items()}
+
+    @property
+    def failures(self) -> dict[Expert, str]:
+        """Why other experts of the registry are not."""
+        return self._roster.failures
 
     @property
     def engine(self) -> Engine:
@@ -95,20 +112,13 @@ class ModelHost:
         """
         spec = self._registry.base_models[self.model_key]
         options = EngineOptions(
-            self._config.cache_dir, self._config.max_text_tokens, self._config.num_threads
+            self._config.cache_dir,
+            self._config.max_text_tokens,
+            self._config.num_threads,
+            self._config.api_key,
         )
         self._engine = self._make_engine(spec, options, progress)
-        loaded: dict[str, str] = {}
-        for expert in self._declared():
-            try:
-                adapter = self._adapter(expert, loaded)
-                self.experts[expert] = TaskExpert(
-                    expert, self._registry.task(expert.task_key), self._template(expert), self._engine.tokens,
-                    adapter, max_text_tokens=self._config.max_text_tokens,
-                )  # fmt: skip
-            except (MoleError, ValueError) as error:
-                self.failures[expert] = str(error)
-                logger.error("%s: expert %s cannot be served: %s", expert.task_key, expert.name, error)
+        self._roster = self._builder().build(self._registry)
         self._batcher = Batcher(
             self._infer,
             max_batch_cost=self._config.max_batch_tokens,
@@ -125,6 +135,35 @@ class ModelHost:
             logger.info(
                 "%s (%s) warmed up in %.2f s", expert.task_key, expert.name, time.monotonic() - started
             )
+
+    async def reload(self, registry: Registry) -> None:
+        """Serves an edited registry; requests go on meanwhile, and old adapters go once none uses them.
+
+        Raises:
+            ModelAssetError: a new expert cannot be made, or the base model's own entry changed, which needs a
+                restart; all stays as it was.
+        """
+        if registry.base_models.get(self.model_key) != self._registry.base_models[self.model_key]:
+            raise ModelAssetError(
+                f"the entry of the base model {self.model_key!r} changed: restart to load it"
+            )
+        before = self._roster
+        self._roster = await asyncio.to_thread(self._builder().rebuild, registry, before)
+        self._registry = registry
+        for name in set(before.adapters.values()) - set(self._roster.adapters.values()):
+            task = asyncio.create_task(self._retire(name))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, adapter: str) -> None:
+        while self._users[adapter]:
+            self._unused.clear()
+            await self._unused.wait()
+        await asyncio.to_thread(self.engine.unload_adapter, adapter)
+
+    def _builder(self) -> RosterBuilder:
+        config = self._config
+        return RosterBuilder(self.model_key, self.engine, config.adapter_root, config.max_text_tokens)
 
     async def classify(
         self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
@@ -144,16 +183,12 @@ class ModelHost:
             NoWorkerError: the expert could not be made.
         """
         started = time.monotonic()
-        task_expert = self.experts.get(expert)
-        if task_expert is None or self._batcher is None:
+        served = self._roster.served.get(expert)
+        if served is None or self._batcher is None:
             reason = self.failures.get(expert, "it is not on this model")
             raise NoWorkerError(f"{expert.task_key}: the expert {expert.name!r} cannot be served: {reason}")
-        work = await asyncio.to_thread(task_expert.prepare, request)
-        group = f"{caller} {expert.task_key}"
-        outcomes = await _all(
-            [self._batcher.submit(job, cost=job.cost, group=group, deadline=deadline) for job in work.jobs]
-        )
-        found = task_expert.finish(work, outcomes)
+        with self._using(served):
+            found = await self._find(served.expert, request, deadline, f"{caller} {expert.task_key}")
         return ExpertAnswer(
             request_id=request.request_id,
             result=found.result,
@@ -166,6 +201,26 @@ class ModelHost:
             adapter_name=expert.adapter_name,
             processing_time_ms=(time.monotonic() - started) * 1000,
         )
+
+    async def _find(
+        self, expert: TaskExpert, request: ExpertRequest, deadline: float | None, group: str
+    ) -> Finding:
+        assert self._batcher is not None  # noqa: S101  checked by the caller
+        work = await asyncio.to_thread(expert.prepare, request)
+        submit = self._batcher.submit
+        waits = [submit(job, cost=job.cost, group=group, deadline=deadline) for job in work.jobs]
+        return expert.finish(work, await _all(waits))
+
+    @contextmanager
+    def _using(self, served: Served) -> Iterator[None]:
+        """While a request is under way its adapter stays."""
+        name = served.adapter or ""
+        self._users[name] += 1
+        try:
+            yield
+        finally:
+            self._users[name] -= 1
+            self._unused.set()
 
     @property
     def queue_depth(self) -> int:
@@ -181,32 +236,13 @@ class ModelHost:
         """Answers what was taken, then gives the memory back."""
         if self._batcher is not None:
             await self._batcher.aclose()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
         if self._engine is not None:
             self._engine.close()
             self._engine = None
 
     def _infer(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
         return infer_halving(self.engine, jobs)
-
-    def _declared(self) -> list[Expert]:
-        found = [e for key in self._registry.tasks for e in self._registry.all_experts(key)]
-        return [expert for expert in found if expert.base_model_key == self.model_key]
-
-    def _adapter(self, expert: Expert, loaded: dict[str, str]) -> str | None:
-        """The engine's name of the expert's adapter, loaded unless another expert has it already."""
-        if expert.adapter_path is None:
-            return None
-        path = str(resolve(self._config.adapter_root, expert.adapter_path))
-        if path not in loaded:
-            name = f"{expert.name.replace('.', '_')}-{len(loaded)}"  # peft wants names without dots
-            self.engine.load_adapter(name, path)
-            loaded[path] = name
-        return loaded[path]
-
-    def _template(self, expert: Expert) -> Path | None:
-        return (
-            None if expert.template_path is None else resolve(self._config.adapter_root, expert.template_path)
-        )
 
 
 async def _all(waits: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
@@ -220,16 +256,3 @@ async def _all(waits: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def resolve(root: Path, path: str) -> Path:
-    """An absolute path as it is; a relative one from the root.
-
-    A fleet that names its paths from a project's root (`src/experts/llms/adapters/…`) is understood as well:
-    where nothing is at the whole path, what follows `adapters/` is taken from the root.
-    """
-    whole = root / Path(path).expanduser()
-    _, found, rest = path.rpartition("adapters/")
-    if found and not whole.exists() and (root / rest).exists():
-        return root / rest
-    return whole

@@ -87,6 +87,15 @@ class SingleModelPool:
         """Asks every expert once; blocking. Zero-shot experts learn their bias by it."""
         self._host.warm_up()
 
+    async def reload(self, registry: Registry) -> None:
+        """Serves an edited registry without a restart; see `ModelHost.reload`.
+
+        Raises:
+            ModelAssetError: it cannot be served; all stays as it was.
+        """
+        await self._host.reload(registry)
+        self._registry = registry
+
     def experts(self) -> tuple[Expert, ...]:
         """What is served."""
         return tuple(self._host.experts)

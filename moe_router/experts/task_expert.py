@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +15,12 @@ from moe_router.contracts import Entity, ExpertRequest
 from moe_router.errors import ConfigError, ModelAssetError
 from moe_router.experts import extraction, formats
 from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, Tokens
+from moe_router.experts.expert_file import ExpertFile
 from moe_router.experts.prompting import INPUT, Template, default_template, load_template
 from moe_router.experts.scoring import Floats, LabelTrie, distribution
 from moe_router.registry import Expert, TaskSpec
+
+logger = logging.getLogger(__name__)
 
 CONTENT_FREE = ("N/A",)
 """Texts that say nothing: what a zero-shot expert prefers for them is its bias."""
@@ -55,6 +59,7 @@ class TaskExpert:
         tokens: the engine's tokenizer.
         adapter: the engine's name of its adapter; None asks the base model.
         max_text_tokens: a classified text's limit.
+        trained: what training wrote beside the adapter.
 
     Raises:
         ConfigError: the template is missing or malformed.
@@ -70,6 +75,7 @@ class TaskExpert:
         adapter: str | None,
         *,
         max_text_tokens: int = 2048,
+        trained: ExpertFile | None = None,
     ) -> None:
         if not task.label_set:
             raise ModelAssetError(f"{expert.task_key}: the label_set is empty")
@@ -81,6 +87,7 @@ class TaskExpert:
         self._description = task.description or ""
         self._max_text_tokens = max_text_tokens
         constants = {"labels": ", ".join(task.label_set), "task": expert.task_key}
+        self._trained = trained
         self._template = self._load_template(template_path, constants)
         self._encode = partial(tokens.encode, trusted=False)
         if self._extracts:
@@ -88,7 +95,7 @@ class TaskExpert:
         else:
             self._trie = self._label_trie()
         self._prior: Floats | None = None
-        self._temperature = 1.0
+        self._temperature = 1.0 if trained is None else trained.temperature
 
     def prepare(self, request: ExpertRequest) -> Work:
         """Tokenises a request; CPU only, safe in any thread.
@@ -101,6 +108,11 @@ class TaskExpert:
     def finish(self, work: Work, outcomes: Sequence[Outcome]) -> Finding:
         """The answer from what the engine computed for `work.jobs`, in their order."""
         return self._entities(work) if self._extracts else self._label(outcomes)
+
+    def answers(self, text: str, entities: Sequence[Entity]) -> list[tuple[int, ...]]:
+        """What an extraction's decoders should write: one token sequence for each window of the text."""
+        windows = extraction.windows_of(text)
+        return [extraction.answer(text, w, entities, self._grammar, self._encode) for w in windows]
 
     def warm_up_jobs(self) -> list[Job]:
         """Jobs that read the template's head, and for a zero-shot expert measure its bias."""
@@ -145,17 +157,29 @@ class TaskExpert:
         )
 
     def _entities(self, work: Work) -> Finding:
-        entities = extraction.merged(work.text, work.found, self.labels)
+        calibrated = [self._calibrated(found) for found in work.found]
+        entities = extraction.merged(work.text, calibrated, self.labels)
         # The product of every choice of every window; what a rule adds counts with the rule's precision.
-        sure = float(np.exp(sum(found.log_probability for found in work.found)))
+        sure = float(np.exp(sum(found.log_probability for found in calibrated)))
         sure *= float(np.prod([entity.confidence for entity in formats.find(work.text, self.labels)]))
         raw = [[entity.value, entity.type] for found in work.found for entity in found.entities]
         return Finding(ENTITIES, min(sure, 1.0), None, entities, json.dumps(raw, ensure_ascii=False))
 
+    def _calibrated(self, found: extraction.Found) -> extraction.Found:
+        """Log-probabilities divided by the temperature, which keeps what is sure and moves what is not."""
+        power = 1 / self._temperature
+        entities = [e.model_copy(update={"confidence": e.confidence**power}) for e in found.entities]
+        return extraction.Found(entities, found.log_probability * power)
+
     def _load_template(self, path: Path | None, constants: Mapping[str, str]) -> Template:
         if path is None:
-            return Template(default_template(self._description, self.labels), constants)
+            own = None if self._trained is None else self._trained.template
+            return Template(own or default_template(self._description, self.labels), constants)
         source = load_template(path, self.expert.base_model_key)
+        if self._trained is not None and source != self._trained.template:
+            logger.warning(
+                "%s: %s holds another prompt than its adapter was trained on", self.expert.task_key, path
+            )
         try:
             return Template(source, constants)
         except ValueError as error:
@@ -163,7 +187,8 @@ class TaskExpert:
 
     def _label_trie(self) -> LabelTrie:
         prefix = self._template.label_prefix
-        sequences = [self._tokens.encode(prefix + label, trusted=False) for label in self.labels]
+        words = (self._trained and self._trained.words) or self.labels
+        sequences = [self._tokens.encode(prefix + word, trusted=False) for word in words]
         try:
             return LabelTrie(sequences, self._tokens.line_end)
         except ValueError as error:

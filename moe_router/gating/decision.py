@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from moe_router.contracts import Abstention, RouteStep, Timings
+from moe_router.gating.heads import NONE
 from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import State, TaskRouter, Via
 from moe_router.gating.weights import Floats
+
+
+class Stopwatch:
+    """Milliseconds between laps, summed by name."""
+
+    def __init__(self) -> None:
+        """Starts."""
+        self.began = self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """Ends a lap."""
+        now = time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + (now - self._last) * 1e3
+        self._last = now
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +58,71 @@ class Decision:
     """(hidden,); None where the description decided alone"""
     router_version: int | None = None
     """number of the router's weights; None: those that the package ships"""
+
+    @classmethod
+    def of(
+        cls,
+        state: State,
+        chosen: str,
+        refusal: Abstention | None,
+        watch: Stopwatch,
+        *,
+        router: TaskRouter,
+        **known: Any,
+    ) -> Decision:
+        """Sums up.
+
+        Args:
+            state: what was known.
+            chosen: the likeliest task.
+            refusal: why gating abstains all the same.
+            watch: with the laps language, task and, where they were, encode and domain.
+            router: the one that chose.
+            known: the further fields, as they are.
+        """
+        by_task, by_domain = state.tasks.as_dict(), state.domains.as_dict() | {NONE: state.domains.none}
+        domain: str | None = chosen.split("/")[0]
+        if refusal is not None and refusal.reason != "expert_unavailable":
+            likeliest = state.domains.names[int(state.domains.probabilities.argmax())]
+            domain = None if state.domains.none > 0.5 else likeliest
+        in_scope, even = sum(by_task.values()), 1 / len(by_task)
+        share = {name: p / in_scope if in_scope > 0 else even for name, p in by_task.items()}
+        return cls(
+            language=state.language,
+            language_probability=state.language_probability,
+            domain=domain,
+            domain_probabilities={name: _clip(p) for name, p in by_domain.items()},
+            task=chosen if refusal is None else None,
+            task_probabilities={name: _clip(p) for name, p in share.items()},
+            confidence=_clip(by_task.get(chosen, 0.0)),
+            abstained=refusal,
+            steps=_steps(state, domain, chosen, refusal is None, watch.laps),
+            timings=Timings(**watch.laps, total=(time.perf_counter() - watch.began) * 1e3),
+            router=router,
+            state=state,
+            router_version=router.version,
+            **known,
+        )
+
+
+def _steps(
+    state: State, domain: str | None, chosen: str, kept: bool, laps: dict[str, float]
+) -> list[RouteStep]:
+    domain_p = state.domains.none if domain is None else state.domains.of(domain)
+    return [
+        RouteStep(
+            step="language", choice=state.language, probability=state.language_probability,
+            ms=laps["language"],
+        ),
+        RouteStep(
+            step="domain", choice=domain or NONE, probability=_clip(domain_p), ms=laps.get("domain", 0.0)
+        ),
+        RouteStep(
+            step="task", choice=chosen if kept else None, probability=_clip(state.tasks.of(chosen)),
+            ms=laps.get("encode", 0.0) + laps["task"],
+        ),
+    ]  # fmt: skip
+
+
+def _clip(p: float) -> float:
+    return min(1.0, max(0.0, p))

@@ -1,8 +1,8 @@
 """The language of a text: fastText's lid.176, with a second opinion on the languages it confuses.
 
 The noise (addresses, code, numbers) is taken out first. The n-gram model decides among the
-languages it was trained on; lid.176 decides where it names another one and the n-grams look
-unfamiliar.
+languages it was trained on; lid.176 decides where it is sure of one of them, and where it names
+another one and the n-grams look unfamiliar.
 
 Source: Joulin et al., "Bag of Tricks for Efficient Text Classification", 2016, and
 fasttext.cc/docs/en/language-identification.html (lid.176, 176 languages, CC-BY-SA 3.0).
@@ -36,15 +36,19 @@ OTHER_PROBABILITY = 0.2
 """lid.176 must be at least so sure of a language that the n-gram model does not know."""
 FAMILIAR = 1.5
 """From this familiarity on, the n-gram model is believed whatever lid.176 says."""
+SURE = 0.95
+"""From this probability on, lid.176 is believed alone on a language that the n-gram model knows."""
 
 USUAL_FOLDERS = (Path(__file__).parents[1] / "models", Path("~/.cache/fasttext"))
 NAMES = ("lid.176.bin", "lid.176.ftz")
 
+# Each word is tried once, from its start (the look-behinds, the possessive ++): not once from every letter.
 _NOISE = re.compile(
     r"https?://\S+|www\.\S+|\bhttps?\b"  # addresses, and what is left of them in cleaned tweets
-    r"|[^\s@]+@[^\s@]+\.[^\s@]+|[@#]\w+"  # e-mail addresses, mentions and tags
+    r"|(?<![^\s@])[^\s@]++@[^\s@]+\.[^\s@]+|[@#]\w+"  # e-mail addresses, mentions and tags
     r"|```.*?```|`[^`]*`|</?[a-zA-Z][^>]*>"  # code and markup
-    r"|[A-Za-z]*[_\d][A-Za-z_\d]*|\w+\(\)|[{}\[\]();=<>|\\]+",  # identifiers, numbers, punctuation of code
+    # identifiers, numbers, punctuation of code
+    r"|(?<![A-Za-z])[A-Za-z]*+[_\d][A-Za-z_\d]*|\b\w++\(\)|[{}\[\]();=<>|\\]+",
     re.DOTALL,
 )
 _LETTER = re.compile(r"[^\W\d_]")
@@ -98,7 +102,8 @@ class LanguageIdentifier:
             return LanguageGuess(UNDETERMINED, 0.0)
         code = labels[0].removeprefix("__label__")
         probability = min(1.0, float(probabilities[0]))  # fastText returns up to 1.00006
-        if self._ngrams is not None:
+        sure = self._ngrams is not None and probability >= SURE and code in self._ngrams.languages
+        if self._ngrams is not None and not sure:
             code, probability = self._second_opinion(self._ngrams, cleaned, code, probability)
         return LanguageGuess(code if probability >= min_probability else UNDETERMINED, probability)
 

@@ -70,6 +70,8 @@ class EncoderRun:
     temperature: float = 0.07
     start: Path | None = None
     """an adapter to go on from, for instance where there is new data; its description is kept within"""
+    without: frozenset[str] = frozenset()
+    """tasks whose requests are left out wholly, to judge how a new task fares"""
     seed: int = 0
 
 
@@ -123,13 +125,13 @@ class _Model(nn.Module):
 class _Requests:
     """Draws training requests: every target as often, and some that no task serves."""
 
-    def __init__(self, share_out_of_scope: float, rng: np.random.Generator) -> None:
+    def __init__(self, run: EncoderRun, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._share = share_out_of_scope
+        self._share = run.out_of_scope
         self._by_target: dict[str, list[Phrasing]] = defaultdict(list)
         self._out: list[Phrasing] = []
         for phrasing in load_phrasings():
-            if phrasing.split == "train":
+            if phrasing.split == "train" and phrasing.target not in run.without:
                 if phrasing.target.startswith(OUT_OF_SCOPE):
                     self._out.append(phrasing)
                 else:
@@ -152,7 +154,7 @@ def train_encoder(run: EncoderRun, report: Callable[[str, float], None]) -> None
     """Trains and writes `encoder_adapter.safetensors` and `.json` into the output folder."""
     torch.manual_seed(run.seed)
     rng = np.random.default_rng(run.seed)
-    requests = _Requests(run.out_of_scope, rng)
+    requests = _Requests(run, rng)
     texts = {name: rows for name in TEXT_TASKS if (rows := _texts(run.data / name / "train.jsonl.gz"))}
     labels = {name: sorted({label for _, label in rows}) for name, rows in texts.items()}
     classes = {"requests": len(requests.targets) + 1} | {name: len(own) for name, own in labels.items()}
@@ -249,6 +251,7 @@ def _write(model: _Model, run: EncoderRun, step: int, averages: dict[str, float]
         "start": None if run.start is None else json.loads(run.start.with_suffix(".json").read_text("utf-8")),
         "seed": run.seed,
         "losses": {name: round(value, 4) for name, value in averages.items()},
-        "run": {k: v for k, v in asdict(run).items() if k not in ("data", "output", "start")},
+        "without": sorted(run.without),
+        "run": {k: v for k, v in asdict(run).items() if k not in ("data", "output", "start", "without")},
     }
     (run.output / "encoder_adapter.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")

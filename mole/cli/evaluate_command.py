@@ -1,4 +1,4 @@
-"""`mole evaluate gating`: judges gating on requests that no weight was fitted on."""
+"""`mole evaluate gating` and `expert`: judges weights on what none of them was fitted on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,6 @@ from mole.cli.train_command import DEFAULT_REGISTRY, Data, RegistryFile, progres
 app = typer.Typer(help="Judge the weights.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `gating` a subcommand while it is the only one."""
-
-
 @app.command()
 def gating(
     data: Data = None,
@@ -33,7 +28,10 @@ def gating(
     json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     seed: int = 1,
 ) -> None:
-    """Decide the validation families' requests and sum up accuracy, calibration and abstaining."""
+    """Judge gating.
+
+    Decides the validation families' requests and sums up accuracy, calibration and abstaining.
+    """
     from moe_router.training.report import markdown, write
 
     result = asyncio.run(_evaluate(registry, models, data, seed))
@@ -44,6 +42,51 @@ def gating(
         markup=False,
         soft_wrap=True,
     )
+
+
+@app.command()
+def expert(
+    task: Annotated[str, typer.Argument(metavar="DOMAIN/TASK", help="The task whose expert is judged.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of a dataset, whose held-out half of validation is used; or a file of rows."
+        ),
+    ],
+    base: Annotated[str, typer.Option(help="The base model's key in the registry.")] = "gemma-3-270m",
+    adapter: Annotated[
+        Path | None, typer.Option(help="The adapter's folder. [default: the registry's]")
+    ] = None,
+    registry: RegistryFile = DEFAULT_REGISTRY,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many texts.")] = None,
+    baselines: Annotated[
+        bool, typer.Option(help="Judge the base model without an adapter, and a linear head, too.")
+    ] = True,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Judge an expert.
+
+    Accuracy, macro-F1 and calibration, by language, beside what it must beat.
+    """
+    from moe_router.gating.pipeline import MODELS
+    from moe_router.registry import load_registry
+    from moe_router.training.expert_evaluate import Evaluation, evaluate_expert
+    from moe_router.training.expert_report import table
+    from mole.cli.train_command import encoder_in_use
+    from mole.settings import CommandSettings
+
+    settings = CommandSettings()
+    given = Evaluation(
+        task, data, base, adapter, settings.adapter_root, settings.cache, limit, baselines, MODELS / "probes"
+    )
+    with progress_bar() as bar:
+        job = bar.add_task("loading the base model", total=1.0)
+        found = evaluate_expert(
+            given, load_registry(registry), encoder_in_use() if baselines else None,
+            lambda m, f: bar.update(job, description=m, completed=f),
+        )  # fmt: skip
+    shown = json.dumps(found, ensure_ascii=False) if json_output else table(found)
+    out().print(shown, markup=False, soft_wrap=True)
 
 
 async def _evaluate(registry: Path, models: Path | None, data: Path | None, seed: int) -> dict[str, Any]:

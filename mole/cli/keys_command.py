@@ -38,7 +38,10 @@ def create(
     database: Database = None,
     json_output: Json = False,
 ) -> None:
-    """Make a key, and show it once; from then on the coordinator asks for one."""
+    """Make a key, and show it once.
+
+    From then on the coordinator asks for one.
+    """
     from mole.cli.coordinator_process import coordinator_command
 
     if not name.strip() or len(name) > 200 or not name.isprintable():
@@ -95,7 +98,10 @@ def revoke(
     database: Database = None,
     json_output: Json = False,
 ) -> None:
-    """End a key; coordinators refuse it within seconds."""
+    """End a key.
+
+    Coordinators refuse it within seconds.
+    """
     from mole.cli.coordinator_process import coordinator_command
 
     arguments = ["revoke", *(["--forget"] if forget else []), "--", key_id]

@@ -1,4 +1,4 @@
-"""`mole train encoder`, `gating`, `probe` and `router`: make weights from data, or from feedback."""
+"""`mole train encoder`, `expert`, `gating`, `probe`, `router`: make weights from data or feedback."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ Data = Annotated[
     Path | None, typer.Option(help="Folder of the datasets; without it the project's own texts alone.")
 ]
 RegistryFile = Annotated[Path, typer.Option(help="The registry whose tasks are trained or judged.")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(metavar="DOMAIN/TASK", help="Leave a task out, to see how a new one fares."),
+]
 DEFAULT_REGISTRY = Path("config/demo/experts_registry.json")
 
 
@@ -29,13 +33,13 @@ def gating(
     data: Data = None,
     output: Annotated[Path | None, typer.Option(help="Where the weights go. [default: those in use]")] = None,
     registry: RegistryFile = DEFAULT_REGISTRY,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(metavar="DOMAIN/TASK", help="Leave a task out, to see how a new one fares."),
-    ] = None,
+    without: Without = None,
     seed: int = 0,
 ) -> None:
-    """Fit the domain head, the task head and the Q-network; minutes on a laptop."""
+    """Fit the heads and the Q-network.
+
+    It takes minutes on a laptop.
+    """
     from moe_router.gating.pipeline import MODELS
     from moe_router.training.build import GatingRun, build
 
@@ -43,7 +47,12 @@ def gating(
     run = GatingRun(data, folder, seed=seed, without=frozenset(without or ()))
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
-        build(run, _registry(registry), _encoder(), lambda m, f: bar.update(job, description=m, completed=f))
+        build(
+            run,
+            _registry(registry),
+            encoder_in_use(),
+            lambda m, f: bar.update(job, description=m, completed=f),
+        )
     out().print(f"weights: {folder}; judge them with `mole evaluate gating`", soft_wrap=True)
 
 
@@ -53,9 +62,12 @@ def encoder(
     output: Annotated[Path, typer.Option(help="Folder of encoder_adapter.safetensors and .json.")],
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps; 2,400 take most of an hour.")] = 2400,
     start: Annotated[Path | None, typer.Option(help="An encoder_adapter.safetensors to go on from.")] = None,
+    without: Without = None,
     seed: int = 0,
 ) -> None:
-    """Adapt the text encoder to the requests and the datasets' texts (LoRA).
+    """Adapt the text encoder (LoRA).
+
+    To the requests and the datasets' texts.
 
     Copy the files into gating's models to use it; every other weight must then be made anew.
     """
@@ -64,7 +76,7 @@ def encoder(
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
         train_encoder(
-            EncoderRun(data, output, steps=steps, start=start, seed=seed),
+            EncoderRun(data, output, steps=steps, start=start, without=frozenset(without or ()), seed=seed),
             lambda m, f: bar.update(job, description=m, completed=f),
         )
     out().print(f"adapter: {output}", soft_wrap=True)
@@ -79,7 +91,9 @@ def probe(
     output: Annotated[Path | None, typer.Option(help="Where it goes. [default: gating's models]")] = None,
     seed: int = 0,
 ) -> None:
-    """Fit a probe: a linear head on gating's encoding that answers a task without a worker.
+    """Fit a probe for a task.
+
+    It is a linear head on gating's encoding that answers a task without a worker.
 
     Switch it on with "probe": {"path": …} in the registry's task.
     """
@@ -89,9 +103,72 @@ def probe(
     run = ProbeRun(data, task, output or MODELS, seed=seed)
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
-        figures = fit_probe(run, _encoder(), lambda m, f: bar.update(job, description=m, completed=f))
+        figures = fit_probe(run, encoder_in_use(), lambda m, f: bar.update(job, description=m, completed=f))
     shown = ", ".join(f"{name} {value}" for name, value in figures.items())
     out().print(f"probe: {run.output / task.replace('/', '__')}; validation: {shown}", soft_wrap=True)
+
+
+@app.command()
+def expert(
+    task: Annotated[str, typer.Argument(metavar="DOMAIN/TASK", help="The task that it serves.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Folder with train.jsonl.gz and validation.jsonl.gz: text, language, and label or entities."
+        ),
+    ],
+    base: Annotated[str, typer.Option(help="The base model's key in the registry.")] = "gemma-3-270m",
+    output: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder. [default: runs/DOMAIN-TASK]")
+    ] = None,
+    registry: RegistryFile = DEFAULT_REGISTRY,
+    template: Annotated[
+        str | None, typer.Option(help="The prompt, with {{input}}. [default: the task's template]")
+    ] = None,
+    epochs: Annotated[float, typer.Option(min=0.01)] = 3.0,
+    learning_rate: Annotated[float, typer.Option(min=0.0)] = 6e-4,
+    rank: Annotated[int, typer.Option(min=1, max=64)] = 8,
+    first_layer: Annotated[int, typer.Option(min=0, help="Layers below get no adapter.")] = 0,
+    batch_tokens: Annotated[int, typer.Option(min=16, help="Rows times longest row of a step.")] = 640,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many training texts.")] = None,
+    checks: Annotated[int, typer.Option(min=1, help="Checks on validation texts, in all.")] = 8,
+    patience: Annotated[int, typer.Option(min=1, help="Checks without gain before it stops.")] = 4,
+    licence: Annotated[str, typer.Option(help="The data's, for the model card.")] = "not stated",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    seed: int = 0,
+) -> None:
+    """Train a LoRA adapter for a task.
+
+    It learns the very choices that serving scores. Then copy the run's folder `adapter` to the adapters and
+    name it in the registry's "adapter_path".
+    """
+    from moe_router.training.expert import ExpertRun, train_expert
+    from moe_router.training.lora import LoraShape
+    from mole.settings import CommandSettings
+
+    folder = output or Path("runs") / task.replace("/", "-")
+    known = _registry(registry)
+    run = ExpertRun(
+        task, data, base, folder, CommandSettings().cache, template or _template(known, task, base),
+        LoraShape(rank, 2 * rank, first_layer=first_layer), learning_rate, epochs, batch_tokens, limit,
+        checks=checks, patience=patience, licence=licence, resume=resume, seed=seed,
+    )  # fmt: skip
+    with progress_bar() as bar:
+        job = bar.add_task("loading the base model", total=1.0)
+        figures = train_expert(run, known, lambda m, f: bar.update(job, description=m, completed=f))
+    shown = ", ".join(f"{name} {value}" for name, value in figures.items() if name != "languages")
+    out().print(f"adapter: {folder / 'adapter'}; validation: {shown}", soft_wrap=True)
+
+
+def _template(registry: Registry, task: str, base: str) -> str:
+    from moe_router.experts.prompting import default_template, load_template
+    from moe_router.experts.roster import resolve
+    from mole.settings import CommandSettings
+
+    spec = registry.task(task)
+    if spec.template_path is None:
+        return default_template(spec.description, spec.label_set)
+    return load_template(resolve(CommandSettings().adapter_root, spec.template_path), base)
 
 
 @app.command()
@@ -108,7 +185,10 @@ def router(
     promote: Annotated[bool, typer.Option(help="Let a candidate that passes go live.")] = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Train a candidate for the router's weights from feedback; it goes live only if it is better."""
+    """Learn from feedback.
+
+    Trains a candidate for the router's weights; it goes live only if it is better.
+    """
     import json
 
     from mole.cli.console import CommandError, ExitCode, print_json
@@ -146,7 +226,8 @@ def _registry(path: Path) -> Registry:
     return load_registry(path)
 
 
-def _encoder() -> Encoder:
+def encoder_in_use() -> Encoder:
+    """Gating's text encoder."""
     from moe_router.assets.encoder import ensure_encoder
     from moe_router.gating.encoder import Encoder
     from mole.settings import CommandSettings

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from moe_router.contracts import Entity, ExpertAnswer, ExpertRequest
-from moe_router.errors import OverloadedError, UnknownTaskError
+from moe_router.errors import ModelAssetError, OverloadedError, UnknownTaskError
 from moe_router.registry import Expert, Registry
 from moe_router.tally import SizeTally
 
@@ -38,6 +38,11 @@ class StubPool:
 
     def warm_up(self) -> None:
         self.warmed = True
+
+    async def reload(self, registry: Registry) -> None:
+        if "social/unservable" in registry.tasks:
+            raise ModelAssetError("it cannot be served")
+        self.registry = registry
 
     def experts(self) -> list[Expert]:
         every = (e for key in self.registry.tasks for e in self.registry.all_experts(key))

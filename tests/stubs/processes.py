@@ -107,6 +107,10 @@ class Stage:
         }
         return self._uvicorn("tests.stubs.coordinator_app:app", None, given)
 
+    def real_coordinator(self, **environment: str) -> Process:
+        """The coordinator as it is shipped, with the real gating weights."""
+        return self._uvicorn("app.main:app", None, environment)
+
     def faulty(self, mode: str = "ok", model: str = "tiny", port: int | None = None) -> Process:
         """A worker that fails as it is told."""
         port = port or free_port()

@@ -72,7 +72,7 @@ def _inject(model: Any, name: str, config: Any, weights: dict[str, torch.Tensor]
 
 def remove(model: Any, name: str) -> None:
     """Takes an adapter away, as far as it was put in."""
-    for layer in _layers(model):
+    for layer in layers_of(model):
         layer.delete_adapter(name)
     configs = getattr(model, "peft_config", None)
     if isinstance(configs, dict):
@@ -83,7 +83,7 @@ def activate(model: Any, name: str | None, loaded: Collection[str]) -> None:
     """Sets the adapter of the next pass; None is the base model alone."""
     if not loaded:
         return
-    for layer in _layers(model):
+    for layer in layers_of(model):
         if name is not None and name in layer.r:
             layer.enable_adapters(True)
             layer.set_adapter(name, inference_mode=True)
@@ -91,7 +91,8 @@ def activate(model: Any, name: str | None, loaded: Collection[str]) -> None:
             layer.enable_adapters(False)
 
 
-def _layers(model: torch.nn.Module) -> list[Any]:
+def layers_of(model: torch.nn.Module) -> list[Any]:
+    """The layers that hold adapters."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]

@@ -121,6 +121,10 @@ class Engine(Protocol):
         """
         ...
 
+    def unload_adapter(self, name: str) -> None:
+        """Takes an adapter away; no job may name it any more."""
+        ...
+
     def memory_bytes(self) -> int:
         """What the model and its caches occupy on their device."""
         ...

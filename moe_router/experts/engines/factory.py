@@ -22,11 +22,13 @@ class EngineOptions:
         cache_dir: keeps converted models.
         max_text_tokens: longer values are cut off at their end.
         num_threads: CPU threads of one pass; None leaves it to torch.
+        api_key: for a model server.
     """
 
     cache_dir: Path
     max_text_tokens: int = 2048
     num_threads: int | None = None
+    api_key: str | None = None
 
 
 def make_engine(spec: BaseModelSpec, options: EngineOptions, progress: Progress | None = None) -> Engine:
@@ -35,6 +37,12 @@ def make_engine(spec: BaseModelSpec, options: EngineOptions, progress: Progress 
     Raises:
         ModelAssetError: the model cannot be had, loaded, or served.
     """
+    if spec.engine == "openai":
+        from moe_router.experts.engines.openai import OpenAIEngine
+        from moe_router.experts.engines.text_tokens import TextTokens
+
+        tokens = TextTokens(options.max_text_tokens)
+        return OpenAIEngine(str(spec.base_url), spec.hf_name, tokens, options.api_key)
     source = ensure_base_model(spec.hf_name, options.cache_dir, _part(progress, 0.0, 0.5))
     import torch  # here, so that importing the pools is quick
 

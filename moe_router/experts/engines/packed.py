@@ -19,6 +19,8 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache
 
+from moe_router.experts.engines.mixed import MixedLora, Run, runs_of
+
 Slots = npt.NDArray[np.int64]
 KeyValues = list[tuple[torch.Tensor, torch.Tensor]]
 """For each layer keys and values, (1, n_kv_heads, n_tokens, head_dim)."""
@@ -28,12 +30,13 @@ NO_SLOTS: Slots = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A queued chain of tokens: its tokens, what it sees, its own slots, its first position."""
+    """A queued chain of tokens: its tokens, what it sees, its own slots, its first position, its adapter."""
 
     tokens: Sequence[int]
     context: Slots
     slots: Slots
     start: int
+    adapter: str | None
 
 
 class PackedModel:
@@ -43,11 +46,15 @@ class PackedModel:
         decoder: the transformer without its LM head (`model.model`).
         config: its configuration.
         device: where its embedding lives.
+        mixed: adds the adapters' updates.
         eager: whether attention wants an additive mask rather than a boolean one.
     """
 
-    def __init__(self, decoder: Any, config: Any, device: torch.device, *, eager: bool = False) -> None:
+    def __init__(
+        self, decoder: Any, config: Any, device: torch.device, mixed: MixedLora, *, eager: bool = False
+    ) -> None:
         self._decoder = decoder
+        self._mixed = mixed
         self.device = device
         self._eager = eager
         window = getattr(config, "sliding_window", None)
@@ -62,16 +69,18 @@ class PackedModel:
         allowed: npt.NDArray[np.bool_],
         distance: Slots,
         cache: DynamicCache,
+        runs: Sequence[Run],
     ) -> torch.Tensor:
         """Hidden states (n_tokens, hidden_size) of one packed row, whose keys and values join the cache."""
         masks = {kind: self._mask(kind, allowed, distance) for kind in self._kinds}
-        output = self._decoder(
-            input_ids=torch.tensor([list(tokens)], device=self.device),
-            position_ids=torch.from_numpy(positions).unsqueeze(0).to(self.device),
-            attention_mask=masks if len(masks) > 1 else masks[self._kinds[0]],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        with self._mixed.using(runs):
+            output = self._decoder(
+                input_ids=torch.tensor([list(tokens)], device=self.device),
+                position_ids=torch.from_numpy(positions).unsqueeze(0).to(self.device),
+                attention_mask=masks if len(masks) > 1 else masks[self._kinds[0]],
+                past_key_values=cache,
+                use_cache=True,
+            )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
 
@@ -89,10 +98,10 @@ class PackedModel:
 
 
 class PackedSession:
-    """A growing row of tokens on one model with one adapter.
+    """A growing row of tokens on one model.
 
     Args:
-        model: the model; its adapter must be set already.
+        model: the model.
         heads: keys and values of the cached heads to begin with, in the order of their slots.
     """
 
@@ -110,20 +119,21 @@ class PackedSession:
         self.head_slots: list[Slots] = [np.arange(a, b) for a, b in pairwise(starts)]
         self._next = int(starts[-1])
 
-    def add(self, tokens: Sequence[int], context: Slots, start: int) -> Slots:
+    def add(self, tokens: Sequence[int], context: Slots, start: int, adapter: str | None = None) -> Slots:
         """Queues a chain of tokens for the next pass.
 
         Args:
             tokens: its tokens.
             context: slots that every one of them sees, already computed or queued before.
             start: the position of the first.
+            adapter: whose update they get; all that they see should be of the same.
 
         Returns:
             The slots of its tokens.
         """
         slots = np.arange(self._next, self._next + len(tokens))
         self._next += len(tokens)
-        self._queue.append(Segment(tokens, context, slots, start))
+        self._queue.append(Segment(tokens, context, slots, start, adapter))
         return slots
 
     def run(self) -> torch.Tensor:
@@ -140,7 +150,8 @@ class PackedSession:
             allowed[rows, first:last] = np.tri(last - first, dtype=np.bool_)
         distance = fresh[:, None] - self._positions[None, :]
         tokens = [token for segment in queue for token in segment.tokens]
-        return self._model.forward(tokens, fresh, allowed, distance, self._cache)
+        runs = runs_of([(segment.adapter, len(segment.tokens)) for segment in queue])
+        return self._model.forward(tokens, fresh, allowed, distance, self._cache, runs)
 
     def key_values(self) -> KeyValues:
         """Keys and values of all that was computed."""

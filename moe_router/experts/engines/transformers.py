@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,9 @@ from moe_router.experts.engines.base import (
     OutOfMemoryError,
     Prompt,
 )
+from moe_router.experts.engines.mixed import MixedLora, is_plain
 from moe_router.experts.engines.packed import KeyValues, PackedModel, PackedSession, Slots
+from moe_router.experts.engines.self_check import check_packing
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.scoring import ROOT, Floats, log_softmax
 
@@ -47,11 +49,6 @@ Their labels share what reaches them, so that no label's probability is off by m
 MAX_HEADS = 64
 """Cached template heads per model; the one that was not used for longest goes."""
 
-SELF_CHECK_TOLERANCE = 0.05
-"""Greatest difference of logits between a packed and a plain pass; in float32 it is near 1e-4."""
-SELF_CHECK_TOLERANCE_16_BIT = 0.5
-"""The same in bfloat16 and float16, whose rounding alone makes up to 0.4; a wrong mask makes 2 and more."""
-
 
 class TransformersEngine:
     """One base model and its unmerged adapters.
@@ -61,22 +58,26 @@ class TransformersEngine:
     Args:
         model: an `AutoModelForCausalLM` in evaluation mode.
         tokens: its tokenizer.
+        loaded: names of adapters that the model has already.
 
     Raises:
         ModelAssetError: the model's architecture does not honour explicit attention masks.
     """
 
-    def __init__(self, model: Any, tokens: HfTokens) -> None:
+    def __init__(self, model: Any, tokens: HfTokens, loaded: Collection[str] = ()) -> None:
         self._model = model
         self._tokens = tokens
         self._lock = threading.Lock()
         self._heads: OrderedDict[tuple[str | None, tuple[int, ...]], KeyValues] = OrderedDict()
-        self._adapters: set[str] = set()
+        self._adapters: set[str] = set(loaded)
         device = model.get_input_embeddings().weight.device
         eager = getattr(model.config, "_attn_implementation", "sdpa") == "eager"
-        self._packed = PackedModel(model.get_decoder(), model.config, device, eager=eager)
+        self._mixed = MixedLora.of(model)
+        self._odd: set[str] = set()
+        self._attach()
+        self._packed = PackedModel(model.get_decoder(), model.config, device, self._mixed, eager=eager)
         self._softcap = getattr(model.config, "final_logit_softcapping", None)
-        self._self_check()
+        check_packing(model, self._packed, tokens, self._logits)
 
     @property
     def tokens(self) -> HfTokens:
@@ -88,17 +89,43 @@ class TransformersEngine:
         with self._lock:
             adapters.load(self._model, name, path)
             self._adapters.add(name)
+            if not is_plain(adapters.layers_of(self._model), name):
+                self._odd.add(name)
+            self._attach()
+
+    def _attach(self) -> None:
+        self._mixed.attach(adapters.layers_of(self._model) if self._adapters else [])
+
+    def unload_adapter(self, name: str) -> None:
+        """Takes an adapter and its cached heads away."""
+        with self._lock:
+            self._adapters.discard(name)
+            adapters.remove(self._model, name)
+            for key in [key for key in self._heads if key[0] == name]:
+                del self._heads[key]
 
     def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Runs a batch: one group of passes per adapter in it."""
+        """Runs a batch, whatever the adapters in it; those that are more than plain LoRA by themselves."""
         outcomes: list[Outcome] = [None] * len(jobs)
         with self._lock, torch.inference_mode(), _translated():
-            for adapter in dict.fromkeys(job.prompt.adapter for job in jobs):
-                adapters.activate(self._model, adapter, self._adapters)
-                group = [(index, job) for index, job in enumerate(jobs) if job.prompt.adapter == adapter]
+            for group in self._groups(jobs):
                 self._score([(i, job) for i, job in group if isinstance(job, LabelJob)], outcomes)
                 self._decode([job for _, job in group if isinstance(job, DecodeJob)])
         return outcomes
+
+    def _groups(self, jobs: Sequence[Job]) -> Iterator[list[tuple[int, Job]]]:
+        """Jobs that may share a pass, those of an adapter side by side; sets the adapters for them."""
+        ordered = sorted(enumerate(jobs), key=lambda item: item[1].prompt.adapter or "")
+        if unknown := {job.prompt.adapter for job in jobs} - self._adapters - {None}:
+            raise ModelAssetError(f"the adapter {unknown.pop()!r} is not loaded")
+        if plain := [item for item in ordered if item[1].prompt.adapter not in self._odd]:
+            yield plain
+        for name in sorted({job.prompt.adapter or "" for job in jobs} & self._odd):
+            adapters.activate(self._model, name, self._adapters)
+            try:
+                yield [item for item in ordered if item[1].prompt.adapter == name]
+            finally:
+                adapters.activate(self._model, None, self._adapters)
 
     def memory_bytes(self) -> int:
         """The weights, with those of the adapters, and the cached heads."""
@@ -117,22 +144,30 @@ class TransformersEngine:
 
     def _open(self, prompts: Sequence[Prompt]) -> tuple[PackedSession, list[Slots]]:
         """A session that holds the prompts' heads, and queues their tails."""
-        kept = {prompt.head: self._head(prompt.adapter, prompt.head) for prompt in prompts if prompt.head}
+        kept = {
+            (prompt.adapter, prompt.head): self._head(prompt.adapter, prompt.head)
+            for prompt in prompts
+            if prompt.head
+        }
         session = PackedSession(self._packed, kept.values())
         slots = dict(zip(kept, session.head_slots, strict=True))
         none = np.empty(0, dtype=np.int64)
         seen = []
         for prompt in prompts:
-            head = slots.get(prompt.head, none)
-            tail = session.add(prompt.tail, head, len(prompt.head))
+            head = slots.get((prompt.adapter, prompt.head), none)
+            tail = session.add(prompt.tail, head, len(prompt.head), self._run(prompt))
             seen.append(np.concatenate([head, tail]))
         return session, seen
+
+    def _run(self, prompt: Prompt) -> str | None:
+        """The adapter that the pass adds; an odd one is peft's to add."""
+        return None if prompt.adapter in self._odd else prompt.adapter
 
     def _head(self, adapter: str | None, head: tuple[int, ...]) -> KeyValues:
         key = (adapter, head)
         if key not in self._heads:
             session = PackedSession(self._packed)
-            session.add(head, np.empty(0, dtype=np.int64), 0)
+            session.add(head, np.empty(0, dtype=np.int64), 0, None if adapter in self._odd else adapter)
             session.run()
             self._heads[key] = session.key_values()
             if len(self._heads) > MAX_HEADS:
@@ -193,7 +228,7 @@ class TransformersEngine:
         for index, at in enumerate(nodes):
             node = job.trie.nodes[at]
             context = contexts[node.parent]
-            slot = session.add([node.token], context, start + node.depth)
+            slot = session.add([node.token], context, start + node.depth, self._run(job.prompt))
             contexts[at] = np.concatenate([context, slot])
             if at in branches:
                 found.append((row, at, offset + index))
@@ -224,7 +259,7 @@ class TransformersEngine:
         while asked := {row: decision for row, decision in asked.items() if decision is not None}:
             fed = [row for row, decision in asked.items() if decision.feed]
             for row in fed:
-                slots = session.add(asked[row].feed, seen[row], places[row])
+                slots = session.add(asked[row].feed, seen[row], places[row], self._run(jobs[row].prompt))
                 seen[row] = np.concatenate([seen[row], slots])
                 places[row] += len(slots)
             if fed:
@@ -253,28 +288,6 @@ class TransformersEngine:
             values = torch.tanh(values / self._softcap) * self._softcap
         table = values.double().cpu().numpy()
         return [table[index, [place[token] for token in row]] for index, row in enumerate(choices)]
-
-    def _self_check(self) -> None:
-        """Compares a packed pass with a plain one: some architectures ignore masks, or scale their logits."""
-        tokens = list(
-            self._tokens.encode("One, two, three: a packed pass must equal a plain one.", trusted=True)
-        )
-        with torch.inference_mode():
-            adapters.activate(self._model, None, self._adapters)
-            plain = self._model(torch.tensor([tokens], device=self._packed.device)).logits[0, -1]
-            session = PackedSession(self._packed)
-            first = session.add(tokens[:4], np.empty(0, dtype=np.int64), 0)
-            session.add(tokens[:4], np.empty(0, dtype=np.int64), 0)  # a neighbour that must not be seen
-            session.run()
-            session.add(tokens[4:], first, 4)
-            [packed] = self._logits(session.run()[-1:], [tokens])
-        difference = float(np.abs(packed - plain[tokens].double().cpu().numpy()).max())
-        tolerance = SELF_CHECK_TOLERANCE if plain.dtype.itemsize > 2 else SELF_CHECK_TOLERANCE_16_BIT
-        if not difference <= tolerance * max(1.0, float(np.abs(packed).max()) / 10):
-            raise ModelAssetError(
-                f"{type(self._model).__name__} cannot be served: its logits differ by {difference:.3g} "
-                "when requests share a pass (it ignores attention masks or positions)"
-            )
 
 
 def _send(decoder: Decoder, log_probabilities: Floats) -> Any:

@@ -249,3 +249,23 @@ async def test_the_sizes_of_batches_are_told(scene: Scene) -> None:
     assert 'mole_batch_size_bucket{le="1"} 1.0' in text
     assert "mole_batch_size_count 1.0" in text
     assert "mole_ready 1.0" in text
+
+
+async def test_an_edited_registry_is_served_and_a_bad_edit_refused(scene: Scene) -> None:
+    path = scene.service.settings.registry_file
+    data = json.loads(path.read_text(encoding="utf-8"))
+    task = data["tasks"][files.SENTIMENT]
+    path.write_text(json.dumps({**data, "tasks": {**data["tasks"], "social/new": task}}), encoding="utf-8")
+    await until(lambda: "social/new" in scene.stub.registry.tasks)
+    answer = await scene.client.get("/api/v1/expert/tasks")
+    served = [task.task_key for task in ExpertTasksAnswer.model_validate_json(answer.content).tasks]
+    assert "social/new" in served
+    for bad in ("{", json.dumps({**data, "tasks": {"no-slash": task}})):
+        path.write_text(bad, encoding="utf-8")
+        await until(lambda: "refused" in (scene.service.detail or ""))
+        assert "social/new" in scene.stub.registry.tasks
+        assert scene.service.status == "ready"
+        path.write_text(
+            json.dumps({**data, "tasks": {**data["tasks"], "social/new": task}}), encoding="utf-8"
+        )
+        await until(lambda: scene.service.detail is None)

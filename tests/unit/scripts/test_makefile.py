@@ -11,8 +11,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 TARGETS = (
-    "setup", "demo", "test", "weights", "lint", "types", "check", "audit", "soak", "docs", "lock", "clean",
-)  # fmt: skip
+    "setup",
+    "demo",
+    "test",
+    "weights",
+    "lint",
+    "types",
+    "check",
+    "audit",
+    "docs",
+    "lock",
+    "soak",
+    "clean",
+)
 
 
 def make(*arguments: str) -> str:

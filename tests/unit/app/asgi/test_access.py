@@ -64,6 +64,27 @@ def every_route(app: FastAPI) -> list[Route]:
     return found
 
 
+async def test_the_facade_asks_for_keys_and_counts_texts_in_openais_words(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    key = await made(app, "classify", quota_per_day=3)
+    chat = {"model": "mole/auto", "messages": [{"role": "user", "content": "positive"}]}
+    refused = await client.post("/v1/chat/completions", json=chat)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"].startswith("Bearer")
+    assert refused.json()["error"]["type"] == "authentication_error"
+    other = await made(app, "feedback")
+    refused = await client.post("/v1/chat/completions", json=chat, headers=other)
+    assert (refused.status_code, refused.json()["error"]["type"]) == (403, "permission_error")
+    assert (await client.get("/v1/models", headers=other)).status_code == 200
+    both = {"model": "mole/auto", "input": ["positive", "neutral"]}
+    assert (await client.post("/v1/classify", json=both, headers=key)).status_code == 200
+    assert (await client.post("/v1/classify", json=both, headers=key)).status_code == 429  # two would be four
+    refused = await client.post("/v1/classify", json={**both, "input": "x"}, headers=key)
+    assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert int(refused.headers["retry-after"]) > 0
+
+
 async def test_without_a_key_in_the_database_everything_is_open(client: httpx.AsyncClient) -> None:
     assert (await client.post(CLASSIFY, json={"text": "x"})).status_code == 200
     stale = {"Authorization": "Bearer whatever"}
@@ -162,14 +183,16 @@ async def test_the_rate_is_each_keys_own(app: FastAPI, client: httpx.AsyncClient
 async def test_the_quota_counts_texts_also_those_of_batches_and_jobs(
     app: FastAPI, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    key = await made(app, "classify", "jobs", quota_per_day=10)
+    key = await made(app, "classify", "jobs", quota_per_day=12)
     body = {"text": "positive"}
+    vllm = {"model": "mole/auto", "input": ["positive"] * 2}
+    assert (await client.post("/v1/classify", json=vllm, headers=key)).status_code == 200
     assert (await client.post(CLASSIFY, json=body, headers=key)).status_code == 200
     assert (await client.post(BATCH, json={"items": [body] * 4}, headers=key)).status_code == 200
     assert (await client.post(JOBS, json={"items": [body] * 3}, headers=key)).status_code == 202
     await app.state.runtime.keyring.refresh()
     with closing(sqlite3.connect(tmp_path / "state" / "coordinator.sqlite3")) as connection:
-        assert connection.execute("SELECT usage_count FROM api_keys").fetchall() == [(8,)]
+        assert connection.execute("SELECT usage_count FROM api_keys").fetchall() == [(10,)]
     problem(await client.post(BATCH, json={"items": [body] * 4}, headers=key), 429, "quota-exceeded")
     answer = await client.post(JOBS, json={"items": [body] * 4}, headers=key)
     problem(answer, 429, "quota-exceeded")

@@ -21,8 +21,9 @@ from moe_router.errors import (
 )
 from moe_router.experts.engines.base import Job, Outcome, OutOfMemoryError
 from moe_router.experts.engines.factory import EngineOptions, make_engine
-from moe_router.experts.model_host import PoolConfig, resolve
+from moe_router.experts.model_host import PoolConfig
 from moe_router.experts.pool import LruModelPool, SingleModelPool
+from moe_router.experts.roster import resolve
 from moe_router.registry import BaseModelSpec, Registry
 
 TEXT = "Anna paid by card for the arrival"
@@ -289,3 +290,77 @@ def test_paths_of_another_root_are_understood(tmp_path: Path) -> None:
     assert resolve(tmp_path, "finance") == tmp_path / "finance"
     assert resolve(tmp_path, "/abs") == Path("/abs")
     assert resolve(tmp_path, "adapters/none") == tmp_path / "adapters/none"
+
+
+def edited(registry: Registry, task_key: str, **changes: Any) -> Registry:
+    data = registry.model_dump(exclude_defaults=True)
+    data["tasks"][task_key] = {**data["tasks"].get(task_key, task()), **changes}
+    return Registry.model_validate(data)
+
+
+async def probabilities(pool: SingleModelPool, task_key: str) -> dict[str, float]:
+    answer = await pool.classify(pool.find(task_key, "en"), ask(task_key))
+    assert answer.probabilities is not None
+    return answer.probabilities
+
+
+async def test_an_edit_is_served_without_a_restart_and_the_rest_stays(
+    pool: SingleModelPool, registry: Registry
+) -> None:
+    plain, tuned = await probabilities(pool, "a/plain"), await probabilities(pool, "a/tuned")
+    changed = edited(registry, "a/plain", adapter_name="second", adapter_path="two")
+    await pool.reload(edited(changed, "a/new", template_path="t.json"))
+    assert await probabilities(pool, "a/plain") != plain
+    assert await probabilities(pool, "a/tuned") == tuned
+    assert sum((await probabilities(pool, "a/new")).values()) == pytest.approx(1.0)
+    await pool.reload(registry)
+    assert await probabilities(pool, "a/plain") == pytest.approx(plain)
+    with pytest.raises(UnknownTaskError):
+        pool.find("a/new", "en")
+    await pool.aclose()
+
+
+async def test_a_bad_edit_is_refused_and_the_old_stays(pool: SingleModelPool, registry: Registry) -> None:
+    plain, tuned = await probabilities(pool, "a/plain"), await probabilities(pool, "a/tuned")
+    bad = edited(registry, "a/plain", adapter_name="x", adapter_path="two", template_path="t.json")
+    bad = edited(bad, "a/tuned", adapter_path="no/adapter/here")
+    with pytest.raises(ModelAssetError, match="a/tuned"):
+        await pool.reload(bad)
+    assert await probabilities(pool, "a/plain") == plain
+    assert await probabilities(pool, "a/tuned") == tuned
+    await pool.reload(edited(registry, "a/plain", adapter_name="x", adapter_path="two"))
+    assert await probabilities(pool, "a/plain") != plain
+    await pool.aclose()
+
+
+async def test_an_adapters_new_files_are_served_once_the_registry_is_touched(
+    pool: SingleModelPool, registry: Registry, config: PoolConfig
+) -> None:
+    before = await probabilities(pool, "a/tuned")
+    (config.adapter_root / "one").unlink()
+    (config.adapter_root / "one").symlink_to((config.adapter_root / "two").resolve())
+    await pool.reload(registry)
+    assert await probabilities(pool, "a/tuned") != before
+    await pool.aclose()
+
+
+async def test_requests_under_way_keep_the_adapter_that_they_began_with(
+    pool: SingleModelPool, registry: Registry
+) -> None:
+    expert = pool.find("a/tuned", "en")
+    before = await probabilities(pool, "a/tuned")
+    under_way = [asyncio.create_task(pool.classify(expert, ask("a/tuned"))) for _ in range(20)]
+    await asyncio.sleep(0)
+    await pool.reload(edited(registry, "a/tuned", adapter_path="two"))
+    for answer in await asyncio.gather(*under_way):
+        assert answer.probabilities == pytest.approx(before, abs=1e-3)
+    assert await probabilities(pool, "a/tuned") != pytest.approx(before, abs=1e-3)
+    await pool.aclose()
+
+
+async def test_another_base_model_needs_a_restart(pool: SingleModelPool, registry: Registry) -> None:
+    data = registry.model_dump(exclude_defaults=True)
+    data["base_models"]["g"]["torch_dtype"] = "bfloat16"
+    with pytest.raises(ModelAssetError, match="restart"):
+        await pool.reload(Registry.model_validate(data))
+    await pool.aclose()

@@ -65,11 +65,11 @@ def save(folder: Path, kind: str = "gemma") -> Path:
     return folder
 
 
-def save_adapter(folder: Path, base: Path, kind: str = "gemma", seed: int = 1) -> Path:
+def save_adapter(folder: Path, base: Path, kind: str = "gemma", seed: int = 1, **more: Any) -> Path:
     """A LoRA adapter for the model in `base`, with weights that matter."""
     own = model(kind, len(tokenizer()))
     torch.manual_seed(seed)
-    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", **more)
     with warnings.catch_warnings():
         # peft asks transformers for a property that the latter is about to rename.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)

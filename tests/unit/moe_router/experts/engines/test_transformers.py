@@ -27,6 +27,7 @@ from moe_router.experts.engines.transformers import MAX_HEADS, NEGLIGIBLE, Trans
 from moe_router.experts.prompting import Template
 from moe_router.experts.scoring import LabelTrie
 from moe_router.registry import BaseModelSpec
+from tests.unit.moe_router.experts import tiny
 
 FEW = ["positive", "negative", "neutral"]
 MANY = [f"card {a} {b} {c}" for a in ("lost", "late") for b in ("fee", "arrival", "pin") for c in ("x", "y")]
@@ -135,6 +136,55 @@ def test_adapters_answer_differently_and_leave_the_base_alone(
     assert base == pytest.approx(plain, abs=1e-6)
     assert np.abs(first - base).max() > 1e-3
     assert np.abs(first - second).max() > 1e-3
+
+
+def test_adapters_share_a_pass(gemma: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job(gemma, text, adapter=name) for name in ADAPTERS for text in ("card payment", "a text")]
+    alone = [probabilities(gemma, one)[0] for one in jobs]
+    passes: list[int] = []
+    forward = gemma._packed.forward
+
+    def counted(tokens: Any, *rest: Any) -> torch.Tensor:
+        passes.append(len(tokens))
+        return forward(tokens, *rest)
+
+    monkeypatch.setattr(gemma._packed, "forward", counted)
+    together = probabilities(gemma, *jobs[::2], *jobs[1::2])
+    assert len(passes) == 1
+    for mine, theirs in zip([*alone[::2], *alone[1::2]], together, strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-5)
+
+
+def test_an_adapter_that_is_more_than_plain_lora_is_left_to_peft(
+    gemma_folder: Path, adapter_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    folder = tiny.save_adapter(tmp_path / "dora", gemma_folder, use_dora=True)
+    engine = load(gemma_folder)
+    engine.load_adapter("plain", str(adapter_folders[0]))
+    engine.load_adapter("dora", str(folder))
+    asked = [job(engine, "card payment", adapter=name) for name in ("plain", "dora", None)]
+    together = probabilities(engine, *asked)
+    model, _ = load_model(gemma_folder, BaseModelSpec(hf_name=str(gemma_folder), torch_dtype="float32"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        wrapped: Any = PeftModel.from_pretrained(model, str(folder))
+    assert together[1] == pytest.approx(brute_force_with(wrapped, asked[1]), abs=1e-5)
+    for one, answer in zip(asked, together, strict=True):
+        assert probabilities(engine, one)[0] == pytest.approx(answer, abs=1e-5)
+
+
+def test_an_adapter_that_is_gone_is_not_answered_by_the_base_model(
+    gemma_folder: Path, adapter_folders: tuple[Path, Path]
+) -> None:
+    engine = load(gemma_folder)
+    engine.load_adapter("first", str(adapter_folders[0]))
+    base = probabilities(engine, job(engine, "card payment"))[0]
+    engine.unload_adapter("first")
+    assert probabilities(engine, job(engine, "card payment"))[0] == pytest.approx(base, abs=1e-6)
+    with pytest.raises(ModelAssetError, match="'first' is not loaded"):
+        engine.infer([job(engine, "card payment", adapter="first")])
 
 
 def test_an_adapter_is_what_peft_makes_of_it(

@@ -1,0 +1,85 @@
+"""Several LoRA adapters in one pass: each run of tokens gets the update of its own adapter.
+
+The base layer multiplies all tokens of a packed pass at once, and each adapter then adds
+scaling × B(A(x)) to its own stretch of them. So a batch of many adapters reads the base weights once,
+as a batch of one adapter does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+Run = tuple[str | None, int, int]
+"""An adapter's name, and the first and the last token but one that are its own."""
+
+_ATTRIBUTE = "_mole_mixed_lora"
+
+
+class MixedLora:
+    """The hooks on a model's LoRA layers; there is one of these for a model."""
+
+    def __init__(self) -> None:
+        self._runs: Sequence[Run] = ()
+        self._hooked: set[int] = set()
+
+    @classmethod
+    def of(cls, model: Any) -> MixedLora:
+        """The model's own, made at the first call."""
+        known = getattr(model, _ATTRIBUTE, None)
+        if known is None:
+            known = cls()
+            object.__setattr__(model, _ATTRIBUTE, known)
+        assert isinstance(known, cls)  # noqa: S101  set nowhere else
+        return known
+
+    def attach(self, layers: Sequence[Any]) -> None:
+        """Puts hooks on layers that have none yet, and switches peft's own updates off."""
+        for layer in layers:
+            layer.enable_adapters(False)
+            if id(layer) not in self._hooked:
+                layer.register_forward_hook(self._add)
+                self._hooked.add(id(layer))
+
+    @contextmanager
+    def using(self, runs: Sequence[Run]) -> Iterator[None]:
+        """Within, passes are of these runs of tokens."""
+        self._runs = runs
+        try:
+            yield
+        finally:
+            self._runs = ()
+
+    def _add(self, layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        for name, start, stop in self._runs:
+            if name is not None and name in layer.lora_A:
+                down = layer.lora_A[name]
+                part = down(inputs[0][:, start:stop].to(down.weight.dtype))
+                output[:, start:stop] += (layer.lora_B[name](part) * layer.scaling[name]).to(output.dtype)
+        return output
+
+
+def is_plain(layers: Sequence[Any], name: str) -> bool:
+    """Whether an adapter is nothing but scaling × B(A(x)) on linear layers: no DoRA, no embeddings."""
+    for layer in layers:
+        variants = getattr(layer, "lora_variant", {})
+        odd = name in variants or name in getattr(layer, "lora_embedding_A", {})
+        if odd or not isinstance(layer.get_base_layer(), torch.nn.Linear):
+            return False
+    return True
+
+
+def runs_of(adapters: Sequence[tuple[str | None, int]]) -> list[Run]:
+    """Runs from the chains' adapters and numbers of tokens; neighbours of one adapter are joined."""
+    runs: list[Run] = []
+    at = 0
+    for name, count in adapters:
+        if runs and runs[-1][0] == name:
+            runs[-1] = (name, runs[-1][1], at + count)
+        else:
+            runs.append((name, at, at + count))
+        at += count
+    return runs

@@ -1,0 +1,206 @@
+"""An engine behind HTTP: any OpenAI-compatible server of completions with log-probabilities.
+
+Servers such as vLLM (with LoRA modules) and llama.cpp's tell the likeliest next tokens. Their tokenizers stay
+theirs, so labels are matched as text: of the tokens told, those that a label's rest begins with count for
+it; a token that several labels begin with is followed by another request. With k tokens told, a label that
+begins with none of them is less likely than the k-th; it counts as next to impossible.
+
+The server tokenises the prompt as one text: unlike with our own engine, a control token spelled out in a
+user's text may be read as one, if the server's tokenizer does so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+
+from moe_router.errors import ModelAssetError, NoWorkerError
+from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, Prompt
+from moe_router.experts.engines.text_tokens import TextTokens, text_of
+from moe_router.experts.scoring import Floats, log_softmax
+
+TOP = 20
+"""Log-probabilities asked for: what vLLM grants by default."""
+
+PARALLEL = 16
+"""Requests under way at a time; the server batches them."""
+
+TIMEOUT_S = 60.0
+
+UNSEEN = 1e-9
+"""Probability of what is not among the tokens told."""
+
+NEGLIGIBLE = 1e-3
+"""Tokens below this share are not followed further."""
+
+
+class OpenAIEngine:
+    """One served base model; adapters are models of the same server.
+
+    Args:
+        base_url: up to and with `/v1`.
+        model: the base model's name at the server.
+        tokens: turns prompts into characters.
+        api_key: sent as a bearer token.
+        client: for tests.
+
+    Raises:
+        ModelAssetError: the server cannot be reached, or does not serve the model.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        tokens: TextTokens,
+        api_key: str | None = None,
+        client: httpx.Client | None = None,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        limits = httpx.Limits(max_connections=PARALLEL)
+        self._http = client or httpx.Client(timeout=TIMEOUT_S, headers=headers, limits=limits)
+        self._base_url = base_url.rstrip("/")
+        self._model = model
+        self._tokens = tokens
+        self._names: dict[str | None, str] = {None: model}
+        self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="openai")
+        self._require(model)
+
+    @property
+    def tokens(self) -> TextTokens:
+        """Prepares jobs."""
+        return self._tokens
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """Finds the adapter among the server's models by the registry's `adapter_name`.
+
+        Its files are the server's to load; of the folder here only `expert.json` is used.
+        """
+        served = name.rpartition("-")[0] or name
+        self._require(served)
+        self._names[name] = served
+
+    def unload_adapter(self, name: str) -> None:
+        """Forgets an adapter; the server keeps it."""
+        self._names.pop(name, None)
+
+    def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Asks the server for all jobs at once; it batches them itself."""
+        return list(self._threads.map(self._job, jobs))
+
+    def memory_bytes(self) -> int:
+        """Nothing here: the weights are the server's."""
+        return 0
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._threads.shutdown(wait=False)
+        self._http.close()
+
+    def _job(self, job: Job) -> Outcome:
+        if isinstance(job, DecodeJob):
+            self._decode(job)
+            return None
+        return self._score(job)
+
+    def _score(self, job: LabelJob) -> Floats:
+        labels = {index: text_of(tokens) for index, tokens in enumerate(job.trie.sequences)}
+        shares = self._shares(job.prompt, "", labels)
+        return log_softmax(np.log([shares[index] for index in labels]))
+
+    def _shares(self, prompt: Prompt, said: str, labels: dict[int, str]) -> dict[int, float]:
+        """The probability of each label that begins with what is `said`; they sum to 1."""
+        if len(labels) == 1:
+            return dict.fromkeys(labels, 1.0)
+        shares = dict.fromkeys(labels, UNSEEN)
+        told = self._next(prompt, said)
+        leading = {
+            token: own
+            for token in told
+            if token and (own := {i: label for i, label in labels.items() if label.startswith(said + token)})
+        }
+        whole = sum(told[token] for token in leading)
+        for token, own in leading.items():
+            weight = told[token] / whole
+            if weight < NEGLIGIBLE:  # not worth a request: its labels share it evenly
+                parts = dict.fromkeys(own, 1 / len(own))
+            else:
+                parts = self._shares(prompt, said + token, own)
+            for index, part in parts.items():
+                shares[index] += weight * part
+        total = sum(shares.values())
+        return {index: share / total for index, share in shares.items()}
+
+    def _decode(self, job: DecodeJob) -> None:
+        """One request for each choice; a choice is between characters."""
+        said = ""
+        decoder = job.decoder()
+        decision = next(decoder, None)
+        while decision is not None:
+            said += text_of(decision.feed)
+            told = self._next(job.prompt, said)
+            masses = [
+                UNSEEN + sum(p for token, p in told.items() if token.startswith(chr(choice)))
+                for choice in decision.choices
+            ]
+            try:
+                decision = decoder.send(log_softmax(np.log(masses)))
+            except StopIteration:
+                return
+
+    def _next(self, prompt: Prompt, said: str) -> dict[str, float]:
+        """The likeliest next tokens and their probabilities."""
+        body = {
+            "model": self._names[prompt.adapter],
+            "prompt": text_of(prompt.head) + text_of(prompt.tail) + said,
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "logprobs": TOP,
+        }
+        return probabilities_of(self._ask("POST", "/completions", body))
+
+    def _require(self, model: str) -> None:
+        try:
+            listed = self._ask("GET", "/models", None)
+        except NoWorkerError as error:
+            raise ModelAssetError(error.detail) from error
+        served = [str(entry.get("id")) for entry in listed.get("data", [])]
+        if model not in served:
+            raise ModelAssetError(f"{self._base_url} serves no {model!r}; it serves: {', '.join(served)}")
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        try:
+            answer = self._http.request(method, self._base_url + path, json=body)
+            answer.raise_for_status()
+            data: Any = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            # Never the body: it may quote the text.
+            reason = f"{type(error).__name__}" + _status(error)
+            raise NoWorkerError(f"The model server at {self._base_url} gave no answer: {reason}") from error
+        return data if isinstance(data, dict) else {}
+
+
+def _status(error: Exception) -> str:
+    return f" {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else ""
+
+
+def probabilities_of(answer: dict[str, Any]) -> dict[str, float]:
+    """The next token's probabilities, of either form in which servers tell them.
+
+    Raises:
+        NoWorkerError: the answer holds none.
+    """
+    try:
+        told = answer["choices"][0]["logprobs"]
+        if told.get("content"):  # as chat completions, and llama.cpp's own server
+            pairs = [(entry["token"], entry["logprob"]) for entry in told["content"][0]["top_logprobs"]]
+        else:
+            pairs = list(told["top_logprobs"][0].items())
+        return {str(token): math.exp(float(logprob)) for token, logprob in pairs}
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        raise NoWorkerError("The model server's answer has no log-probabilities.") from None

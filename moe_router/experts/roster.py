@@ -1,0 +1,159 @@
+"""The experts that a base model serves: made from the registry, and made anew where an edit changes them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moe_router.errors import ModelAssetError, MoleError
+from moe_router.experts import expert_file
+from moe_router.experts.engines.base import Engine
+from moe_router.experts.task_expert import TaskExpert
+from moe_router.registry import Expert, Registry, TaskSpec
+
+logger = logging.getLogger(__name__)
+
+Signature = tuple[tuple[str, int, int], ...]
+"""Names, sizes and times of the files that something is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An expert that answers, the engine's name of its adapter, and what it was made of."""
+
+    expert: TaskExpert
+    adapter: str | None
+    made_of: tuple[TaskSpec, Signature]
+
+
+@dataclass(slots=True)
+class Roster:
+    """All experts of one base model.
+
+    Attributes:
+        served: those that answer.
+        failures: why others do not.
+        unmade: what those would have been made of.
+        adapters: the engine's names of what is loaded, by folder and its files.
+        serial: how many names were given so far; a name is never given twice.
+    """
+
+    served: dict[Expert, Served] = field(default_factory=dict)
+    failures: dict[Expert, str] = field(default_factory=dict)
+    unmade: dict[Expert, tuple[TaskSpec, Signature]] = field(default_factory=dict)
+    adapters: dict[tuple[str, Signature], str] = field(default_factory=dict)
+    serial: int = 0
+
+
+class RosterBuilder:
+    """Makes rosters for a base model on its engine.
+
+    Args:
+        model_key: the base model's key in the registry.
+        engine: loads the adapters.
+        adapter_root: relative adapter and template paths are taken from here.
+        max_text_tokens: a classified text's limit.
+    """
+
+    def __init__(self, model_key: str, engine: Engine, adapter_root: Path, max_text_tokens: int) -> None:
+        self._model_key = model_key
+        self._engine = engine
+        self._root = adapter_root
+        self._max_text_tokens = max_text_tokens
+
+    def build(self, registry: Registry) -> Roster:
+        """The roster at start: an expert that cannot be made is noted and does not take the others down."""
+        roster = Roster()
+        for expert in self._declared(registry):
+            task = registry.task(expert.task_key)
+            try:
+                self._add(roster, expert, task, None)
+            except (MoleError, ValueError) as error:
+                roster.failures[expert] = str(error)
+                roster.unmade[expert] = (task, self._files(expert))
+                logger.error("%s: expert %s cannot be served: %s", expert.task_key, expert.name, error)
+        return roster
+
+    def rebuild(self, registry: Registry, before: Roster) -> Roster:
+        """The roster after an edit; what did not change is taken over, what is new has run once.
+
+        Raises:
+            ModelAssetError: a new or changed expert cannot be made; what was loaded for it is gone again.
+        """
+        roster = Roster(serial=before.serial)
+        try:
+            for expert in self._declared(registry):
+                self._add_or_keep(roster, expert, registry.task(expert.task_key), before)
+        except (MoleError, ValueError) as error:
+            for adapter in set(roster.adapters.values()) - set(before.adapters.values()):
+                self._engine.unload_adapter(adapter)
+            before.serial = roster.serial
+            raise ModelAssetError(f"{expert.task_key}: expert {expert.name!r}: {error}") from error
+        return roster
+
+    def _add_or_keep(self, roster: Roster, expert: Expert, task: TaskSpec, before: Roster) -> None:
+        known, made_of = before.served.get(expert), (task, self._files(expert))
+        if before.unmade.get(expert) == made_of:  # as bad as before: no reason to refuse the edit
+            roster.failures[expert], roster.unmade[expert] = before.failures[expert], made_of
+            return
+        if known is not None and known.made_of == made_of:
+            roster.served[expert] = known
+            roster.adapters |= {key: name for key, name in before.adapters.items() if name == known.adapter}
+            return
+        made = self._add(roster, expert, task, before)
+        made.expert.warmed_up(self._engine.infer(made.expert.warm_up_jobs()))
+
+    def _add(self, roster: Roster, expert: Expert, task: TaskSpec, before: Roster | None) -> Served:
+        files = self._files(expert)
+        adapter, trained = None, None
+        if expert.adapter_path is not None:
+            folder = resolve(self._root, expert.adapter_path)
+            adapter = self._adapter(roster, expert, folder, before)
+            trained = expert_file.load(folder, task.label_set)
+        template = None if expert.template_path is None else resolve(self._root, expert.template_path)
+        made = TaskExpert(
+            expert, task, template, self._engine.tokens, adapter,
+            max_text_tokens=self._max_text_tokens, trained=trained,
+        )  # fmt: skip
+        roster.served[expert] = Served(made, adapter, (task, files))
+        return roster.served[expert]
+
+    def _adapter(self, roster: Roster, expert: Expert, folder: Path, before: Roster | None) -> str:
+        """The engine's name of the folder's adapter, loaded unless it is already."""
+        key = (str(folder), signature(folder))
+        known = roster.adapters.get(key) or (before and before.adapters.get(key))
+        if not known:
+            known = f"{expert.name.replace('.', '_')}-{roster.serial}"  # peft wants names without dots
+            roster.serial += 1
+            self._engine.load_adapter(known, str(folder))
+        roster.adapters[key] = known
+        return known
+
+    def _files(self, expert: Expert) -> Signature:
+        paths = [path for path in (expert.adapter_path, expert.template_path) if path is not None]
+        return tuple(part for path in paths for part in signature(resolve(self._root, path)))
+
+    def _declared(self, registry: Registry) -> list[Expert]:
+        found = [e for key in registry.tasks for e in registry.all_experts(key)]
+        return [expert for expert in found if expert.base_model_key == self._model_key]
+
+
+def signature(path: Path) -> Signature:
+    """What tells a changed file, or folder of files, from an unchanged one; empty where there is none."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    found = [(file, file.stat()) for file in files if file.is_file()]
+    return tuple((file.name, status.st_size, status.st_mtime_ns) for file, status in found)
+
+
+def resolve(root: Path, path: str) -> Path:
+    """An absolute path as it is; a relative one from the root.
+
+    A fleet that names its paths from a project's root (`src/experts/llms/adapters/…`) is understood as well:
+    where nothing is at the whole path, what follows `adapters/` is taken from the root.
+    """
+    whole = root / Path(path).expanduser()
+    _, found, rest = path.rpartition("adapters/")
+    if found and not whole.exists() and (root / rest).exists():
+        return root / rest
+    return whole

@@ -1,0 +1,120 @@
+"""Makes gating's heads, router and probes from the weights and a registry."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moe_router.errors import ModelAssetError
+from moe_router.gating import domain
+from moe_router.gating.encoder import Encoder
+from moe_router.gating.heads import Distribution, MixtureHead
+from moe_router.gating.probe import Probe
+from moe_router.gating.qnetwork import QNetwork
+from moe_router.gating.task_router import PROBE, Policy, TaskRouter
+from moe_router.gating.versions import RouterWeights
+from moe_router.gating.weights import Floats, Weights
+from moe_router.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What depends on the registry and on what the router has learned; replaced as a whole."""
+
+    registry: Registry
+    domains: MixtureHead
+    router: TaskRouter
+    probes: dict[str, Probe]
+    certain: dict[str, tuple[Floats, Distribution, Distribution]] = field(default_factory=dict)
+    """what is known of a request whose task is given and of which nothing is encoded, by task"""
+
+
+class Assembly:
+    """Builds heads. Blocking, since phrasings that were not seen before are encoded."""
+
+    def __init__(self, encoder: Encoder, domain_weights: Weights, model_dir: Path, policy: Policy) -> None:
+        """Takes what stays the same over all registries and versions of the router.
+
+        Args:
+            encoder: encodes the tasks' phrasings.
+            domain_weights: of the domain head.
+            model_dir: the folder that relative probe paths start from.
+            policy: how the router weighs and explores.
+        """
+        self._encoder = encoder
+        self._domain_weights = domain_weights
+        self._model_dir = model_dir
+        self._policy = policy
+        self._phrasings: dict[str, Floats] = {}
+
+    def build(self, registry: Registry, weights: RouterWeights, version: int | None) -> Heads:
+        """All that a registry needs.
+
+        Raises:
+            ModelAssetError: the weights, or a probe that the registry names, do not fit.
+        """
+        probes = self._load_probes(registry)
+        router = self.router(registry, weights, probes, version)
+        prototypes = self._prototypes(registry)
+        for key in registry.tasks:
+            if key not in prototypes and key not in weights.tasks.meta["classes"]:
+                logger.warning("task %s has no description and no weights: only options.task reaches it", key)
+        return Heads(registry, domain.domain_head(registry, self._domain_weights, prototypes), router, probes)
+
+    def router(
+        self, registry: Registry, weights: RouterWeights, probes: Mapping[str, Probe], version: int | None
+    ) -> TaskRouter:
+        """The router alone.
+
+        Raises:
+            ModelAssetError: the weights do not fit.
+        """
+        return TaskRouter(
+            registry,
+            weights.tasks,
+            QNetwork(weights.q_weights, self._encoder.hidden),
+            self._prototypes(registry),
+            skills=known_skills(weights.q_weights.meta, probes),
+            policy=self._policy,
+            version=version,
+        )
+
+    def _prototypes(self, registry: Registry) -> dict[str, Floats]:
+        """The vectors of each task's description and examples; a task without any has none."""
+        phrases = {
+            key: [phrase for phrase in (task.description, *task.examples) if phrase]
+            for key, task in registry.tasks.items()
+        }
+        new = sorted({p for own in phrases.values() for p in own} - self._phrasings.keys())
+        if new:
+            self._phrasings.update(zip(new, self._encoder.encode(new), strict=True))
+        return {key: np.stack([self._phrasings[p] for p in own]) for key, own in phrases.items() if own}
+
+    def _load_probes(self, registry: Registry) -> dict[str, Probe]:
+        probes = {}
+        for key, task in registry.tasks.items():
+            if task.probe is None:
+                continue
+            path = Path(task.probe.path)
+            if ".." in path.parts:
+                raise ModelAssetError(f"the probe path {path} of {key} leads out of its folder")
+            base = path if path.is_absolute() else self._model_dir / path
+            encoder = self._encoder
+            probes[key] = Probe(base, task.label_set, encoder=encoder.identity, hidden=encoder.hidden)
+        return probes
+
+
+def known_skills(meta: Mapping[str, Any], probes: Mapping[str, Probe]) -> dict[str, dict[str, float]]:
+    """Share of right answers by task and name: what the weights' description says, and the probes'."""
+    skills = {key: dict(own) for key, own in meta.get("skills", {}).items()}
+    for key, probe in probes.items():
+        if probe.skill is not None:
+            skills.setdefault(key, {}).setdefault(PROBE, probe.skill)
+    return skills

@@ -1,0 +1,113 @@
+"""The engine on a server stand-in that speaks the two forms in use; the real one is in tests/integration."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from moe_router.errors import ModelAssetError, NoWorkerError
+from moe_router.experts.engines.base import LabelJob
+from moe_router.experts.engines.openai import OpenAIEngine, probabilities_of
+from moe_router.experts.engines.text_tokens import TextTokens, text_of
+from moe_router.experts.prompting import Template
+from moe_router.experts.scoring import LabelTrie
+
+NEXT = {
+    "Text: good\nMood:": {" pos": 0.5, " ne": 0.2, " negative": 0.1, " what": 0.2},
+    "Text: good\nMood: ne": {"gative": 0.25, "utral": 0.75},
+}
+TOKENS = TextTokens(100)
+
+
+class Server:
+    def __init__(self, models: tuple[str, ...] = ("base", "tuned"), *, chat_form: bool = False) -> None:
+        self.models = models
+        self.asked: list[dict[str, Any]] = []
+        self.chat_form = chat_form
+        self.status = 200
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"data": [{"id": name} for name in self.models]})
+        body = json.loads(request.content)
+        self.asked.append(body)
+        if self.status != 200:
+            return httpx.Response(self.status, text=body["prompt"])
+        told = {token: math.log(p) for token, p in NEXT[body["prompt"]].items()}
+        listed = [{"token": token, "logprob": value} for token, value in told.items()]
+        logprobs = {"content": [{"top_logprobs": listed}]} if self.chat_form else {"top_logprobs": [told]}
+        return httpx.Response(200, json={"choices": [{"text": "x", "logprobs": logprobs}]})
+
+
+def engine_on(server: Server, model: str = "base") -> OpenAIEngine:
+    client = httpx.Client(transport=httpx.MockTransport(server))
+    return OpenAIEngine("http://llm:8080/v1/", model, TOKENS, client=client)
+
+
+def job(labels: tuple[str, ...], adapter: str | None = None) -> LabelJob:
+    template = Template("Text: {{input}}\nMood:")
+    trie = LabelTrie([TOKENS.encode(" " + label, trusted=False) for label in labels], TOKENS.line_end)
+    return LabelJob(TOKENS.prompt(template, {"input": "good"}, adapter), trie)
+
+
+@pytest.mark.parametrize("chat_form", [False, True])
+def test_labels_get_the_probability_of_the_tokens_that_lead_to_them(chat_form: bool) -> None:
+    server = Server(chat_form=chat_form)
+    [scores] = engine_on(server).infer([job(("positive", "negative", "neutral"))])
+    assert scores is not None
+    np.testing.assert_allclose(np.exp(scores), [0.5 / 0.8, (0.1 + 0.05) / 0.8, 0.15 / 0.8], atol=1e-6)
+    assert len(server.asked) == 2
+    assert all(body["max_tokens"] == 1 for body in server.asked)
+
+
+def test_a_label_that_is_not_told_is_next_to_impossible() -> None:
+    [scores] = engine_on(Server()).infer([job(("positive", "unheard"))])
+    assert scores is not None
+    assert np.exp(scores).sum() == pytest.approx(1.0)
+    assert np.exp(scores[1]) < 1e-8
+
+
+def test_an_adapter_is_a_model_of_the_server() -> None:
+    server = Server()
+    engine = engine_on(server)
+    engine.load_adapter("tuned-0", "/anywhere")
+    engine.infer([job(("positive", "negative"), "tuned-0"), job(("positive", "negative"))])
+    assert sorted(body["model"] for body in server.asked if "ne" not in body["prompt"][-3:]) == [
+        "base",
+        "tuned",
+    ]
+    with pytest.raises(ModelAssetError, match=r"serves no 'other'; it serves: base, tuned"):
+        engine.load_adapter("other-1", "/anywhere")
+
+
+def test_a_server_that_lacks_the_model_or_is_not_there_is_told() -> None:
+    with pytest.raises(ModelAssetError, match="serves no 'big'"):
+        engine_on(Server(), "big")
+
+    def away(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    client = httpx.Client(transport=httpx.MockTransport(away))
+    with pytest.raises(ModelAssetError, match="ConnectError"):
+        OpenAIEngine("http://llm/v1", "base", TOKENS, client=client)
+
+
+def test_a_failing_server_is_no_worker_and_the_text_stays_out_of_the_error() -> None:
+    server = Server()
+    engine = engine_on(server)
+    server.status = 500
+    with pytest.raises(NoWorkerError, match="500") as caught:
+        engine.infer([job(("positive", "negative"))])
+    assert "good" not in caught.value.detail
+    with pytest.raises(NoWorkerError, match="no log-probabilities"):
+        probabilities_of({"choices": [{"text": "x", "logprobs": None}]})
+
+
+def test_a_long_text_is_cut_and_text_survives_the_round_trip() -> None:
+    prompt = TextTokens(2).prompt(Template("Text: {{input}}\nMood:"), {"input": "ä" * 50}, None)
+    assert text_of(prompt.head) + text_of(prompt.tail) == "Text: " + "ä" * 7 + "\nMood:"
