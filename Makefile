@@ -18,7 +18,7 @@ ARGS ?=
 STAMP := $(VENV)/.setup-done
 export VENV PYTHON TORCH_INDEX
 
-.PHONY: help setup demo test weights lint types check docs lock clean
+.PHONY: help setup demo test weights lint types check audit soak docs lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +31,11 @@ setup: $(STAMP) ## Make .venv with everything (variables: PYTHON, TORCH_INDEX)
 demo: $(STAMP) ## Start a worker and a coordinator and ask them (ONCE=1: then end)
 	@$(VENV)/bin/mole demo $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)
 
-test: $(STAMP) ## Run the tests but tests/docker; coverage is printed (ARGS: for pytest)
+test: $(STAMP) ## Run the tests, and print the coverage (ARGS: for pytest)
 	@scripts/test $(ARGS)
+
+soak: $(STAMP) ## Ten minutes of mixed load: does the coordinator leak memory, tasks, sockets, files?
+	@$(VENV)/bin/python -m pytest --full -s tests/integration/soak $(ARGS)
 
 weights: $(STAMP) ## Make all of gating's weights anew (DATA=folder of the datasets); takes hours
 	@scripts/weights "$(DATA)"
@@ -46,12 +49,15 @@ types: $(STAMP) ## Check types
 check: $(STAMP) ## All static checks, changing nothing
 	@scripts/check
 
-docs: $(STAMP) ## Write the generated parts of the docs again
-	@$(VENV)/bin/python scripts/settings_table.py --write
+audit: $(STAMP) ## Look the pinned dependencies up in a database of known vulnerabilities; needs the network
+	@scripts/audit $(ARGS)
+
+docs: $(STAMP) ## Write the generated pages again, and build the site into site/
+	@scripts/docs
 
 lock: ## Resolve requirements.lock again
 	@scripts/lock
 
 clean: ## Remove the environment and all caches of the checkout; models stay in MOLE_CACHE_DIR
-	rm -rf $(VENV) .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist site *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

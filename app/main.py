@@ -6,13 +6,32 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
-from app.api import classify, errors, feedback, health, job_items, jobs, openapi, stats, tasks, workers
-from app.asgi.direct import Direct
+from app.api import (
+    classify,
+    docs_page,
+    errors,
+    feedback,
+    health,
+    job_items,
+    jobs,
+    openapi,
+    router_versions,
+    stats,
+    tasks,
+    workers,
+)
+from app.asgi.access import Access
+from app.asgi.application import Application
+from app.asgi.cors import Cors
 from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
-from app.services import factory, jobs_factory
+from app.console import pages
+from app.facade import routes as facade
+from app.facade.errors import OpenAIErrors
+from app.services import audit, factory, jobs_factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
 from app.settings import Settings
 from moe_router import logs, tracing
@@ -36,6 +55,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings = runtime.settings
         logs.configure(settings.log_format)
+        audit.configure(settings.audit_log)
         tracing.configure(
             "mole-coordinator",
             exporter=settings.otel_exporter,
@@ -52,15 +72,33 @@ def create_app(
             await runtime.aclose()
             tracing.stop()
 
-    app = FastAPI(title="MoLE", description=DESCRIPTION, version="1", lifespan=lifespan)
+    app = Application(
+        layers=[
+            Middleware(OpenAIErrors),
+            Middleware(Envelope, metrics=runtime.metrics, drain=drain),
+            Middleware(Cors, origins=lambda: runtime.settings.allowed_origins),
+            Middleware(
+                Access,
+                keyring=lambda: runtime.keyring,
+                metrics_open=lambda: not runtime.settings.metrics_require_key,
+            ),
+            Middleware(Intake, max_body_bytes=lambda: runtime.settings.max_body_bytes),
+        ],
+        router=classify.router,
+        title="MoLE",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.runtime = runtime
-    for resource in (classify, jobs, feedback, tasks, workers, stats, health):
+    for resource in (
+        classify, facade, jobs, feedback, tasks, workers, stats, router_versions, health, docs_page, pages,
+    ):  # fmt: skip
         app.include_router(resource.router)
     app.add_api_route("/metrics", stats.metrics, include_in_schema=False)
     errors.install(app)
-    app.add_middleware(Direct, router=classify.router)
-    app.add_middleware(Intake, max_body_bytes=lambda: runtime.settings.max_body_bytes)
-    app.add_middleware(Envelope, metrics=runtime.metrics, drain=drain)
     openapi.install(app)
     return app
 

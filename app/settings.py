@@ -277,6 +277,27 @@ class Settings(BaseSettings):
         validation_alias=_env("MOLE_JOB_RETENTION_DAYS"),
         description="How long a finished job, its texts and its results are kept, in days.",
     )
+    require_api_key: bool = Field(
+        False,
+        validation_alias=_env("MOLE_REQUIRE_API_KEY"),
+        description="Ask for an API key even where none exists yet; once one exists it is asked for anyway.",
+    )
+    metrics_require_key: bool = Field(
+        False,
+        validation_alias=_env("MOLE_METRICS_REQUIRE_KEY"),
+        description="Ask for an API key at `/metrics`, too, where keys are asked for.",
+    )
+    audit_log: Path | None = Field(
+        None,
+        validation_alias=_env("MOLE_AUDIT_LOG"),
+        description="File that the audit log is appended to; standard error where unset.",
+    )
+    cors_origins: str = Field(
+        "",
+        validation_alias=_env("MOLE_CORS_ORIGINS"),
+        description="Web origins whose pages may call the API, by comma, such as `https://a.example`; "
+        "`*` for all. CORS is off where unset.",
+    )
     drain_timeout_s: float = Field(
         30.0,
         ge=0,
@@ -322,6 +343,11 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.state_dir / 'coordinator.sqlite3'}"
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The web origins that CORS lets in."""
+        return tuple(part for part in (given.strip() for given in self.cors_origins.split(",")) if part)
 
     @property
     def total_timeout_s(self) -> float:

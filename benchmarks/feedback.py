@@ -42,6 +42,7 @@ from moe_router.training.judging import guarded
 from moe_router.training.learner import LearnRun, Serving, learn
 from moe_router.training.memory import Memory, remember
 from moe_router.training.remembered import RememberingEncoder
+from moe_router.training.simulation import vectors_of
 
 REGISTRY = Path("config/demo/experts_registry.json")
 PER_CALLER = 500
@@ -132,8 +133,6 @@ def linucb(bench: Bench, requests: list[Asked], *, warm: bool, told: bool) -> li
 
 
 def _training(memory: Memory, arms: list[tuple[str, str]], bench: Bench) -> tuple[Any, Any]:
-    from moe_router.training.simulation import vectors_of
-
     skills = told_skills(bench.registry)
     contexts = [_context(vectors_of(r, memory.embed), bench.hidden) for r in memory.requests]
     rewards = [
@@ -152,14 +151,14 @@ def poisoned(bench: Bench, count: int, every: int) -> dict[str, Any]:
     """One caller says of requests for each task that they were for another."""
     rng = np.random.default_rng(bench.seed)
     names = list(bench.registry.tasks)
-    kept = [row for row, target in enumerate(bench.memory.target) if target in names]
+    asked = [r for r in bench.memory.requests if r.target in names and r.description is not None]
     live, rows, promoted = bench.shipped, [], 0
     for index in range(count):
-        at = kept[rng.integers(len(kept))]
-        right = bench.memory.target[at]
+        request = asked[rng.integers(len(asked))]
+        right = request.target
         wrong = names[(names.index(right) + 1) % len(names)]
         rows.append({
-            "caller": "one", "judged_at": float(index), "vectors": (bench.memory.description[at], None),
+            "caller": "one", "judged_at": float(index), "vectors": vectors_of(request, bench.embed),
             "task": right, "steps": (), "propensity": 1.0, "correct_task": wrong, "correct_label": None,
         })  # fmt: skip
         if (index + 1) % every == 0:
@@ -233,7 +232,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the datasets")
     parser.add_argument("--models", type=Path, default=MODELS, help="folder of the gating weights")
     parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--every", type=int, default=250)
+    parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dry", action="store_true", help="print the table, write nothing")
     args = parser.parse_args()

@@ -67,13 +67,14 @@ def judge(registry: Registry, new: frozenset[str], encoder: Any, data: Path, see
 
 def measure(data: Path, adapters: Path | None, seed: int) -> dict[str, Any]:
     registry, cache = load_registry(REGISTRY), DEFAULT_CACHE.expanduser()
+    vectors = cache / "benchmarks"
     result: dict[str, Any] = {}
     for name, tasks in GROUPS.items():
         # By the shipped adapter a task is left out alone; an adapter of its own for each would take hours.
         for new in [frozenset(tasks)] if adapters else [frozenset([task]) for task in tasks]:
             adapter = adapters / name / "encoder_adapter.safetensors" if adapters else None
             encoder = Encoder(ensure_encoder(cache, adapter=adapter), max_tokens=256)
-            remembering = RememberingEncoder(encoder, cache)
+            remembering = RememberingEncoder(encoder, vectors)
             own = judge(registry, new, remembering, data, seed)
             remembering.save()
             others = [v for key, v in own.items() if key in registry.tasks and key not in new]

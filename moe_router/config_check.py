@@ -232,7 +232,7 @@ def _judge_mapping(mapping: WorkerMapping, source: _Source, registry: Registry |
     for worker_id, worker in mapping.workers.items():
         here: Location = ("workers", worker_id)
         for key in worker.model_extra or {}:
-            if not key.startswith("_"):
+            if not jsonfile.is_comment(key):
                 yield source.warning("unknown-key", (*here, key), "unknown key, ignored")
         if worker_id not in mapping.workers_for(worker.base_model_key):
             yield source.warning(

@@ -278,8 +278,9 @@ class TaskInfo(Answer):
     task_key: str
     domain: str
     description: str | None
+    kind: Literal["classification", "extraction"] = "classification"
     languages: list[str] | None = Field(description="ISO codes; null where every language is served.")
-    labels: list[str]
+    labels: list[str] = Field(description="Labels, or the entity types of an extraction.")
     experts: list[str]
     available: bool = Field(description="Whether a worker of the mapping serves it, or a probe.")
 
@@ -310,6 +311,7 @@ class WorkerInfo(Answer):
     queue_depth: int | None
     latency_ms: Latency
     tasks: list[str]
+    adapters: list[str] = Field(default=[], description="Those loaded beside its base model.")
 
 
 class RefusedEdit(Answer):

@@ -10,13 +10,18 @@ MoleError
 │   ├── TextTooLongError                                                       413
 │   ├── UnknownRequestError                                                    404
 │   ├── UnknownVersionError                                                    404
+│   ├── UnknownKeyError                                                        404
 │   ├── VersionConflictError                                                   409
 │   ├── UnknownJobError                                                        404
 │   ├── IdempotencyConflictError                                               409
 │   ├── TooManyJobsError                                                       429
 │   ├── HeadersTooLongError                                                    431
 │   └── AbstainedError       gating abstained and the caller wants an error    422
+├── UnauthorizedError        no valid API key                                  401
+├── MissingScopeError        the key may not do this                           403
 ├── TooManyRequestsError     the caller's own limit                            429
+│   └── RateLimitError       its requests of a minute                          429
+│       └── QuotaExceededError  its texts of a day                             429
 ├── NoWorkerError            no worker can be reached now                      503
 ├── OverloadedError          a queue is full                                   503
 ├── NotReadyError            loading or draining                               503
@@ -223,12 +228,72 @@ class AbstainedError(RequestError):
         return {"reason": self.reason, "nearest_tasks": list(self.nearest_tasks)}
 
 
+class UnauthorizedError(MoleError):
+    """The request carries no API key, or none that is valid now."""
+
+    status = 401
+    slug = "unauthorized"
+    title = "Unauthorized"
+
+    def __init__(self, detail: str, *, key_given: bool) -> None:
+        super().__init__(detail)
+        self.key_given = key_given
+
+
+class MissingScopeError(MoleError):
+    """The caller's key is valid, and lacks the scope that the request needs."""
+
+    status = 403
+    slug = "missing-scope"
+    title = "Missing scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"Your API key lacks the scope {scope!r}.")
+        self.scope = scope
+
+    @property
+    def extensions(self) -> Mapping[str, object]:
+        """What the caller needs to ask for."""
+        return {"required_scope": self.scope}
+
+
+class UnknownKeyError(RequestError):
+    """There is no API key of this id."""
+
+    status = 404
+    slug = "unknown-key"
+    title = "Unknown API key"
+
+
 class TooManyRequestsError(MoleError):
     """The caller has reached its own limit; others are served."""
 
     status = 429
     slug = "too-many-requests"
     title = "Too many requests"
+
+
+class RateLimitError(TooManyRequestsError):
+    """The caller's key has used up its requests of a minute."""
+
+    slug = "rate-limited"
+    title = "Rate limit reached"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self._retry_after_s = retry_after_s
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Until one more request fits."""
+        return self._retry_after_s
+
+
+class QuotaExceededError(RateLimitError):
+    """The caller's key has used up its texts of the day, or the request holds more than are left."""
+
+    slug = "quota-exceeded"
+    title = "Quota exceeded"
 
 
 class NoWorkerError(MoleError):

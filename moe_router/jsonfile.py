@@ -83,10 +83,15 @@ def line_of(text: str, location: Sequence[str | int]) -> int | None:
 
 
 def without_comments(data: Any) -> Any:
-    """The same mapping less its keys that begin with "_", which are comments."""
+    """The same mapping less its comments: keys that begin with "_", or with "$", which are for editors."""
     if not isinstance(data, dict):
         return data
-    return {key: value for key, value in data.items() if not str(key).startswith("_")}
+    return {key: value for key, value in data.items() if not is_comment(key)}
+
+
+def is_comment(key: object) -> bool:
+    """Whether a key is read over."""
+    return str(key).startswith(("_", "$"))
 
 
 def _read(path: Path) -> str:

@@ -99,7 +99,7 @@ def load_mapping(path: Path) -> WorkerMapping:
         logger.warning("%s: unknown key %s is ignored", path, jsonfile.json_path([key]))
     for worker_id, worker in mapping.workers.items():
         for key in worker.model_extra or {}:
-            if not key.startswith("_"):
+            if not jsonfile.is_comment(key):
                 logger.warning(
                     "%s: unknown key %s is ignored", path, jsonfile.json_path(["workers", worker_id, key])
                 )

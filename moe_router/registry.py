@@ -26,6 +26,8 @@ from moe_router.languages import language_code
 
 logger = logging.getLogger(__name__)
 
+MOST_REMEMBERED = 10_000
+"""Pairs of task and language whose experts are looked up once."""
 TASK_KEY = r"[^/\s]+/[^/\s]+"
 
 
@@ -221,11 +223,32 @@ class Registry(Entry, jsonfile.CheckedModel):
 
     def experts_for(self, task_key: str, language: str) -> tuple[Expert, ...]:
         """The LLM experts that serve the task in the language, in the file's order."""
-        task = self.task(task_key)
-        return tuple(e for e in self._experts(task_key, task, language) if e.serves(language))
+        known = self._serving.get((task_key, language))
+        if known is None:
+            task = self.task(task_key)
+            known = tuple(e for e in self._experts(task_key, task, language) if e.serves(language))
+            if len(self._serving) < MOST_REMEMBERED:  # languages come from callers
+                self._serving[task_key, language] = known
+        return known
 
     def all_experts(self, task_key: str) -> tuple[Expert, ...]:
         """Every LLM expert of the task, whatever the language."""
+        known = self._all_experts.get(task_key)
+        if known is None:
+            known = self._all_experts[task_key] = self._every_expert(task_key)
+        return known
+
+    @cached_property
+    def _serving(self) -> dict[tuple[str, str], tuple[Expert, ...]]:
+        """What `experts_for` has found."""
+        return {}
+
+    @cached_property
+    def _all_experts(self) -> dict[str, tuple[Expert, ...]]:
+        """What `all_experts` has found."""
+        return {}
+
+    def _every_expert(self, task_key: str) -> tuple[Expert, ...]:
         task = self.task(task_key)
         found = list(self._experts(task_key, task, None))
         for language in task.overrides:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 from moe_router.errors import ModelAssetError, MoleError
@@ -46,6 +46,11 @@ class Span:
     def __init__(self, span: Any = None) -> None:
         self._span = span
 
+    @property
+    def recording(self) -> bool:
+        """Whether anything that is told is kept."""
+        return self._span is not None
+
     def tell(self, attributes: Mapping[str, Attribute]) -> None:
         """Adds attributes, named as OpenTelemetry does."""
         if self._span is not None:
@@ -66,6 +71,21 @@ class Span:
 
 
 _NO_SPAN = Span()
+
+
+class _Off:
+    """The block's context while tracing is off; one for all, as it holds nothing."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Span:
+        return _NO_SPAN
+
+    def __exit__(self, *_error: object) -> None:
+        return None
+
+
+_OFF = _Off()
 
 
 def configure(service: str, *, exporter: str | None, endpoint: str | None, disabled: bool = False) -> None:
@@ -115,18 +135,24 @@ def stop() -> None:
         _tracing = None
 
 
-@contextmanager
 def span(
     name: str,
     kind: Kind = "internal",
     headers: Mapping[str, str] | None = None,
     attributes: Mapping[str, Attribute] | None = None,
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """Traces a block; `headers` with a traceparent make it part of the caller's trace."""
-    tracing = _tracing
-    if tracing is None:
-        yield _NO_SPAN
-        return
+    return _OFF if _tracing is None else _span(_tracing, name, kind, headers, attributes)
+
+
+@contextmanager
+def _span(
+    tracing: _Tracing,
+    name: str,
+    kind: Kind,
+    headers: Mapping[str, str] | None,
+    attributes: Mapping[str, Attribute] | None,
+) -> Iterator[Span]:
     context = tracing.propagator.extract(headers) if headers else None
     with tracing.tracer.start_as_current_span(
         name, context=context, kind=tracing.kinds[kind], record_exception=False, set_status_on_exception=False

@@ -1,20 +1,43 @@
-"""MoLE for Python programs: a typed client of the coordinator, and the `mole` command."""
+"""MoLE for Python programs: typed clients of the coordinator, and the `mole` command."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mole.client import Mole, MoleAPIError, MoleClientError, MoleConnectionError
-    from mole.jobs import JobResult
+    from mole.async_client import AsyncMole
+    from mole.client import Mole
+    from mole.errors import MoleAPIError, MoleClientError, MoleConnectionError
+    from mole.frames import classify_frame
+    from mole.results import ItemResult
+    from mole.retry import Retry
 
-__all__ = ["JobResult", "Mole", "MoleAPIError", "MoleClientError", "MoleConnectionError"]
+_HOME = {
+    "AsyncMole": "async_client",
+    "ItemResult": "results",
+    "Mole": "client",
+    "MoleAPIError": "errors",
+    "MoleClientError": "errors",
+    "MoleConnectionError": "errors",
+    "Retry": "retry",
+    "classify_frame": "frames",
+}
+__all__ = [
+    "AsyncMole",
+    "ItemResult",
+    "Mole",
+    "MoleAPIError",
+    "MoleClientError",
+    "MoleConnectionError",
+    "Retry",
+    "classify_frame",
+]
 
 
 def __getattr__(name: str) -> Any:
-    # The client pulls in httpx and pydantic; `mole --help` needs neither.
-    if name in __all__:
-        from mole import client
+    # Imported at the first use: `mole --help` needs neither httpx nor pydantic.
+    if name in _HOME:
+        from importlib import import_module
 
-        return getattr(client, name)
+        return getattr(import_module(f"mole.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

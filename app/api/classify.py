@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import lru_cache
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
@@ -12,7 +13,7 @@ from starlette.responses import Response
 
 from app.api import errors, examples, openapi
 from app.api.messages import answer, parse, runtime_of
-from app.asgi.exchange import Exchange, exchange_of
+from app.asgi.exchange import NO_EXPERT, Exchange, exchange_of
 from app.services.classification import Classification
 from app.services.ports import Call
 from app.services.runtime import Runtime
@@ -85,6 +86,7 @@ async def classify_batch(request: Request) -> Response:
     runtime = runtime_of(request)
     service = runtime.classification()
     batch = parse(BatchRequest, request)
+    exchange.take_texts(len(batch.items) - 1)
     results = await asyncio.gather(
         *(_item(runtime, service, item, index, exchange) for index, item in enumerate(batch.items))
     )
@@ -94,8 +96,29 @@ async def classify_batch(request: Request) -> Response:
 def expert_name(found: ClassifyAnswer, expert: Expert | None) -> str:
     """The value of X-MoLE-Expert: task and expert, such as social/sentiment_analysis@soc-sentiment."""
     if found.result is None or found.task is None:
-        return Exchange("").expert
-    return quote(f"{found.task}@{expert.name if expert is not None else found.model_key}", safe="/@:")
+        return NO_EXPERT
+    return _quoted(found.task, expert.name if expert is not None else found.model_key)
+
+
+@lru_cache(maxsize=1024)
+def _quoted(task: str, expert: str | None) -> str:
+    return quote(f"{task}@{expert}", safe="/@:")
+
+
+async def ask(
+    runtime: Runtime, service: Classification, asked: ClassifyRequest, request_id: str, exchange: Exchange
+) -> tuple[ClassifyAnswer, Expert | None]:
+    """One of the questions of an exchange, counted as a request of its own.
+
+    Raises:
+        MoleError: as `Classification.classify`, and where the house is full.
+    """
+    call = Call(request_id, service.deadline(asked), exchange.trace, exchange.caller)
+    with runtime.admission.request(exchange.caller):
+        answered = await service.classify(asked, call)
+    # They may overlap: the longest wait for workers is what the whole owes to them.
+    exchange.worker_ms = max(exchange.worker_ms, call.worker_ms)
+    return answered
 
 
 async def _item(
@@ -107,11 +130,7 @@ async def _item(
             asked = ClassifyRequest.model_validate(item)
         except ValidationError as error:
             raise errors.InvalidBodyError(error) from error
-        call = Call(request_id, service.deadline(asked), exchange.trace, exchange.caller)
-        with runtime.admission.request(exchange.caller):
-            found, _ = await service.classify(asked, call)
-        # Items overlap: the longest wait for workers is what the batch owes to them.
-        exchange.worker_ms = max(exchange.worker_ms, call.worker_ms)
+        found, _ = await ask(runtime, service, asked, request_id, exchange)
         return found
     except MoleError as error:
         return BatchItemError(error=Problem(**errors.document(error, request_id)))

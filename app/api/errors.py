@@ -15,9 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.asgi.exchange import exchange_of
-from moe_router.errors import MoleError, RequestError
+from moe_router.errors import MissingScopeError, MoleError, RequestError, UnauthorizedError
 
 MEDIA_TYPE = "application/problem+json"
+CHALLENGE = 'Bearer realm="mole"'
+"""Of WWW-Authenticate, see RFC 6750."""
 SHOWN_MISTAKES = 5
 LONGEST_NAME = 100
 
@@ -71,6 +73,10 @@ def document(error: MoleError, request_id: str) -> dict[str, Any]:
 def response(error: MoleError, request_id: str) -> Response:
     """The whole response to an error."""
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = CHALLENGE + (', error="invalid_token"' if error.key_given else "")
+    elif isinstance(error, MissingScopeError):
+        headers["WWW-Authenticate"] = f'{CHALLENGE}, error="insufficient_scope", scope="{error.scope}"'
     body = orjson.dumps(document(error, request_id))
     return Response(body, error.status, headers, media_type=MEDIA_TYPE)
 

@@ -88,6 +88,7 @@ TASKS: dict[str, Any] = {
             "task_key": "finance/sentiment_analysis",
             "domain": "finance",
             "description": "Says whether a news text is good or bad for investors.",
+            "kind": "classification",
             "languages": ["de", "en", "es", "fr"],
             "labels": ["negative", "neutral", "positive"],
             "experts": ["fin-sentiment"],
@@ -109,6 +110,7 @@ WORKERS: dict[str, Any] = {
             "queue_depth": 1,
             "latency_ms": {"p50": 180.2, "p95": 240.9},
             "tasks": ["finance/sentiment_analysis"],
+            "adapters": ["fin-sentiment"],
         }
     ],
     "mapping": {"loaded_at": "2026-01-31T12:00:00.000+00:00", "refused": None},
@@ -125,4 +127,61 @@ HEALTH: dict[str, Any] = {
         "router": "version 3",
         "workers": "1 of 1 healthy",
     },
+}
+
+TRAFFIC: dict[str, Any] = {
+    "process": "3f9a01bc",
+    "started_at": "2026-01-31T11:00:00+00:00",
+    "bucket_seconds": 10,
+    "until": "2026-01-31T12:00:10+00:00",
+    "buckets": [
+        {
+            "at": "2026-01-31T12:00:00+00:00",
+            "requests": 42,
+            "refused": 1,
+            "failed": 0,
+            "p50_ms": 186.265,
+            "p95_ms": 291.038,
+            "answers": 41,
+            "abstained": 3,
+            "languages": {"de": 30, "en": 11},
+            "tasks": {"finance/sentiment_analysis": 38},
+        }
+    ],
+}
+
+ROUTER_VERSIONS: dict[str, Any] = {
+    "in_force": 3,
+    "refused": None,
+    "versions": [
+        {
+            "version": 3,
+            "state": "live",
+            "created_at": "2026-01-31T11:00:00.000+00:00",
+            "promoted_at": "2026-01-31T11:00:01.000+00:00",
+            "parent": None,
+            "metrics": {
+                "taught": {"rows": 600, "callers": 12, "tasks_told": 420, "answers_judged": 380},
+                "reasons": [],
+            },
+        }
+    ],
+}
+
+ROUTER_FEEDBACK: dict[str, Any] = {
+    "rows": 800,
+    "read": 800,
+    "by_version": [
+        {
+            "version": 3,
+            "rows": 800,
+            "tasks_told": 420,
+            "task_accuracy": 0.971,
+            "answers_judged": 380,
+            "answer_accuracy": 0.884,
+            "mean_cost": 0.62,
+        }
+    ],
+    "task_reliability": [{"confidence": 0.96, "accuracy": 0.97, "rows": 400}],
+    "answer_reliability": [{"confidence": 0.88, "accuracy": 0.9, "rows": 300}],
 }

@@ -36,7 +36,8 @@ class ItemExecutor:
                 raise errors.InvalidBodyError(error) from error
             service = self._runtime.classification()
             call = Call(request_id, service.deadline(asked), caller=f"job:{item.owner}")
-            found, _ = await service.classify(asked, call)
+            with self._runtime.admission.request(call.caller):
+                found, _ = await service.classify(asked, call)
             return ItemOutcome(item, "done", found.model_dump_json())
         except MoleError as error:
             return _failure(item, error, "retry" if error.status in OF_THE_TIME else "failed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import orjson
@@ -33,8 +33,10 @@ class UploadLimits:
 class RequestUpload:
     """Reads a request's body once, within the limits."""
 
-    def __init__(self, request: Request, limits: UploadLimits) -> None:
-        """Looks at the head only.
+    def __init__(
+        self, request: Request, limits: UploadLimits, take_text: Callable[[], None] = lambda: None
+    ) -> None:
+        """Looks at the head only; `take_text` is called for each item, and may refuse it.
 
         Raises:
             MediaTypeError: the body is neither JSON nor JSON Lines.
@@ -45,6 +47,7 @@ class RequestUpload:
         if not self._lines and declared != "application/json" and not declared.endswith("+json"):
             raise MediaTypeError("The body must be application/json, or JSON Lines as application/x-ndjson.")
         self._limits = limits
+        self._take_text = take_text
         self._most = limits.lines_bytes if self._lines else limits.item_bytes
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length[:20]) > self._most:
@@ -71,12 +74,14 @@ class RequestUpload:
 
         Raises:
             RequestError: the body is too long, too slow, broken off, or no JSON; or there is no item.
+            QuotaExceededError: the caller may not send so many.
         """
         count = 0
         async for item in self._from_lines() if self._lines else self._from_json():
             count += 1
             if count > self._limits.items:
                 raise TextTooLongError(f"items: there are more than {self._limits.items}.")
+            self._take_text()
             yield item
         if not count:
             raise RequestError("items: there is none.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
@@ -95,8 +95,9 @@ async def submit_job(request: Request) -> Response:
     key = request.headers.get(HEADER_KEY)
     if key is not None and not SANE_KEY.fullmatch(key):
         raise RequestError(f"{HEADER_KEY}: 1 to 255 printable characters, no spaces.")
-    upload = RequestUpload(request, limits)
-    job = await desk_of(request).submit(exchange_of(request.scope).caller, upload, key)
+    exchange = exchange_of(request.scope)
+    upload = RequestUpload(request, limits, lambda: exchange.take_texts(1))
+    job = await desk_of(request).submit(exchange.caller, upload, key)
     response = answer(job, HTTPStatus.ACCEPTED)
     response.headers["Location"] = f"/api/v1/jobs/{job.job_id}"
     return response
@@ -108,8 +109,9 @@ async def submit_job(request: Request) -> Response:
     responses=openapi.answers(JobsAnswer, openapi.READ_STATUSES, examples.JOBS),
 )
 async def list_jobs(request: Request) -> Response:
-    """The caller's newest 100 jobs, newest first."""
-    return answer(await desk_of(request).newest(exchange_of(request.scope).caller))
+    """The caller's newest 100 jobs, newest first; with the scope `admin` everybody's."""
+    exchange = exchange_of(request.scope)
+    return answer(await desk_of(request).newest(exchange.caller, everybodys=exchange.is_admin))
 
 
 @router.get(
@@ -120,7 +122,7 @@ async def list_jobs(request: Request) -> Response:
 )
 async def get_job(request: Request) -> Response:
     """How far the caller's job is."""
-    return answer(await desk_of(request).look(*_asked(request)))
+    return answer(await desk_of(request).look(**_asked(request)))
 
 
 @router.get(
@@ -132,7 +134,7 @@ async def get_job(request: Request) -> Response:
 )
 async def get_results(request: Request) -> Response:
     """The finished items, one a line, by index: an answer, or an `error`; of a running job those so far."""
-    pages = await desk_of(request).results(*_asked(request))
+    pages = await desk_of(request).results(**_asked(request))
     return StreamingResponse(_lines(pages), media_type=LINES)
 
 
@@ -144,11 +146,19 @@ async def get_results(request: Request) -> Response:
 )
 async def cancel_job(request: Request) -> Response:
     """Cancels the caller's job; one that is finished stays as it is. Results so far can still be read."""
-    return answer(await desk_of(request).cancel(*_asked(request)))
+    return answer(await desk_of(request).cancel(**_asked(request)))
 
 
-def _asked(request: Request) -> tuple[str, str]:
-    """The caller, and the id in the path.
+class _Asked(TypedDict):
+    """Who asks for which job."""
+
+    caller: str
+    job_id: str
+    everybodys: bool
+
+
+def _asked(request: Request) -> _Asked:
+    """The caller, the id in the path, and whether the caller sees everybody's jobs.
 
     Raises:
         UnknownJobError: it is the id of no job, nor a text that every database takes.
@@ -156,7 +166,8 @@ def _asked(request: Request) -> tuple[str, str]:
     job_id = request.path_params["job_id"]
     if not SANE_ID.fullmatch(job_id):
         raise UnknownJobError("This is the id of no job.")
-    return exchange_of(request.scope).caller, job_id
+    exchange = exchange_of(request.scope)
+    return {"caller": exchange.caller, "job_id": job_id, "everybodys": exchange.is_admin}
 
 
 async def _lines(pages: AsyncIterator[list[ResultRow]]) -> AsyncIterator[bytes]:

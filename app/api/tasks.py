@@ -30,6 +30,7 @@ async def tasks(request: Request) -> Response:
                 task_key=key,
                 domain=key.partition("/")[0],
                 description=task.description,
+                kind=task.kind,
                 languages=None if languages is None else list(languages),
                 labels=list(task.label_set),
                 experts=[expert.name for expert in offered],

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api import errors
 from app.asgi.drain import Drain
 from app.asgi.exchange import Exchange, check_headers, open_exchange
+from app.asgi.security_headers import security_headers
 from app.services.metrics import Metrics
 from moe_router import logs, tracing
 from moe_router.contracts import HEADER_EXPERT, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
@@ -42,7 +43,8 @@ class Envelope:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                message["headers"] = [*message["headers"], *_headers(exchange)]
+                given = message["headers"]
+                message["headers"] = [*given, *_headers(exchange), *security_headers(scope["path"], given)]
             await send(message)
 
         try:
@@ -52,7 +54,8 @@ class Envelope:
             ):
                 check_headers(scope)
                 await self.app(scope, receive, send_with_headers)
-                _describe(span, scope, exchange)
+                if span.recording:
+                    _describe(span, scope, exchange)
         except MoleError as error:
             await errors.response(error, exchange.request_id)(scope, receive, send_with_headers)
         except Exception:

@@ -10,7 +10,9 @@ from typing import cast
 
 from starlette.types import Scope
 
+from app.services.keyring import CallerKey
 from app.storage.identity import address_identity
+from app.storage.key_records import ADMIN
 from moe_router.contracts import HEADER_REQUEST_ID, MAX_HEADER_BYTES
 from moe_router.errors import HeadersTooLongError
 
@@ -28,11 +30,27 @@ class Exchange:
     trace: dict[str, str] = field(default_factory=dict)
     caller: str = address_identity(None)
     """who asks; see `Call.caller`"""
+    key: CallerKey | None = None
+    """the caller's API key, where keys are asked for"""
     started: float = field(default_factory=time.perf_counter)
     body: bytes = b""
     status: int | None = None
     expert: str = NO_EXPERT
     worker_ms: float = 0.0
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the caller's key sees what is other callers'."""
+        return self.key is not None and self.key.record.may(ADMIN)
+
+    def take_texts(self, texts: int) -> None:
+        """Counts texts beyond the request's first against the quota of the caller's key.
+
+        Raises:
+            QuotaExceededError: so many are not left of the day's.
+        """
+        if self.key is not None and texts > 0:
+            self.key.take_texts(texts)
 
     def elapsed_ms(self) -> float:
         """Milliseconds since the request's head arrived."""

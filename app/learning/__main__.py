@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.learning.training import PER_CALLER, TrainRun, train
-from app.services import factory
+from app.services import audit, factory
 from app.services.metrics import Metrics
 from app.settings import Settings
 from moe_router.errors import MoleError
@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0, or 1 with one line on standard error."""
     given = _parser().parse_args(arguments)
     try:
-        result = asyncio.run(_run(given, Settings()))
+        settings = Settings()
+        audit.configure(settings.audit_log)
+        result = asyncio.run(_run(given, settings))
     except (MoleError, OSError) as error:
         print(getattr(error, "detail", error), file=sys.stderr)
         return 1
@@ -56,8 +58,12 @@ async def _command(given: argparse.Namespace, settings: Settings, storage: Stora
     if given.command == "versions":
         return [asdict(version) | {"meta": None} for version in await versions.list()]
     if given.command == "promote":
-        return asdict(await versions.promote(given.id, at=time.time())) | {"meta": None}
+        live = await versions.promote(given.id, at=time.time())
+        audit.record("router.promoted", actor=audit.command_actor(), version=live.id)
+        return asdict(live) | {"meta": None}
     back = await versions.rollback()
+    now_live = None if back is None else back.id
+    audit.record("router.rolled_back", actor=audit.command_actor(), live_version=now_live)
     return {"id": None} if back is None else asdict(back) | {"meta": None}
 
 

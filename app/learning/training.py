@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from app.services import factory
+from app.services import audit, factory
 from app.services.router_sync import RouterSync
 from app.settings import Settings
 from moe_router.errors import ModelAssetError
@@ -111,5 +111,6 @@ async def _store(storage: Storage, found: Candidate, parent: int | None, run: Tr
     outcome = "candidate" if passed else "rejected"
     if passed and run.promote:
         await storage.router_versions.promote(version, at=time.time())
+        audit.record("router.promoted", actor=audit.command_actor(), version=version)
         outcome = "promoted"
     return {"outcome": outcome, "id": version, **found.metrics}

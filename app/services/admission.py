@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from moe_router.errors import OverloadedError, TooManyRequestsError
 
@@ -26,24 +25,31 @@ class Admission:
         self._callers: Counter[str] = Counter()
         self.requests = 0
 
-    @contextmanager
-    def request(self, caller: str) -> Iterator[None]:
+    def request(self, caller: str) -> AbstractContextManager[None]:
         """Counts one request while the block runs.
 
         Raises:
             TooManyRequestsError: the caller has as many under way as one caller may.
             OverloadedError: the house is full, and the caller has its share of it.
         """
+        return _Place(self, caller)
+
+    def enter(self, caller: str) -> None:
+        """A request of the caller begins.
+
+        Raises:
+            TooManyRequestsError, OverloadedError: as `request`.
+        """
         self._check(caller)
         self._callers[caller] += 1
         self.requests += 1
-        try:
-            yield
-        finally:
-            self.requests -= 1
-            self._callers[caller] -= 1
-            if not self._callers[caller]:
-                del self._callers[caller]
+
+    def leave(self, caller: str) -> None:
+        """It has ended."""
+        self.requests -= 1
+        self._callers[caller] -= 1
+        if not self._callers[caller]:
+            del self._callers[caller]
 
     def _check(self, caller: str) -> None:
         own = self._callers.get(caller, 0)
@@ -54,3 +60,19 @@ class Admission:
         share = self._max_requests // (len(self._callers) + (own == 0))
         if own >= share or self.requests >= OVERBOOKING * self._max_requests:
             raise OverloadedError(f"{self.requests} requests are under way; no more fit.")
+
+
+class _Place(AbstractContextManager[None]):
+    """A block of `Admission.request`; a class, as a generator takes three times as long."""
+
+    __slots__ = ("_admission", "_caller")
+
+    def __init__(self, admission: Admission, caller: str) -> None:
+        self._admission = admission
+        self._caller = caller
+
+    def __enter__(self) -> None:
+        self._admission.enter(self._caller)
+
+    def __exit__(self, *_error: object) -> None:
+        self._admission.leave(self._caller)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from app.services.ports import Call, Experts, Gating
 from app.services.recording import Record, recorded
 from app.services.stats import Stats
 from app.services.waiting import FairGate
+from app.services.within import within
 from moe_router import tracing
 from moe_router.contracts import (
     Abstention,
@@ -178,14 +178,15 @@ class Classification:
                 via=options.via,
                 served=self._experts.served,
             )
-            span.tell(
-                {
-                    "mole.language": decision.language,
-                    "mole.task": decision.task or "none",
-                    "mole.confidence": decision.confidence,
-                    "mole.encoder_passes": decision.encoder_passes,
-                }
-            )
+            if span.recording:
+                span.tell(
+                    {
+                        "mole.language": decision.language,
+                        "mole.task": decision.task or "none",
+                        "mole.confidence": decision.confidence,
+                        "mole.encoder_passes": decision.encoder_passes,
+                    }
+                )
         return decision
 
     def _counted(self, decision: Decision) -> Decision:
@@ -284,7 +285,7 @@ class Classification:
 
     async def _within(self, work: Awaitable[T], call: Call) -> T:
         try:
-            async with asyncio.timeout(max(call.deadline - time.monotonic(), 0.0)):
+            with within(call.deadline - time.monotonic()):
                 return await work
         except TimeoutError as error:
             raise DeadlineError("The time for the whole request is up.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from functools import partial
@@ -16,6 +15,7 @@ from app.services.metrics import Metrics
 from app.services.ports import Call
 from app.services.prober import Prober
 from app.services.waiting import WaitingRoom
+from app.services.within import within
 from app.services.worker import Worker
 from app.services.worker_client import WorkerClient
 from app.storage.identity import opaque
@@ -179,7 +179,7 @@ class HttpExperts:
         timeout_s = min(left_s, self._attempt_timeout_s)
         outcome: faults.Outcome = "cancelled"
         try:
-            async with asyncio.timeout(timeout_s):
+            with within(timeout_s):
                 answer = await self._client.classify(
                     worker,
                     body,

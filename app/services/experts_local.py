@@ -100,9 +100,13 @@ class LocalExperts:
         if self._registry is None or self._pool is None:
             return []
         by_model: dict[str, list[str]] = {key: [] for key in self._registry.base_models}
+        adapters: dict[str, set[str]] = {key: set() for key in by_model}
         for key in self._registry.tasks:
-            for model_key in {e.base_model_key for e in self._registry.all_experts(key)}:
+            experts = self._registry.all_experts(key)
+            for model_key in {e.base_model_key for e in experts}:
                 by_model[model_key].append(key)
+            for expert in experts:
+                adapters[expert.base_model_key] |= {expert.adapter_name} if expert.adapter_name else set()
         return [
             WorkerInfo(
                 worker_id=LOCAL,
@@ -113,6 +117,7 @@ class LocalExperts:
                 queue_depth=self._pool.queue_depth(),
                 latency_ms=quantiles(self._latencies_ms),
                 tasks=tasks,
+                adapters=sorted(adapters[model_key]),
             )
             for model_key, tasks in by_model.items()
         ]

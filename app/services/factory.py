@@ -13,11 +13,12 @@ from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
 from app.services.prober import Prober
 from app.services.worker_client import WorkerClient
-from app.services.worker_http import AiohttpHttp
+from app.services.worker_http import PooledHttp
 from app.settings import Settings
 from moe_router.registry import Registry
 
 if TYPE_CHECKING:
+    from app.services.keyring import Keyring
     from app.services.router_sync import RouterSync
     from app.storage.storage import Storage
 
@@ -48,9 +49,7 @@ def make_experts(settings: Settings, metrics: Metrics) -> Experts:
     if settings.service_mode == "monolithic":
         return LocalExperts(lambda registry: _pool(registry, settings), metrics)
     token = settings.worker_token
-    client = WorkerClient(
-        AiohttpHttp(settings.connect_timeout_s), token.get_secret_value() if token else None
-    )
+    client = WorkerClient(PooledHttp(settings.connect_timeout_s), token.get_secret_value() if token else None)
     fleet = Fleet(
         eject_after=settings.eject_after_errors,
         eject_s=settings.eject_s,
@@ -89,6 +88,13 @@ def make_router_sync(settings: Settings, storage: Storage, gating: Callable[[], 
     from app.services.router_sync import RouterSync
 
     return RouterSync(storage.router_versions, gating, interval_s=settings.router_poll_s)
+
+
+def make_keyring(settings: Settings, storage: Storage) -> Keyring:
+    """The API keys of the database."""
+    from app.services.keyring import Keyring
+
+    return Keyring(storage.api_keys, required=settings.require_api_key)
 
 
 def _pool(registry: Registry, settings: Settings) -> Pool:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import aiohttp
-
+from app.services.worker_connection import (
+    AnswerTooLongError,
+    ClosedError,
+    ConnectError,
+    NotHttpError,
+    TruncatedError,
+)
 from moe_router.errors import (
     DeadlineError,
     MissingFieldError,
@@ -41,16 +46,18 @@ class Fault(Exception):  # noqa: N818 - the pair of Outcome
 
 
 def of_transport(error: Exception, worker_id: str) -> Fault:
-    """Translates what aiohttp raised."""
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return Fault("refused", NoWorkerError(f"{worker_id} cannot be reached."), "at once")
-    if isinstance(error, aiohttp.ServerTimeoutError):
-        return Fault("timeout", DeadlineError(f"{worker_id} did not answer in time."), "at once")
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return Fault("truncated", WorkerAnswerError(f"{worker_id} broke off in its answer."), "at once")
-    if isinstance(error, aiohttp.ClientResponseError | ValueError):
-        return Fault("invalid", WorkerAnswerError(f"{worker_id} does not speak HTTP."), "if repeated")
-    return Fault("reset", WorkerAnswerError(f"{worker_id} closed the connection."), "at once")
+    """Translates what an exchange raised."""
+    match error:
+        case ConnectError():
+            return Fault("refused", NoWorkerError(f"{worker_id} cannot be reached."), "at once")
+        case TruncatedError():
+            return Fault("truncated", WorkerAnswerError(f"{worker_id} broke off in its answer."), "at once")
+        case AnswerTooLongError():
+            return Fault("invalid", WorkerAnswerError(f"{worker_id} answered with too much."), "if repeated")
+        case NotHttpError() | ValueError():
+            return Fault("invalid", WorkerAnswerError(f"{worker_id} does not speak HTTP."), "if repeated")
+        case ClosedError() | _:
+            return Fault("reset", NoWorkerError(f"{worker_id} closed the connection."), "at once")
 
 
 def of_status(status: int, slug: str, detail: str, retry_after_s: float | None, worker_id: str) -> Fault:

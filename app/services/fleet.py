@@ -29,8 +29,8 @@ class Fleet:
         self._eject_s = eject_s
         self._max_in_flight = max_in_flight
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
-        self._mapping: WorkerMapping | None = None
         self._workers: dict[str, Worker] = {}
+        self._by_model: dict[str, list[Worker]] = {}
 
     @property
     def all(self) -> list[Worker]:
@@ -51,17 +51,19 @@ class Fleet:
             else:
                 breaker = Breaker(self._eject_after, self._eject_s)
                 workers[worker_id] = Worker(worker_id, spec, breaker, self._max_in_flight)
-        self._mapping, self._workers = mapping, workers
+        self._workers = workers
+        self._by_model = {
+            key: [workers[worker_id] for worker_id in mapping.workers_for(key)]
+            for key in mapping.model_to_worker
+        }
 
     def holds(self, model_key: str) -> bool:
         """Whether the mapping names a worker for the model, reachable or not."""
-        return self._mapping is not None and bool(self._mapping.workers_for(model_key))
+        return bool(self._by_model.get(model_key))
 
     def of(self, model_key: str) -> list[Worker]:
         """The model's workers, in the file's order."""
-        if self._mapping is None:
-            return []
-        return [self._workers[worker_id] for worker_id in self._mapping.workers_for(model_key)]
+        return self._by_model.get(model_key, [])
 
     def candidates(self, model_key: str, task_key: str) -> list[Worker]:
         """The workers to try, best first; empty where none can be reached now."""

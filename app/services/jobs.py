@@ -57,7 +57,7 @@ class Upload(Protocol):
 
 
 class JobDesk:
-    """Takes jobs durably, and answers for those of the same caller only.
+    """Takes jobs durably, and answers for those of the same caller only, or to an administrator for all.
 
     Args:
         storage: where they are.
@@ -91,46 +91,48 @@ class JobDesk:
         finally:
             self._uploads -= 1
 
-    async def look(self, caller: str, job_id: str) -> JobAnswer:
-        """How far a job is.
+    async def look(self, caller: str, job_id: str, *, everybodys: bool = False) -> JobAnswer:
+        """How far a job is; `everybodys`: also where it is another caller's.
 
         Raises:
             UnknownJobError: the caller has no such job.
             StorageError: the database cannot be used now.
         """
-        return self._answer(await self._find(caller, job_id))
+        return self._answer(await self._find(await self._owner(caller, everybodys), job_id))
 
-    async def newest(self, caller: str) -> JobsAnswer:
-        """The caller's newest jobs, newest first.
+    async def newest(self, caller: str, *, everybodys: bool = False) -> JobsAnswer:
+        """The caller's newest jobs, or everybody's, newest first.
 
         Raises:
             StorageError: the database cannot be used now.
         """
-        owner = await self._storage.callers.hash_of(caller)
+        owner = await self._owner(caller, everybodys)
         found = await self._jobs.newest(owner, limit=LISTED)
         return JobsAnswer(jobs=[self._answer(row) for row in found])
 
-    async def cancel(self, caller: str, job_id: str) -> JobAnswer:
+    async def cancel(self, caller: str, job_id: str, *, everybodys: bool = False) -> JobAnswer:
         """Cancels a job; one that is finished stays as it is. What is done can still be read.
 
         Raises:
             UnknownJobError: the caller has no such job.
             StorageError: the database cannot be used now; nothing was cancelled.
         """
-        owner = await self._storage.callers.hash_of(caller)
+        owner = await self._owner(caller, everybodys)
         found = await self._jobs.cancel(job_id, owner, at=self._storage.clock())
         if found is None:
             raise _unknown(job_id)
         return self._answer(found)
 
-    async def results(self, caller: str, job_id: str) -> AsyncIterator[list[ResultRow]]:
+    async def results(
+        self, caller: str, job_id: str, *, everybodys: bool = False
+    ) -> AsyncIterator[list[ResultRow]]:
         """Pages of the finished items by index; the first one is read before this returns.
 
         Raises:
             UnknownJobError: the caller has no such job.
             StorageError: the database cannot be used now.
         """
-        await self._find(caller, job_id)
+        await self._find(await self._owner(caller, everybodys), job_id)
         first = await self._jobs.results(job_id, after=-1, limit=PAGE)
         return self._pages(job_id, first)
 
@@ -159,7 +161,7 @@ class JobDesk:
         if not handed and key is not None:  # the same key came twice at once
             return self._same(await self._jobs.find_key(owner, key), upload)
         self._wake()
-        return await self._look(owner, job_id)
+        return self._answer(await self._find(owner, job_id))
 
     async def _store(self, job_id: str, upload: Upload) -> int:
         """Writes the items in batches; returns how many there are."""
@@ -208,17 +210,15 @@ class JobDesk:
                 await asyncio.sleep(PAGE_RETRY_S)
         return await self._jobs.results(job_id, after=after, limit=PAGE)
 
-    async def _find(self, caller: str, job_id: str) -> JobRow:
-        found = await self._jobs.find(job_id, await self._storage.callers.hash_of(caller))
-        if found is None:
-            raise _unknown(job_id)
-        return found
+    async def _owner(self, caller: str, everybodys: bool) -> str | None:
+        """Whose jobs are meant; None for everybody's."""
+        return None if everybodys else await self._storage.callers.hash_of(caller)
 
-    async def _look(self, owner: str, job_id: str) -> JobAnswer:
+    async def _find(self, owner: str | None, job_id: str) -> JobRow:
         found = await self._jobs.find(job_id, owner)
         if found is None:
             raise _unknown(job_id)
-        return self._answer(found)
+        return found
 
     def _answer(self, row: JobRow) -> JobAnswer:
         return JobAnswer.model_validate(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from collections.abc import Callable
 
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+
+from app.services.tallies import CounterTally, HistogramTally
 from moe_router.contracts import Timings
 
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
@@ -13,19 +16,16 @@ STEP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05
 class Metrics:
     """One set of metrics per application, so that two in one process do not clash."""
 
-    def __init__(self) -> None:
+    def __init__(self, also: Callable[[str, int, float], None] | None = None) -> None:
+        """Sets every metric to zero; `also` is told of each request as `count_request` is."""
+        self._also = also
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "mole_requests_total", "Requests answered.", ["route", "status"], registry=self.registry
-        )
+        self._requests = self._counter("mole_requests", "Requests answered.", "route", "status")
         self._duration = self._histogram(
             "mole_request_duration_seconds", "From the request's head to the end of its answer.", "route"
         )
-        self._worker_calls = Counter(
-            "mole_worker_requests_total",
-            "Calls of workers, failed attempts included.",
-            ["worker", "outcome"],
-            registry=self.registry,
+        self._worker_calls = self._counter(
+            "mole_worker_requests", "Calls of workers, failed attempts included.", "worker", "outcome"
         )
         self._worker_duration = self._histogram(
             "mole_worker_duration_seconds", "Duration of calls of workers.", "worker"
@@ -73,20 +73,29 @@ class Metrics:
             registry=self.registry,
         )
 
+    def _counter(self, name: str, text: str, *labels: str) -> CounterTally:
+        made = CounterTally(name, text, labels)
+        self.registry.register(made)
+        return made
+
     def _histogram(
         self, name: str, text: str, label: str, buckets: tuple[float, ...] = REQUEST_SECONDS
-    ) -> Histogram:
-        return Histogram(name, text, [label], buckets=buckets, registry=self.registry)
+    ) -> HistogramTally:
+        made = HistogramTally(name, text, label, buckets)
+        self.registry.register(made)
+        return made
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """Notes an answered request; `route` is the path's template."""
-        self._requests.labels(route, str(status)).inc()
-        self._duration.labels(route).observe(seconds)
+        self._requests.count(route, str(status))
+        self._duration.observe(route, seconds)
+        if self._also is not None:
+            self._also(route, status, seconds)
 
     def count_worker_call(self, worker_id: str, outcome: str, seconds: float) -> None:
         """Notes one attempt at one worker."""
-        self._worker_calls.labels(worker_id, outcome).inc()
-        self._worker_duration.labels(worker_id).observe(seconds)
+        self._worker_calls.count(worker_id, outcome)
+        self._worker_duration.observe(worker_id, seconds)
 
     def count_ejection(self, worker_id: str, outcome: str) -> None:
         """Notes that a breaker has opened."""
@@ -109,8 +118,9 @@ class Metrics:
         for step in ("language", "encode", "domain", "task"):
             milliseconds: float = getattr(timings, step)
             if milliseconds:
-                self._steps.labels(step).observe(milliseconds / 1000)
-        self._encoder_passes.inc(encoder_passes)
+                self._steps.observe(step, milliseconds / 1000)
+        if encoder_passes:
+            self._encoder_passes.inc(encoder_passes)
         if abstained is not None:
             self._abstentions.labels(abstained).inc()
 

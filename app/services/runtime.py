@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import operator
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from app.services.admission import Admission
 from app.services.classification import Classification
 from app.services.collector import RuntimeCollector, Snapshot
 from app.services.config_watch import ConfigWatch, Files
+from app.services.feedback_reports import FeedbackReports
 from app.services.limits import Limits
 from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
@@ -24,6 +27,7 @@ from moe_router.errors import MoleError, NotReadyError
 from moe_router.registry import Registry
 
 if TYPE_CHECKING:
+    from app.services.keyring import Keyring
     from app.services.router_sync import RouterSync
     from app.storage.storage import Storage
 
@@ -31,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 LoadGating = Callable[[Registry, Settings], Gating]
 MakeExperts = Callable[[Settings, Metrics], Experts]
+COLLECT_AFTER = 20_000
+"""Objects more than before, where Python's own default is 700."""
 DECISIONS_AT_ONCE = 16
 """More would fill the encoder's next batches with one caller's texts; fewer would make batches too small."""
 
@@ -50,17 +56,23 @@ class Runtime:
         self._load_gating = load_gating
         self._make_experts = make_experts
         self._draining = draining
-        self.metrics = Metrics()
-        self.metrics.registry.register(RuntimeCollector(self.snapshot))
         self.stats = Stats()
+        self.metrics = Metrics(also=self.stats.traffic.request)
+        self.metrics.registry.register(RuntimeCollector(self.snapshot))
+        self.feedback_reports = FeedbackReports()
         self._gating: Gating | None = None
         self._experts: Experts | None = None
         self._storage: Storage | None = None
         self._router_sync: RouterSync | None = None
+        self.keyring: Keyring | None = None
+        """the API keys; None before the start"""
         self._stored = asyncio.Event()
         self._watch: ConfigWatch | None = None
         self._loading: asyncio.Task[None] | None = None
         self._failure: str | None = None
+        self._service: Classification | None = None
+        self._in_force: tuple[object, ...] = ()
+        """what the service was made of"""
 
     @cached_property
     def settings(self) -> Settings:
@@ -86,6 +98,8 @@ class Runtime:
         # In a thread, while gating loads in another: the database's library takes a quarter of a second.
         self._storage = await asyncio.to_thread(factory.make_storage, settings, self.metrics)
         self._storage.start()
+        self.keyring = factory.make_keyring(settings, self._storage)
+        self.keyring.start()
         self._router_sync = factory.make_router_sync(settings, self._storage, lambda: self._gating)
         self._router_sync.start()
         self._stored.set()
@@ -101,6 +115,8 @@ class Runtime:
             await asyncio.gather(self._loading, return_exceptions=True)
         if self._router_sync is not None:
             await self._router_sync.aclose()
+        if self.keyring is not None:
+            await self.keyring.aclose()
         if self._experts is not None:
             await self._experts.aclose()
         if self._gating is not None:
@@ -141,6 +157,17 @@ class Runtime:
         return self._storage
 
     @property
+    def router_sync(self) -> RouterSync:
+        """Which version of the router is in force.
+
+        Raises:
+            NotReadyError: the process has not started yet.
+        """
+        if self._router_sync is None:
+            raise self._not_ready()
+        return self._router_sync
+
+    @property
     def registry(self) -> Registry:
         """The registry in force.
 
@@ -160,11 +187,19 @@ class Runtime:
         """
         if self._gating is None or self.status != "ready":
             raise self._not_ready()
+        in_force = (self._gating, self.experts, self.registry)
+        if self._service is not None and all(map(operator.is_, self._in_force, in_force)):
+            return self._service
+        self._in_force = in_force
+        self._service = self._classification(*in_force)
+        return self._service
+
+    def _classification(self, gating: Gating, experts: Experts, registry: Registry) -> Classification:
         settings = self.settings
         return Classification(
-            self._gating,
-            self.experts,
-            self.registry,
+            gating,
+            experts,
+            registry,
             gate=self.gate,
             limits=Limits(settings.max_text_chars, settings.max_description_chars),
             default_timeout_s=settings.total_timeout_s,
@@ -202,6 +237,7 @@ class Runtime:
                 "gating": unloaded if self._gating is None else "ok",
                 "configuration": "ok" if refused is None else f"refused: {refused.error}",
                 "database": "ok" if stored else "unavailable",
+                "api_keys": "unknown" if self.keyring is None else self.keyring.state,
                 "router": "unloaded" if self._router_sync is None else self._router_sync.state,
                 "workers": f"{healthy} of {len(workers)} healthy",
             },
@@ -249,6 +285,7 @@ class Runtime:
             if self._router_sync is not None:
                 await self._router_sync.at_start(gating)
             self._gating = gating
+            _spare_collector()
             logger.info("gating is loaded")
         except MoleError as error:
             self._failure = error.detail
@@ -256,3 +293,11 @@ class Runtime:
         except Exception as error:
             self._failure = f"{type(error).__name__}: {error}"
             logger.exception("gating cannot be loaded")
+
+
+def _spare_collector() -> None:
+    """What is loaded stays: the collector need not walk through it again and again, tens of ms each time."""
+    gc.collect()
+    gc.freeze()
+    # A request leaves some hundred objects behind, all of them gone with it: nothing that is worth a walk.
+    gc.set_threshold(COLLECT_AFTER, 10, 10)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from app.services.traffic import Traffic
 from moe_router.contracts import Answer, ClassifyAnswer
 
 MOST_LANGUAGES = 200
@@ -36,9 +37,11 @@ class Stats:
     failed: Counter[str] = field(default_factory=Counter)
     by_task: Counter[str] = field(default_factory=Counter)
     by_language: Counter[str] = field(default_factory=Counter)
+    traffic: Traffic = field(default_factory=Traffic)
 
     def answered(self, answer: ClassifyAnswer) -> None:
         """Notes an answer."""
+        self.traffic.answered(answer)
         known = answer.language in self.by_language or len(self.by_language) < MOST_LANGUAGES
         self.by_language[answer.language if known else OTHER] += 1
         if answer.abstained is not None:

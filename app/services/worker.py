@@ -120,6 +120,7 @@ class Worker:
             queue_depth=self.queue_depth,
             latency_ms=quantiles(self.latencies_ms),
             tasks=[task.task_key for task in self.tasks or ()],
+            adapters=sorted({name for task in self.tasks or () for name in task.adapters}),
         )
 
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TypeVar
 
-import aiohttp
 import orjson
 from pydantic import BaseModel, ValidationError
 
 from app.services import faults
 from app.services.answers import read_answer
 from app.services.worker import Worker
-from app.services.worker_http import AnswerTooLongError, Http, Reply
+from app.services.worker_connection import WorkerHttpError
+from app.services.worker_http import Http, Reply
 from moe_router.contracts import (
     HEADER_CALLER,
     HEADER_REQUEST_ID,
@@ -93,9 +93,7 @@ class WorkerClient:
             return await self._http.ask(
                 method, worker.spec.url + path, {**self._authorization, **headers}, body
             )
-        except AnswerTooLongError as error:
-            raise faults.invalid(WorkerAnswerError(f"{worker.worker_id} answered with too much")) from error
-        except (aiohttp.ClientError, ValueError, OSError) as error:
+        except (WorkerHttpError, ValueError, OSError) as error:
             raise faults.of_transport(error, worker.worker_id) from error
 
 

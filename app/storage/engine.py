@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -75,11 +76,17 @@ def _options(url: URL) -> dict[str, Any]:
         "pool_size": POOL_SIZE,
         "max_overflow": POOL_SIZE,
         "pool_timeout": BUSY_TIMEOUT_S,
+        "json_serializer": _to_json,
+        "json_deserializer": orjson.loads,
     }
     if url.drivername == SQLITE:
         return {**common, "connect_args": {"timeout": BUSY_TIMEOUT_S}}
     # A connection that the server closed, as at its restart, is noticed before it is used.
     return {**common, "pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_TIMEOUT_S}}
+
+
+def _to_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
 
 
 def _prepare(engine: Engine, url: URL) -> None:

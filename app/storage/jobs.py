@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from app.storage.database import Database
@@ -74,13 +74,13 @@ class Jobs:
         async with self._database.write() as session:
             await session.execute(delete(Job).where(Job.id == job_id, Job.state == RECEIVING))
 
-    async def find(self, job_id: str, owner: str) -> JobRow | None:
-        """The caller's job of that id.
+    async def find(self, job_id: str, owner: str | None) -> JobRow | None:
+        """The job of that id, if it is that owner's; None as the owner: whosever it is.
 
         Raises:
             StorageError: the database cannot be used now.
         """
-        return await self._one(Job.id == job_id, Job.owner == owner)
+        return await self._one(Job.id == job_id, _owned(owner))
 
     async def find_key(self, owner: str, key: str) -> JobRow | None:
         """The caller's job of that idempotency key.
@@ -90,13 +90,13 @@ class Jobs:
         """
         return await self._one(Job.owner == owner, Job.idempotency_key == key)
 
-    async def newest(self, owner: str, *, limit: int) -> list[JobRow]:
-        """The caller's jobs, newest first.
+    async def newest(self, owner: str | None, *, limit: int) -> list[JobRow]:
+        """The owner's jobs, or everybody's, newest first.
 
         Raises:
             StorageError: the database cannot be used now.
         """
-        query = select(*_COLUMNS).where(Job.owner == owner, Job.state != RECEIVING)
+        query = select(*_COLUMNS).where(_owned(owner), Job.state != RECEIVING)
         async with self._database.read() as session:
             rows = await session.execute(query.order_by(Job.created_at.desc()).limit(limit))
             return [JobRow(*row) for row in rows]
@@ -111,13 +111,15 @@ class Jobs:
         async with self._database.read() as session:
             return (await session.execute(query)).scalar_one()
 
-    async def cancel(self, job_id: str, owner: str, *, at: float) -> JobRow | None:
-        """Cancels the caller's job; one that is finished stays as it is. None: there is none.
+    async def cancel(self, job_id: str, owner: str | None, *, at: float) -> JobRow | None:
+        """Cancels the owner's job, or whosever it is; one that is finished stays as it is.
+
+        None: there is none.
 
         Raises:
             StorageError: the database cannot be used now; nothing was cancelled.
         """
-        ending = update(Job).where(Job.id == job_id, Job.owner == owner, Job.state.in_(UNFINISHED))
+        ending = update(Job).where(Job.id == job_id, _owned(owner), Job.state.in_(UNFINISHED))
         items = update(JobItem).where(JobItem.job_id == job_id, JobItem.state.in_(("pending", "claimed")))
         async with self._database.write() as session:
             ended = ending.values(state="cancelled", finished_at=at).returning(Job.id)
@@ -177,3 +179,7 @@ class Jobs:
         async with self._database.read() as session:
             row = (await session.execute(query)).first()
         return JobRow(*row) if row is not None else None
+
+
+def _owned(owner: str | None) -> ColumnElement[bool]:
+    return true() if owner is None else Job.owner == owner

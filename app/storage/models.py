@@ -222,16 +222,19 @@ class ApiKey(Base):
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
     key_hash: Mapped[str] = mapped_column(String(HASH_CHARS))
-    """of the whole key; keys are long and random, so that no slow hash is needed"""
+    """SHA-256 of the whole key, see `app.storage.key_records`"""
     prefix: Mapped[str] = mapped_column(String(16))
     """the key's beginning, to tell keys apart"""
     scopes: Mapped[list[str]] = mapped_column(JSON)
     rate_per_minute: Mapped[int | None] = mapped_column(Integer)
     """null: no limit of its own"""
     quota_per_day: Mapped[int | None] = mapped_column(Integer)
+    """texts, of batches and jobs too"""
     usage_day: Mapped[int] = mapped_column(Integer, default=0)
-    """the UTC day that `usage_count` counts, in days since 1970"""
+    """the UTC day whose texts `usage_count` counts, in days since 1970"""
     usage_count: Mapped[int] = mapped_column(Integer, default=0)
     created_at: Mapped[float] = mapped_column(Double)
+    expires_at: Mapped[float | None] = mapped_column(Double)
+    """null: never"""
     revoked_at: Mapped[float | None] = mapped_column(Double)
     last_used_at: Mapped[float | None] = mapped_column(Double)

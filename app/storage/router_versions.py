@@ -125,15 +125,19 @@ class RouterVersions:
                 update(RouterVersion).where(RouterVersion.id == version_id).values(**values)
             )
 
-    async def rollback(self) -> VersionInfo | None:
+    async def rollback(self, expected: int | None = None) -> VersionInfo | None:
         """Takes the live version back; the one live before it is again. None: the shipped weights are.
 
         The version taken back counts as rejected, so that no later rollback returns to it; it can be
         promoted again by its number.
 
+        Args:
+            expected: the version that is thought to be live; None takes back whichever is.
+
         Raises:
             StorageError: the database cannot be used now.
-            VersionConflictError: none is live, or another process promoted at the same time.
+            VersionConflictError: none is live or not the expected one, or another process promoted at the
+                same time.
         """
         try:
             async with self._database.write() as session:
@@ -142,6 +146,8 @@ class RouterVersions:
                     raise VersionConflictError(
                         "The shipped weights are in force: there is nothing to take back."
                     )
+                if expected is not None and live.id != expected:
+                    raise VersionConflictError(f"Version {live.id} is live, not {expected}.")
                 await _end_live(session, "rejected")
                 earlier = (
                     _infos()

@@ -7,11 +7,13 @@ import logging
 import time
 from collections.abc import Callable
 
+from app.storage.api_keys import ApiKeys
 from app.storage.callers import Callers
 from app.storage.database import Database
 from app.storage.decisions import Decisions
 from app.storage.feedback import FeedbackRows
 from app.storage.jobs import ABANDONED_AFTER_S, Jobs
+from app.storage.judged import JudgedRows
 from app.storage.recorder import CLOSE_TIMEOUT_S, LINGER_S, Outcome, Recorder
 from app.storage.records import FoundDecision
 from app.storage.replay import ReplayRows
@@ -47,6 +49,8 @@ class Storage:
         self.decisions = Decisions(self.database, self.callers)
         self.feedback = FeedbackRows(self.database)
         self.jobs = Jobs(self.database)
+        self.api_keys = ApiKeys(self.database)
+        self.judged = JudgedRows(self.database)
         self.replay = ReplayRows(self.database)
         self.router_versions = RouterVersions(self.database)
         self.recorder = Recorder(self.decisions.add, size=queue_size, count=count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from moe_router.errors import ModelAssetError
 from moe_router.gating import domain
 from moe_router.gating.encoder import Encoder
-from moe_router.gating.heads import MixtureHead
+from moe_router.gating.heads import Distribution, MixtureHead
 from moe_router.gating.probe import Probe
 from moe_router.gating.qnetwork import QNetwork
 from moe_router.gating.task_router import PROBE, Policy, TaskRouter
@@ -32,6 +32,8 @@ class Heads:
     domains: MixtureHead
     router: TaskRouter
     probes: dict[str, Probe]
+    certain: dict[str, tuple[Floats, Distribution, Distribution]] = field(default_factory=dict)
+    """what is known of a request whose task is given and of which nothing is encoded, by task"""
 
 
 class Assembly:

@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from moe_router.contracts import Abstention, RouteStep, Timings
 from moe_router.gating.heads import NONE
 from moe_router.gating.probe import ProbeAnswer
@@ -82,24 +80,21 @@ class Decision:
             router: the one that chose.
             known: the further fields, as they are.
         """
-        tasks, domains = state.tasks, state.domains
+        by_task, by_domain = state.tasks.as_dict(), state.domains.as_dict() | {NONE: state.domains.none}
         domain: str | None = chosen.split("/")[0]
         if refusal is not None and refusal.reason != "expert_unavailable":
-            domain = None if domains.none > 0.5 else domains.names[int(domains.probabilities.argmax())]
-        in_scope = float(tasks.probabilities.sum())
-        share = (
-            tasks.probabilities / in_scope
-            if in_scope > 0
-            else np.full(len(tasks.names), 1 / len(tasks.names))
-        )
+            likeliest = state.domains.names[int(state.domains.probabilities.argmax())]
+            domain = None if state.domains.none > 0.5 else likeliest
+        in_scope, even = sum(by_task.values()), 1 / len(by_task)
+        share = {name: p / in_scope if in_scope > 0 else even for name, p in by_task.items()}
         return cls(
             language=state.language,
             language_probability=state.language_probability,
             domain=domain,
-            domain_probabilities={n: _clip(p) for n, p in (domains.as_dict() | {NONE: domains.none}).items()},
+            domain_probabilities={name: _clip(p) for name, p in by_domain.items()},
             task=chosen if refusal is None else None,
-            task_probabilities={name: _clip(float(p)) for name, p in zip(tasks.names, share, strict=True)},
-            confidence=_clip(tasks.of(chosen)),
+            task_probabilities={name: _clip(p) for name, p in share.items()},
+            confidence=_clip(by_task.get(chosen, 0.0)),
             abstained=refusal,
             steps=_steps(state, domain, chosen, refusal is None, watch.laps),
             timings=Timings(**watch.laps, total=(time.perf_counter() - watch.began) * 1e3),

@@ -273,10 +273,14 @@ class GatingPipeline:
         if probing:
             vector = (await self.encoder.encode([text]))[0]
             watch.lap("encode")
-        tasks = Distribution((task,), np.ones(1, np.float32), 0.0, 0.0)
-        domains = Distribution((task.split("/")[0],), np.ones(1, np.float32), 0.0, 0.0)
-        encodings = heads.router.qnetwork.state(None, vector)
-        state = State(encodings, tasks, domains, guess.code, guess.probability)
+        known = heads.certain.get(task) if vector is None else None
+        if known is None:
+            tasks = Distribution((task,), np.ones(1, np.float32), 0.0, 0.0)
+            domains = Distribution((task.split("/")[0],), np.ones(1, np.float32), 0.0, 0.0)
+            known = heads.router.qnetwork.state(None, vector), tasks, domains
+            if vector is None:
+                heads.certain[task] = known
+        state = State(*known, guess.code, guess.probability)
         refusal = self._unserved(heads, task, served, via)
         probe = self._probe(heads, task, vector, via) if refusal is None else None
         watch.lap("task")

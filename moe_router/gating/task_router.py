@@ -140,6 +140,8 @@ class TaskRouter:
         actions = self._actions(state, task_key, observations, via, reachable)
         if not actions:
             raise NoWorkerError(f"No worker that serves {task_key} can be reached now.")
+        if len(actions) == 1 and (not observations or self.policy.abstain_value <= 0):
+            return actions[0]  # there is nothing to weigh
         values = self.values(state, task_key, actions, observations)
         return self._choose(actions, values, observed=bool(observations))
 

@@ -77,9 +77,11 @@ def build(run: GatingRun, registry: Registry, encoder: Encoder, report: Report) 
 
 def part(run: GatingRun, split: Split, embed: Embedded) -> Part:
     """Requests and texts of one split with their vectors."""
-    phrasings = [p for p in load_phrasings() if p.split == split and p.target not in run.without]
+    phrasings = [p for p in load_phrasings() if p.split == split]
     if split == "train":
         phrasings = augmented(phrasings, run.seed)
+    # Only now: so the copies of the others are the same whatever is left out.
+    phrasings = [p for p in phrasings if p.target not in run.without]
     texts = [
         t for t in load_texts(run.data, split, run.texts_per_group, run.seed) if t.task not in run.without
     ]

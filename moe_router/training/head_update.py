@@ -2,13 +2,15 @@
 
 From the live weights, least
 
-    L = a mean_f w_f l(f) + mean_i l(i) + (c / 2) |D|^2,    l = -log sum_k p(k | d) share(k, target | t)
+    L = a mean_f w_f l(f) + mean_i h(i) + (c / 2) |D|^2
+    l = -log sum_k p(k | d) share(k, target | t),    h = -sum_k p_live(k | d) log p(k | d)
 
 f runs over feedback rows, w_f splits the weight evenly between callers; i over the anchor, the
-requests that the shipped head was fitted on, which keep the old tasks; D is how far the weights have
-moved, on standardised vectors. share is what `moe_router.gating.heads` makes of an open column: the
-text says how much of its mass goes to the target. With n rows, a = n / (n + `HALF_ROWS`): few rows
-say little. Only the description part learns; a request without a description teaches nothing here.
+requests that the shipped head was fitted on: there the head shall answer as it did (learning without
+forgetting: Li & Hoiem, 2016), not fit them once more, which alone would move it. D is how far the
+weights have moved, on standardised vectors. share is what `moe_router.gating.heads` makes of an open
+column: the text says how much of its mass goes to the target. With n rows, a = n / (n + `HALF_ROWS`):
+few rows say little. Only the description part learns; a request without a description teaches nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ HALF_ROWS = 100.0
 class HeadRun:
     """Hyperparameters of an update."""
 
-    feedback: float = 1.0
+    feedback: float = 0.3
     """weight of the feedback against the anchor, with very many rows"""
     proximal: float = 0.002
     """c, the price of moving"""
@@ -50,7 +52,7 @@ class HeadRows:
 
 
 def update_head(
-    live: Weights, head: MixtureHead, feedback: HeadRows, anchor: HeadRows, run: HeadRun
+    live: Weights, head: MixtureHead, feedback: HeadRows, anchor: Floats, run: HeadRun
 ) -> Weights:
     """The weights after the feedback; the same for the same input.
 
@@ -58,13 +60,15 @@ def update_head(
         live: weights to go on from.
         head: made of them, with the classes in use.
         feedback: what callers say.
-        anchor: what must not be forgotten.
+        anchor: (n, hidden) unit vectors of the requests on which the answers shall stay.
         run: the hyperparameters.
     """
     if not len(feedback.description):
         return live
-    mean, deviation = anchor.description.mean(0), anchor.description.std(0) + 1e-6
-    parts = [_part(rows, live, head, mean, deviation) for rows in (feedback, anchor)]
+    mean, deviation = anchor.mean(0), anchor.std(0) + 1e-6
+    told, kept = (_part(v, live, head, mean, deviation) for v in (feedback.description, anchor))
+    shares, weight = (_doubles(array) for array in (feedback.shares, feedback.weight))
+    before = torch.softmax(kept.logits, dim=1)
     columns, hidden = live.arrays["describe.weight"].shape
     moved = torch.zeros(columns, hidden, dtype=torch.float64, requires_grad=True)
     shift = torch.zeros(columns, dtype=torch.float64, requires_grad=True)
@@ -76,7 +80,10 @@ def update_head(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = scale * parts[0].loss(moved, shift) + parts[1].loss(moved, shift)
+        # A share of 0 is no likelihood at all, however much mass the column has.
+        likelihood = (told.log_p(moved, shift).exp() * shares).sum(1).clamp(min=1e-12).log()
+        loss = -scale * (weight * likelihood).sum() / weight.sum()
+        loss = loss - (before * kept.log_p(moved, shift)).sum(1).mean()
         loss = loss + run.proximal / 2 * (moved.square().sum() + shift.square().sum())
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
@@ -93,35 +100,29 @@ def update_head(
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Rows as tensors, with the logits that the live weights give them."""
+    """Vectors as the loss needs them, with the logits that the live weights give them."""
 
     vectors: Tensor
+    """standardised"""
     logits: Tensor
-    log_shares: Tensor
-    weight: Tensor
+    """over the temperature"""
     temperature: float
 
-    def loss(self, moved: Tensor, shift: Tensor) -> Tensor:
-        """Weighted mean of the negative log-likelihood."""
+    def log_p(self, moved: Tensor, shift: Tensor) -> Tensor:
+        """(n, columns) log-probabilities once the weights have moved."""
         change = self.vectors @ moved.T + shift
         # Classes that the weights have never seen have no row here: only their rivals move.
         change = torch.nn.functional.pad(change, (0, self.logits.shape[1] - change.shape[1]))
-        log_p = torch.log_softmax((self.logits + change) / self.temperature, dim=1)
-        likelihood = torch.logsumexp(log_p + self.log_shares, dim=1)
-        return -(self.weight * likelihood).sum() / self.weight.sum()
+        return torch.log_softmax(self.logits + change / self.temperature, dim=1)
 
 
-def _part(rows: HeadRows, live: Weights, head: MixtureHead, mean: Floats, deviation: Floats) -> _Part:
-    base = head.prior_logits(rows.description)
-    trained = rows.description @ live.arrays["describe.weight"].T + live.arrays["describe.bias"]
-    base[:, : trained.shape[1]] += trained
-    vectors, logits, log_shares, weight = (
-        torch.from_numpy(np.asarray(array, np.float64))
-        for array in (
-            (rows.description - mean) / deviation,
-            base,
-            np.log(np.maximum(rows.shares, 1e-12)),
-            rows.weight,
-        )
-    )
-    return _Part(vectors, logits, log_shares, weight, float(live.meta["temperature"]))
+def _part(vectors: Floats, live: Weights, head: MixtureHead, mean: Floats, deviation: Floats) -> _Part:
+    logits = head.prior_logits(vectors)
+    trained = vectors @ live.arrays["describe.weight"].T + live.arrays["describe.bias"]
+    logits[:, : trained.shape[1]] += trained
+    temperature = float(live.meta["temperature"])
+    return _Part(_doubles((vectors - mean) / deviation), _doubles(logits) / temperature, temperature)
+
+
+def _doubles(array: Floats) -> Tensor:
+    return torch.from_numpy(np.asarray(array, np.float64))

@@ -153,7 +153,7 @@ def _train(
     skills = posterior_skills(prior, lessons.outcomes, lessons.replay.caller)
     meta = dict(serving.live.q_weights.meta) | {"skills": skills, PRIOR: prior}
     rows = head_rows(live.head, lessons.replay, lessons.asked)
-    tasks = update_head(serving.live.tasks, live.head, rows, memory.anchor(live.head), run.head)
+    tasks = update_head(serving.live.tasks, live.head, rows, memory.description, run.head)
     started = RouterWeights(tasks, Weights(serving.live.q_weights.arrays, meta))
     return RouterWeights(tasks, _train_values(lessons, serving, started, memory, run))
 

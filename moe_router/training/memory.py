@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from moe_router.gating.heads import NONE, MixtureHead
+from moe_router.gating.heads import NONE
 from moe_router.gating.weights import Floats
 from moe_router.training.embedded import Embedded
-from moe_router.training.head_update import HeadRows
 from moe_router.training.phrasings import OUT_OF_SCOPE, load_phrasings
 from moe_router.training.requests import Composer, Request, load_texts
 from moe_router.training.simulation import vectors_of
@@ -27,8 +26,6 @@ class Memory:
 
     description: Floats
     """(n, hidden): the anchor of the task head"""
-    target: tuple[str, ...]
-    """of each: a task key, an open class, or `none`"""
     requests: Sequence[Request]
     """the anchor of the Q-network"""
     embed: Embedded
@@ -36,13 +33,6 @@ class Memory:
     """the guarded requests, of validation families"""
     guard_target: tuple[str, ...]
     """of each: a task key, or `none`"""
-
-    def anchor(self, head: MixtureHead) -> HeadRows:
-        """The anchor of a task head; requests for what its weights do not know are left out."""
-        kept = [row for row, target in enumerate(self.target) if target in head.columns]
-        shares = np.zeros((len(kept), len(head.columns)), np.float32)
-        shares[np.arange(len(kept)), [head.columns.index(self.target[row]) for row in kept]] = 1.0
-        return HeadRows(self.description[kept], shares, np.ones(len(kept), np.float32))
 
 
 def remember(data: Path | None, embed: Embedded, seed: int = 0) -> Memory:
@@ -62,7 +52,6 @@ def remember(data: Path | None, embed: Embedded, seed: int = 0) -> Memory:
     _encode_together(requests + guarded, embed)
     return Memory(
         embed([p.text for p in phrasings]),
-        tuple(_class(p.target) for p in phrasings),
         requests,
         embed,
         [vectors_of(request, embed) for request in guarded],

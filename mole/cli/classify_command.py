@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mole.cli.console import CommandError, ExitCode, out, print_json
+from mole.cli.console import CommandError, ExitCode, client_for, out, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,13 +30,8 @@ class ClassifyArguments:
 
 def run_classify(arguments: ClassifyArguments) -> None:
     """Sends the request and prints the answer."""
-    from mole.client import Mole
-    from mole.settings import CommandSettings
-
-    settings = CommandSettings()
-    key = settings.api_key.get_secret_value() if settings.api_key else None
     text = sys.stdin.read() if arguments.text == "-" else arguments.text
-    with Mole(arguments.url or settings.url, api_key=key) as client:
+    with client_for(arguments.url) as client:
         answer = client.classify(
             text,
             arguments.description,

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mole.cli.console import ExitCode, out, print_json
+from mole.cli.console import ExitCode, epilog, out, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sized
 
     from moe_router.config_check import Report
 
-app = typer.Typer(help="Look at the files that operators edit.", no_args_is_help=True)
+app = typer.Typer(help="Check the files you edit.", no_args_is_help=True)
 
 
 @app.callback()
@@ -22,7 +22,7 @@ def _group() -> None:
     """Keeps `check` a subcommand while it is the only one."""
 
 
-@app.command()
+@app.command(epilog=epilog("mole config check --strict"))
 def check(
     registry: Annotated[
         Path | None, typer.Option(help="The registry. [default: $EXPERT_REGISTRY_PATH or config/]")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mole.client import Mole
+
 
 class ExitCode(IntEnum):
     """How the command ends; the same for every subcommand."""
@@ -52,3 +54,20 @@ def print_json(document: str) -> None:
     import sys
 
     sys.stdout.write(document.rstrip("\n") + "\n")
+
+
+def epilog(*examples: str) -> str:
+    """Examples as they are typed; click would else fill them into paragraphs."""
+    lines = "\n".join(f"  {example}" for example in examples)
+    return f"\b\nExamples:\n{lines}"
+
+
+def client_for(url: str | None, *, attempts: int | None = None) -> Mole:
+    """The client that the options and the environment ask for."""
+    from mole.client import Mole
+    from mole.retry import Retry
+    from mole.settings import CommandSettings
+
+    settings = CommandSettings()
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    return Mole(url or settings.url, api_key=key, retry=Retry(attempts=attempts) if attempts else None)

@@ -31,7 +31,7 @@ def explain(error: Exception) -> CommandError:
 
 
 def _from_client(error: Exception) -> CommandError | None:
-    from mole.client import MoleAPIError, MoleConnectionError
+    from mole.errors import MoleAPIError, MoleConnectionError
 
     if isinstance(error, MoleConnectionError):
         return CommandError(

@@ -28,7 +28,10 @@ def gating(
     json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     seed: int = 1,
 ) -> None:
-    """Decide the validation families' requests and sum up accuracy, calibration and abstaining."""
+    """Judge gating.
+
+    Decides the validation families' requests and sums up accuracy, calibration and abstaining.
+    """
     from moe_router.training.report import markdown, write
 
     result = asyncio.run(_evaluate(registry, models, data, seed))
@@ -61,7 +64,10 @@ def expert(
     ] = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Accuracy, macro-F1 and calibration of an expert, by language, beside what it must beat."""
+    """Judge an expert.
+
+    Accuracy, macro-F1 and calibration, by language, beside what it must beat.
+    """
     from moe_router.gating.pipeline import MODELS
     from moe_router.registry import load_registry
     from moe_router.training.expert_evaluate import Evaluation, evaluate_expert

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mole.cli.console import CommandError, ExitCode, out, print_json
+from mole.cli.console import CommandError, ExitCode, client_for, out, print_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +21,9 @@ class FeedbackArguments:
 
 def run_feedback(arguments: FeedbackArguments) -> None:
     """Sends the feedback and prints the receipt."""
-    from mole.client import Mole
-    from mole.settings import CommandSettings
-
     if arguments.task is None and arguments.label is None and arguments.score is None:
         raise CommandError("say what was right: --task, --label or --score", ExitCode.USAGE)
-    settings = CommandSettings()
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-    with Mole(arguments.url or settings.url, api_key=key) as client:
+    with client_for(arguments.url) as client:
         receipt = client.feedback(
             arguments.request_id,
             correct_task=arguments.task,

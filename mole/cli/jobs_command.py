@@ -5,19 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mole.cli.console import CommandError, ExitCode, err, out, print_json
+from mole.cli.console import CommandError, ExitCode, client_for, epilog, err, out, print_json
 
 if TYPE_CHECKING:
     from moe_router.contracts import JobAnswer
     from mole.client import Mole
 
-app = typer.Typer(help="Many requests at once, worked off in the background.", no_args_is_help=True)
+app = typer.Typer(help="Many requests in the background.", no_args_is_help=True)
 
 PIECE_BYTES = 64 * 1024
 LONGEST_POLL_S = 5.0
@@ -29,7 +28,7 @@ Url = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the job as JSON.")]
 
 
-@app.command()
+@app.command(epilog=epilog("mole jobs submit reviews.jsonl", "mole jobs submit - --key monday < in.jsonl"))
 def submit(
     file: Annotated[str, typer.Argument(help="JSON Lines, a request each; `-` reads standard input.")],
     key: Annotated[
@@ -39,8 +38,11 @@ def submit(
     json_output: AsJson = False,
     url: Url = None,
 ) -> None:
-    """Hand in a file of requests; prints the job once it is stored."""
-    with _client(url) as client:
+    """Hand in a file of requests.
+
+    Prints the job once it is stored.
+    """
+    with client_for(url) as client:
         job = client.submit_job(_pieces(file), idempotency_key=key)
     _show(job, json_output)
 
@@ -48,11 +50,11 @@ def submit(
 @app.command()
 def status(job_id: JobId, json_output: AsJson = False, url: Url = None) -> None:
     """Show how far a job is."""
-    with _client(url) as client:
+    with client_for(url) as client:
         _show(client.job(job_id), json_output)
 
 
-@app.command()
+@app.command(epilog=epilog("mole jobs results JOB_ID > answers.jsonl"))
 def results(
     job_id: JobId,
     json_output: Annotated[
@@ -60,20 +62,26 @@ def results(
     ] = False,
     url: Url = None,
 ) -> None:
-    """Print the finished items as JSON Lines, by index."""
-    with _client(url) as client:
+    """Print the finished items.
+
+    They are JSON Lines, by index.
+    """
+    with client_for(url) as client:
         for line in client.job_result_lines(job_id):
             sys.stdout.write(line + "\n")
 
 
 @app.command()
 def cancel(job_id: JobId, json_output: AsJson = False, url: Url = None) -> None:
-    """Cancel a job; what is done can still be read."""
-    with _client(url) as client:
+    """Cancel a job.
+
+    What is done can still be read.
+    """
+    with client_for(url) as client:
         _show(client.cancel_job(job_id), json_output)
 
 
-@app.command()
+@app.command(epilog=epilog("mole jobs wait JOB_ID && mole jobs results JOB_ID"))
 def wait(
     job_id: JobId,
     timeout: Annotated[
@@ -82,9 +90,12 @@ def wait(
     json_output: AsJson = False,
     url: Url = None,
 ) -> None:
-    """Wait until a job is finished; ends with 1 where it failed or was cancelled, or the time is up."""
+    """Wait until a job is finished.
+
+    Ends with 1 where it failed or was cancelled, or the time is up.
+    """
     end = time.monotonic() + timeout if timeout is not None else None
-    with _client(url) as client:
+    with client_for(url) as client:
         job, pause = client.job(job_id), 0.2
         while job.finished_at is None:
             if end is not None and time.monotonic() + pause > end:
@@ -99,7 +110,7 @@ def wait(
 
 def _look(client: Mole, last: JobAnswer) -> JobAnswer:
     """How far the job is; while the service cannot tell, what was known last."""
-    from mole.client import MoleAPIError
+    from mole.errors import MoleAPIError
 
     try:
         return client.job(last.job_id)
@@ -108,17 +119,6 @@ def _look(client: Mole, last: JobAnswer) -> JobAnswer:
             raise
         err().print(f"mole: {error}; waiting", markup=False, soft_wrap=True)
         return last
-
-
-@contextmanager
-def _client(url: str | None) -> Iterator[Mole]:
-    from mole.client import Mole
-    from mole.settings import CommandSettings
-
-    settings = CommandSettings()
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-    with Mole(url or settings.url, api_key=key) as client:
-        yield client
 
 
 def _pieces(file: str) -> Iterator[bytes]:

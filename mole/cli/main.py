@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,14 +10,17 @@ from typing import Annotated
 import typer
 
 from mole.cli import (
+    asking,
     config_command,
     evaluate_command,
     jobs_command,
+    keys_command,
     models_command,
     router_command,
     serve_command,
     train_command,
 )
+from mole.cli.completion_command import COMPLETE, Shell
 from mole.cli.console import ExitCode
 
 EXIT_CODES = (
@@ -28,10 +32,12 @@ app = typer.Typer(
     help="Classify text in many languages with a fleet of language experts.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=False,  # `mole completion` prints the script, without guessing the shell
+    rich_markup_mode=None,  # plain help: no boxes, legible on 60 columns and in a pipe, quicker to come
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+asking.register(app)
 app.add_typer(serve_command.app, name="serve")
 app.add_typer(jobs_command.app, name="jobs")
 app.add_typer(models_command.app, name="models")
@@ -39,10 +45,7 @@ app.add_typer(config_command.app, name="config")
 app.add_typer(train_command.app, name="train")
 app.add_typer(evaluate_command.app, name="evaluate")
 app.add_typer(router_command.app, name="router")
-
-Url = Annotated[
-    str | None, typer.Option("--url", metavar="URL", help="The coordinator. [default: $MOLE_URL or :8000]")
-]
+app.add_typer(keys_command.app, name="keys")
 
 
 def _version(wanted: bool) -> None:
@@ -79,58 +82,21 @@ def demo(
         bool, typer.Option("--json", help="Print requests and answers as JSON Lines.")
     ] = False,
 ) -> None:
-    """Start a worker and a coordinator on the embedded models, and ask them in many languages."""
+    """Try it: two services, twelve requests.
+
+    Starts a worker and a coordinator on the embedded models, asks them in many languages, and keeps serving.
+    """
     from mole.demo.run import DemoOptions, run_demo
 
     run_demo(DemoOptions(once, port, worker_port, cache, json_output))
 
 
-@app.command()
-def classify(
-    text: Annotated[str, typer.Argument(help="The text; `-` reads it from standard input.")],
-    description: Annotated[
-        str | None, typer.Option("--description", "-d", help="What to find out, in any language.")
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", "-t", metavar="DOMAIN/TASK", help="Fix the task.")
-    ] = None,
-    language: Annotated[
-        str | None, typer.Option("--language", "-l", metavar="CODE", help="Fix the text's language.")
-    ] = None,
-    field: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A further field of the prompt.")
-    ] = None,
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", "-p", help="Show the whole distribution.")
-    ] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
-    url: Url = None,
-) -> None:
-    """Classify one text by a running MoLE service."""
-    from mole.cli.classify_command import ClassifyArguments, run_classify
+@app.command(epilog='Such as: eval "$(mole completion bash)" in ~/.bashrc.')
+def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.")]) -> None:
+    """Print a shell's completion script."""
+    from mole.cli.completion_command import completion_script
 
-    run_classify(
-        ClassifyArguments(text, description, task, language, field or [], probabilities, json_output, url)
-    )
-
-
-@app.command()
-def feedback(
-    request_id: Annotated[str, typer.Argument(help="Of the answer that is judged.")],
-    task: Annotated[
-        str | None, typer.Option("--task", "-t", metavar="DOMAIN/TASK", help="The task that was asked for.")
-    ] = None,
-    label: Annotated[str | None, typer.Option("--label", help="The label that is right.")] = None,
-    score: Annotated[
-        float | None, typer.Option("--score", min=0.0, max=1.0, help="How good the answer was.")
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the receipt as JSON.")] = False,
-    url: Url = None,
-) -> None:
-    """Tell a running MoLE service what the right answer would have been."""
-    from mole.cli.feedback_command import FeedbackArguments, run_feedback
-
-    run_feedback(FeedbackArguments(request_id, task, label, score, json_output, url))
+    typer.echo(completion_script(shell))
 
 
 @app.command()
@@ -146,9 +112,12 @@ def doctor(
 def main() -> None:
     """Entry point: runs the command; an error ends it with one line and its exit code."""
     try:
-        app()
+        _complete_if_asked()
+        app(prog_name="mole")
     except KeyboardInterrupt:
-        sys.exit(ExitCode.INTERRUPTED)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(ExitCode.INTERRUPTED)  # an orderly exit would wait for requests that are in flight
     except Exception as error:  # the outermost border: nothing passes it as a trace
         if "--debug" in sys.argv[1:]:
             raise
@@ -158,6 +127,14 @@ def main() -> None:
         shown = explain(error)
         err().print(f"mole: {shown}", markup=False, soft_wrap=True)
         sys.exit(shown.exit_code)
+
+
+def _complete_if_asked() -> None:
+    """Lets typer answer a shell that completes; it knows the shells only once it is told to."""
+    if COMPLETE in os.environ:  # typer's own protocol, no setting
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
 
 
 if __name__ == "__main__":

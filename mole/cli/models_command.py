@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mole.cli.console import err, out
+from mole.cli.console import epilog, err, out, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,7 @@ def _group() -> None:
     """Keeps `fetch` a subcommand while it is the only one."""
 
 
-@app.command()
+@app.command(epilog=epilog("mole models fetch", "mole models fetch --encoder-only"))
 def fetch(
     base_model: Annotated[
         str, typer.Option(metavar="NAME", help="A base model; hub names are left to the worker.")
@@ -35,15 +36,26 @@ def fetch(
     cache: Annotated[
         Path | None, typer.Option(help="Where the models are kept. [default: $MOLE_CACHE_DIR]")
     ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print where they are as JSON.")] = False,
 ) -> None:
-    """Convert the encoder to ONNX int8 and assemble the base model, once."""
+    """Make the models, once.
+
+    Converts the encoder to ONNX int8 and assembles the base model.
+    """
     from mole.settings import CommandSettings
 
     folder = cache.expanduser() if cache else CommandSettings().cache
-    out().print(f"cache: {folder}", soft_wrap=True)
-    _step("encoder", lambda progress: _encoder(folder, progress))
+    made = {"encoder": _step("encoder", lambda progress: _encoder(folder, progress))}
     if not encoder_only:
-        _step("base model", lambda progress: _base_model(base_model, folder, progress))
+        made["base model"] = _step("base model", lambda progress: _base_model(base_model, folder, progress))
+    if json_output:
+        paths = {name: str(path) if isinstance(path, Path) else None for name, path in made.items()}
+        print_json(json.dumps({"cache": str(folder), **paths}))
+        return
+    out().print(f"cache: {folder}", soft_wrap=True)
+    for name, path in made.items():
+        size = f"({megabytes(path)} MB)" if isinstance(path, Path) else "is loaded by its worker"
+        out().print(f"{name}: {path} {size}", soft_wrap=True)
 
 
 def _encoder(cache: Path, progress: Progress) -> Path | str:
@@ -58,7 +70,7 @@ def _base_model(name: str, cache: Path, progress: Progress) -> Path | str:
     return ensure_base_model(name, cache, progress)
 
 
-def _step(name: str, make: Callable[[Progress], Path | str]) -> None:
+def _step(name: str, make: Callable[[Progress], Path | str]) -> Path | str:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -73,11 +85,7 @@ def _step(name: str, make: Callable[[Progress], Path | str]) -> None:
         def report(message: str, fraction: float) -> None:
             bar.update(job, description=message, completed=fraction)
 
-        made = make(report)
-    if isinstance(made, Path):
-        out().print(f"{name}: {made} ({megabytes(made)} MB)", soft_wrap=True)
-    else:
-        out().print(f"{name}: {made} is loaded by its worker, nothing to make here", soft_wrap=True)
+        return make(report)
 
 
 def megabytes(path: Path) -> int:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from mole.cli.console import out, print_json
+from mole.cli.console import epilog, out, print_json
 
-app = typer.Typer(help="Versions of the router, learned from feedback.", no_args_is_help=True)
+app = typer.Typer(help="Versions learned from feedback.", no_args_is_help=True)
 
 Database = Annotated[
     str | None, typer.Option(metavar="URL", help="The coordinator's database. [default: its settings]")
@@ -34,23 +34,37 @@ def versions(database: Database = None, json_output: Json = False) -> None:
         out().print(_line(version), markup=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog=epilog("mole router promote 3"))
 def promote(
-    version: Annotated[int, typer.Argument(metavar="ID", help="Its number.")], database: Database = None
+    version: Annotated[int, typer.Argument(metavar="ID", help="Its number.")],
+    database: Database = None,
+    json_output: Json = False,
 ) -> None:
-    """Let a version go live; coordinators take it within seconds."""
+    """Let a version go live.
+
+    Coordinators take it within seconds.
+    """
     from mole.cli.learning_process import learning
 
     found = learning(["promote", str(version)], database)
+    if json_output:
+        print_json(json.dumps(found))
+        return
     out().print(f"version {found['id']} is live", markup=False)
 
 
 @app.command()
-def rollback(database: Database = None) -> None:
-    """Take the live version back; the one before it is live again."""
+def rollback(database: Database = None, json_output: Json = False) -> None:
+    """Take the live version back.
+
+    The one before it is live again.
+    """
     from mole.cli.learning_process import learning
 
     found = learning(["rollback"], database)
+    if json_output:
+        print_json(json.dumps(found))
+        return
     back = "the shipped weights are" if found["id"] is None else f"version {found['id']} is"
     out().print(f"{back} live", markup=False)
 

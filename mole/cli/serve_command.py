@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mole.cli.console import CommandError
+from mole.cli.console import CommandError, epilog
 
 app = typer.Typer(help="Run one service.", no_args_is_help=True)
 
@@ -26,7 +26,7 @@ LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
 DEMO_MODEL_KEY = "gemma-3-270m"
 
 
-@app.command()
+@app.command(epilog=epilog("mole serve coordinator --demo", "mole serve coordinator --mapping fleet.json"))
 def coordinator(
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
@@ -36,13 +36,16 @@ def coordinator(
     demo: Demo = False,
     log_level: LogLevel = "info",
 ) -> None:
-    """The public service: finds the expert and forwards to its worker."""
+    """The public service.
+
+    It finds the expert and forwards to its worker.
+    """
     _serve("app.main:app", host, port, log_level, {
         "SERVICE_MODE": "coordinator", **_files(registry, mapping, None, cache, demo)
     })  # fmt: skip
 
 
-@app.command()
+@app.command(epilog=epilog("mole serve monolithic --demo --port 8080"))
 def monolithic(
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
@@ -52,13 +55,16 @@ def monolithic(
     demo: Demo = False,
     log_level: LogLevel = "info",
 ) -> None:
-    """The public service with the experts in the same process."""
+    """The public service, experts and all.
+
+    The experts are in the same process.
+    """
     _serve("app.main:app", host, port, log_level, {
         "SERVICE_MODE": "monolithic", **_files(registry, None, adapters, cache, demo)
     })  # fmt: skip
 
 
-@app.command()
+@app.command(epilog=epilog("mole serve worker --demo", "mole serve worker --model-key llama-2-7b-hf"))
 def worker(
     host: Host = "127.0.0.1",
     port: Annotated[

@@ -36,7 +36,10 @@ def gating(
     without: Without = None,
     seed: int = 0,
 ) -> None:
-    """Fit the domain head, the task head and the Q-network; minutes on a laptop."""
+    """Fit the heads and the Q-network.
+
+    It takes minutes on a laptop.
+    """
     from moe_router.gating.pipeline import MODELS
     from moe_router.training.build import GatingRun, build
 
@@ -62,7 +65,9 @@ def encoder(
     without: Without = None,
     seed: int = 0,
 ) -> None:
-    """Adapt the text encoder to the requests and the datasets' texts (LoRA).
+    """Adapt the text encoder (LoRA).
+
+    To the requests and the datasets' texts.
 
     Copy the files into gating's models to use it; every other weight must then be made anew.
     """
@@ -86,7 +91,9 @@ def probe(
     output: Annotated[Path | None, typer.Option(help="Where it goes. [default: gating's models]")] = None,
     seed: int = 0,
 ) -> None:
-    """Fit a probe: a linear head on gating's encoding that answers a task without a worker.
+    """Fit a probe for a task.
+
+    It is a linear head on gating's encoding that answers a task without a worker.
 
     Switch it on with "probe": {"path": …} in the registry's task.
     """
@@ -130,9 +137,10 @@ def expert(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     seed: int = 0,
 ) -> None:
-    """Train a LoRA adapter for a task; it learns the very choices that serving scores.
+    """Train a LoRA adapter for a task.
 
-    Then copy the run's folder `adapter` to the adapters and name it in the registry's "adapter_path".
+    It learns the very choices that serving scores. Then copy the run's folder `adapter` to the adapters and
+    name it in the registry's "adapter_path".
     """
     from moe_router.training.expert import ExpertRun, train_expert
     from moe_router.training.lora import LoraShape
@@ -177,7 +185,10 @@ def router(
     promote: Annotated[bool, typer.Option(help="Let a candidate that passes go live.")] = True,
     json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Train a candidate for the router's weights from feedback; it goes live only if it is better."""
+    """Learn from feedback.
+
+    Trains a candidate for the router's weights; it goes live only if it is better.
+    """
     import json
 
     from mole.cli.console import CommandError, ExitCode, print_json

@@ -12,12 +12,13 @@ from pathlib import Path
 from types import FrameType
 
 from mole.cli.console import CommandError, err, out, print_json
-from mole.client import Mole, MoleClientError
+from mole.client import Mole
 from mole.demo.cases import CASES, Case
 from mole.demo.files import demo_files, mapping_for
 from mole.demo.processes import Service, free_port
 from mole.demo.ready import wait_reachable, wait_ready
 from mole.demo.table import Outcome, outcome_table
+from mole.errors import MoleClientError
 from mole.settings import CommandSettings
 
 WATCH_S = 0.5
@@ -113,7 +114,8 @@ def _keep_serving(services: list[Service], as_json: bool) -> None:
     console.print(
         f"\nTry one yourself:\n\n"
         f"curl -s {coordinator.url}/api/v1/classify -H 'Content-Type: application/json' -d '{body}'\n\n"
-        f"The API is described at {coordinator.url}/docs. Stop with Ctrl-C.",
+        f"The console is at {coordinator.url}, the API is described at {coordinator.url}/docs. "
+        "Stop with Ctrl-C.",
         markup=False,
         soft_wrap=True,
     )

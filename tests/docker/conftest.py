@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.docker.engine import (
-    ENGINE_TOOL,
     IMAGE,
+    LOCAL_BASE,
     PLAIN_BASE,
-    TEST_BASE,
     Stack,
     build,
-    compose_command,
+    composes,
     copy_checkout,
     docker,
     inspect,
-)  # fmt: skip
+    succeeds,
+)
 
 PROJECT = "mole-test"
 NAMES = ("mole-coordinator", "mole-expert-worker-0")
@@ -28,40 +28,42 @@ DISTRIBUTED = ["docker-compose-distributed.yml", "docker-compose-cpu.yml"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All that is in this folder needs Docker, and time for the one build."""
+    """All that is in this folder needs Docker, and the first test time for the one build."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.docker)
-            item.add_marker(pytest.mark.timeout(900))
+            item.add_marker(pytest.mark.timeout(1800))
 
 
 @pytest.fixture(scope="session")
-def base_image() -> str:
-    """An Engine runs; the image to build from."""
-    if ENGINE_TOOL.is_file():
-        made = subprocess.run([str(ENGINE_TOOL)], capture_output=True, text=True, check=False)
-        assert made.returncode == 0, made.stderr
-        return TEST_BASE
-    try:
-        found = subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        found = False
-    if not found:
-        pytest.skip("there is neither a Docker Engine nor the tool that starts one")
-    return PLAIN_BASE
+def engine() -> str:
+    """An Engine runs, and no stack of the user's own holds the names that the Compose files fix.
 
-
-@pytest.fixture(scope="session")
-def engine(base_image: str) -> str:
-    """As base_image; skips where a stack of the user's own holds the names that the Compose files fix."""
-    if compose_command() is None:
-        pytest.skip("there is no docker-compose, neither v1 nor v2")
+    Returns the image to build from.
+    """
+    if shutil.which("docker") is None or not succeeds("docker", "info"):
+        pytest.skip("no Docker Engine runs here (`docker info` fails)")
     own = 'index .Config.Labels "com.docker.compose.project"'
     for name in NAMES:
         project = docker("inspect", "-f", "{{" + own + "}}", name, ok=False).strip()
-        if "No such object" not in project and project not in (PROJECT, ""):
+        if "No such object" not in project and not project.startswith(PROJECT):
             pytest.skip(f"the container {name} of the project {project!r} is in use")
-    return base_image
+    return LOCAL_BASE if succeeds("docker", "image", "inspect", LOCAL_BASE) else PLAIN_BASE
+
+
+@pytest.fixture(scope="session")
+def compose() -> list[str]:
+    """The oldest Compose at hand: where there are both, docker-compose v1."""
+    found = composes()
+    if not found:
+        pytest.skip("there is neither docker-compose nor `docker compose`")
+    return found[0]
+
+
+@pytest.fixture(scope="session")
+def newest_compose(compose: list[str]) -> list[str]:
+    """Where there are both, Compose v2."""
+    return composes()[-1]
 
 
 @pytest.fixture(scope="session")
@@ -77,10 +79,10 @@ def image(checkout: Path, engine: str) -> str:
     return IMAGE
 
 
-@pytest.fixture(scope="session")
-def stack(checkout: Path, image: str, engine: str) -> Iterator[Stack]:
-    """The distributed stack without a GPU, brought up from nothing."""
-    found = Stack(checkout, PROJECT, DISTRIBUTED, engine)
+@pytest.fixture(scope="package")
+def stack(checkout: Path, image: str, engine: str, compose: list[str]) -> Iterator[Stack]:
+    """The distributed stack without a GPU, brought up from nothing; gone after this folder's last test."""
+    found = Stack(checkout, PROJECT, DISTRIBUTED, compose, engine)
     found.wipe()
     try:
         found("up", "--build", "-d")

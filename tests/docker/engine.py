@@ -14,15 +14,15 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
-ENGINE_TOOL = ROOT.parent / "shared" / "tools" / "docker-up"
-TEST_BASE = "mole-test-base:bookworm"
+LOCAL_BASE = "mole-test-base:bookworm"
+"""The base image where the Engine has it: made on the machine, where no image registry is reached."""
 PLAIN_BASE = "python:3.11-slim-bookworm"
-"""The base image where an Engine reaches an image registry: like CUDA's, without its 2 GB."""
+"""The base image elsewhere: like CUDA's, without its 2 GB."""
 IMAGE = "mole:test"
 SLIM_IMAGE = "mole-coordinator:test"
 COORDINATOR = "http://127.0.0.1:8000"
 API = "/api/v1"
-PATIENCE_S = 400.0
+PATIENCE_S = 600.0
 """A model that is loaded on busy cores takes long; nothing here waits longer than it must."""
 
 
@@ -40,14 +40,16 @@ def docker(*arguments: str, ok: bool = True) -> str:
     return run("docker", *arguments, ok=ok)
 
 
-def compose_command() -> list[str] | None:
-    """`docker-compose` (v1), else the plugin `docker compose` (v2), else None."""
-    if shutil.which("docker-compose"):
-        return ["docker-compose"]
-    found = shutil.which("docker") and subprocess.run(
-        ["docker", "compose", "version"], capture_output=True, check=False
-    )
-    return ["docker", "compose"] if found and found.returncode == 0 else None
+def composes() -> list[list[str]]:
+    """Every Compose at hand: `docker-compose`, which may be v1, then the plugin `docker compose`."""
+    found = [["docker-compose"]] if shutil.which("docker-compose") else []
+    if shutil.which("docker") and succeeds("docker", "compose", "version"):
+        found.append(["docker", "compose"])
+    return found
+
+
+def succeeds(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def inspect(name: str) -> dict[str, Any]:
@@ -56,11 +58,11 @@ def inspect(name: str) -> dict[str, Any]:
     return found
 
 
-def build(checkout: Path, base: str, tag: str, *more: str) -> str:
-    """Builds the image by the builder that is always there, and returns its log."""
+def build(checkout: Path, base: str, tag: str, *more: str, buildkit: bool = False) -> str:
+    """Builds the image, by default with the classic builder, whose log tells of each layer; returns it."""
     command = ["docker", "build", "--build-arg", f"BASE_IMAGE={base}", "--build-arg", "MOLE_EXTRAS=demo"]
     command += ["-f", "docker/Dockerfile", "-t", tag, *more, "."]
-    return run(*command, cwd=checkout, env={"DOCKER_BUILDKIT": "0"})
+    return run(*command, cwd=checkout, env={"DOCKER_BUILDKIT": str(int(buildkit))})
 
 
 def copy_checkout(target: Path) -> Path:
@@ -76,14 +78,14 @@ def copy_checkout(target: Path) -> Path:
 class Stack:
     """One Compose project of a checkout."""
 
-    def __init__(self, checkout: Path, project: str, files: list[str], base: str, **env: str) -> None:
+    def __init__(
+        self, checkout: Path, project: str, files: list[str], compose: list[str], base: str, **env: str
+    ) -> None:
         self.checkout = checkout
         self.project = project
         self.first_start: dict[str, dict[str, Any]] = {}
         """The containers as `docker inspect` told them right after the first start."""
-        command = compose_command()
-        assert command is not None
-        self._command = [*command, "-p", project]
+        self._command = [*compose, "-p", project]
         for file in files:
             self._command += ["-f", f"docker/{file}"]
         self._env = {"MOLE_IMAGE": IMAGE, "BASE_IMAGE": base, "DOCKER_BUILDKIT": "0", **env}
@@ -97,13 +99,13 @@ class Stack:
 
 
 def wait_for(what: str, look: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
-    """The first thing found; a connection that fails meanwhile is waited out."""
+    """The first thing found; connections that fail and answers such as 503 are waited out meanwhile."""
     end = time.monotonic() + patience_s
     last: object = None
     while time.monotonic() < end:
         try:
             last = look()
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             last = error
         else:
             if last:

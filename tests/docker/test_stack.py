@@ -33,11 +33,11 @@ def mounts(container: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.fixture
-def remote(checkout: Path, engine: str, stack: Stack) -> Iterator[str]:
+def remote(checkout: Path, engine: str, newest_compose: list[str], stack: Stack) -> Iterator[str]:
     """A third container, of the worker template, on a network of its own; its address on the host."""
     files = ["docker-compose-worker.yml", "docker-compose-worker-cpu.yml"]
     given = {"WORKER_MODEL_KEY": "gemma-3-270m", "WORKER_ID": "worker-4", "WORKER_PORT": str(REMOTE_PORT)}
-    found = Stack(checkout, REMOTE, files, engine, **given)
+    found = Stack(checkout, REMOTE, files, newest_compose, engine, **given)
     found.wipe()
     try:
         found("up", "-d")

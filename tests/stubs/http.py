@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
 
-import aiohttp
 import httpx
 
+from app.services.worker_connection import ClosedError, ConnectError
 from app.services.worker_http import Reply, retry_after
 
 
@@ -19,9 +18,9 @@ class HttpxHttp:
         try:
             answer = await self.client.request(method, url, headers=headers, content=body)
         except httpx.ConnectError as error:
-            raise aiohttp.ClientConnectorError(cast(Any, None), OSError("refused")) from error
+            raise ConnectError from error
         except httpx.TransportError as error:
-            raise aiohttp.ServerDisconnectedError from error
+            raise ClosedError from error
         return Reply(answer.status_code, answer.content, retry_after(answer.headers.get("Retry-After")))
 
     async def aclose(self) -> None:

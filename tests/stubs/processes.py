@@ -57,6 +57,17 @@ class Process:
         line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(line.split()[1]) / 1024
 
+    @property
+    def files(self) -> list[str]:
+        """What its open file handles are, sockets among them."""
+        found = []
+        for handle in Path(f"/proc/{self._popen.pid}/fd").iterdir():
+            try:
+                found.append(os.readlink(handle))
+            except FileNotFoundError:  # closed in between
+                continue
+        return found
+
     def send(self, number: signal.Signals) -> None:
         self._popen.send_signal(number)
 
@@ -95,6 +106,10 @@ class Stage:
             **environment,
         }
         return self._uvicorn("tests.stubs.coordinator_app:app", None, given)
+
+    def real_coordinator(self, **environment: str) -> Process:
+        """The coordinator as it is shipped, with the real gating weights."""
+        return self._uvicorn("app.main:app", None, environment)
 
     def faulty(self, mode: str = "ok", model: str = "tiny", port: int | None = None) -> Process:
         """A worker that fails as it is told."""

@@ -33,8 +33,8 @@ class Block:
     line: int
 
 
-def blocks() -> list[Block]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def blocks(page: Path = ROOT / "README.md") -> list[Block]:
+    text = page.read_text(encoding="utf-8")
     return [
         Block(match[1], match[2], text[: match.start()].count("\n") + 1)
         for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from mole import Mole
-from mole.jobs import JobResult
+from mole.results import ItemResult
 from tests.stubs import files
 from tests.stubs.postgres import PostgresServer
 from tests.stubs.processes import Process, Stage
@@ -48,7 +48,7 @@ def seen(client: Mole, job_id: str, check: Callable[[Any], bool]) -> Any:
     raise AssertionError(f"it never came so far: {client.job(job_id)}")
 
 
-def check_results(results: list[JobResult], count: int) -> None:
+def check_results(results: list[ItemResult], count: int) -> None:
     assert [result.index for result in results] == list(range(count))
     for sent, result in zip(requests(count), results, strict=True):
         if result.index % 10:

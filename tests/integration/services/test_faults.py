@@ -27,7 +27,7 @@ FAST = {
 CLASSES = {
     "hang": 504,
     "drip": 504,
-    "reset": 502,
+    "reset": 503,
     "truncated": 502,
     "error": 502,
     "garbage": 502,

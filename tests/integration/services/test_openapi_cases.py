@@ -55,6 +55,8 @@ def name_a_task(body: object) -> None:
         return
     if "task_key" in body:
         body["task_key"] = files.SENTIMENT
+    if "model" in body:
+        body["model"] = f"mole/{files.SENTIMENT}"
     options = body.get("options")
     if isinstance(options, dict) and "task" in options:
         options["task"] = files.SENTIMENT

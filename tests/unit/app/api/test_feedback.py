@@ -148,18 +148,22 @@ async def test_a_fault_is_recorded_as_a_fault(client: httpx.AsyncClient, tmp_pat
 
 
 async def test_without_a_database_answers_go_on_and_feedback_waits(tmp_path: Path) -> None:
-    """The state folder cannot be written, then it can: no restart."""
-    (tmp_path / "state").write_text("a file is in the way")
+    """The state folder is gone, then it is back: no restart."""
     app = application(tmp_path)
+    state, away = tmp_path / "state", tmp_path / "away"
     async with serving(app) as client:
-        await until(lambda: app.state.runtime.status == "ready")
+        await until(lambda: app.state.runtime.status == "ready" and app.state.runtime.keyring.known)
+        state.rename(away)
+        state.write_text("a file is in the way")
+        await app.state.runtime.storage.database.aclose()  # connections would keep the old files open
         await asked(client)
         refused = problem(
             await client.post(FEEDBACK, json={"request_id": "r-1", "score": 1}), 503, "storage-unavailable"
         )
         assert str(tmp_path) not in refused["detail"]
         assert (await client.get("/api/v1/health/ready")).json()["checks"]["database"] == "unavailable"
-        (tmp_path / "state").unlink()
+        state.unlink()
+        away.rename(state)
         stored = await client.post(FEEDBACK, json={"request_id": "r-1", "score": 1})
         assert stored.status_code == 202, stored.text
         assert (await client.get("/api/v1/health")).json()["checks"]["database"] == "ok"
@@ -170,5 +174,5 @@ async def test_without_a_database_answers_go_on_and_feedback_waits(tmp_path: Pat
 async def test_the_document_declares_what_can_be_answered(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     told = document["paths"][FEEDBACK]["post"]["responses"]
-    assert set(told) == {"202", "400", "404", "408", "413", "415", "431", "500", "503"}
+    assert set(told) == {"202", "400", "401", "403", "404", "408", "413", "415", "429", "431", "500", "503"}
     assert document["components"]["schemas"]["FeedbackRequest"]["required"] == ["request_id"]

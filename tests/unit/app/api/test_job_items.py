@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from app.api.job_items import ItemExecutor
+from app.services.admission import Admission
 from app.storage.job_records import ClaimedItem
 from moe_router.contracts import ClassifyRequest
 from moe_router.errors import (
@@ -26,8 +27,9 @@ from moe_router.errors import (
 class Runtime:
     """Raises what it is given, as the classification or instead of it."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, *, room: int = 1) -> None:
         self.error = error
+        self.admission = Admission(room, 1)
 
     def classification(self) -> Any:
         if isinstance(self.error, NotReadyError):
@@ -64,6 +66,11 @@ async def test_the_times_faults_are_tried_again_and_the_callers_fail(error: Mole
     assert outcome.kind == kind
     document = json.loads(outcome.answer_json)
     assert (document["status"], document["request_id"]) == (error.status, "j.7")
+
+
+async def test_an_item_is_a_request_of_the_house_and_waits_where_that_is_full() -> None:
+    runtime = Runtime(RuntimeError("never asked"), room=0)
+    assert (await ItemExecutor(cast(Any, runtime)).run(item())).kind == "retry"
 
 
 async def test_a_fault_of_ours_fails_the_item_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:

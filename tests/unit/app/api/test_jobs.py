@@ -276,9 +276,12 @@ async def test_a_stopped_coordinator_gives_its_items_back(tmp_path: Path) -> Non
 async def test_the_document_declares_what_can_be_answered(client: httpx.AsyncClient) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
     told = paths[JOBS]["post"]
-    assert set(told["responses"]) == {"202", "400", "408", "409", "413", "415", "429", "431", "500", "503"}
+    assert set(told["responses"]) == {
+        "202", "400", "401", "403", "408", "409", "413", "415", "429", "431", "500", "503",
+    }  # fmt: skip
     assert set(told["requestBody"]["content"]) >= {"application/json", "application/x-ndjson"}
-    assert set(paths[f"{JOBS}/{{job_id}}"]["get"]["responses"]) == {"200", "404", "431", "500", "503"}
+    look = paths[f"{JOBS}/{{job_id}}"]["get"]["responses"]
+    assert set(look) == {"200", "401", "403", "404", "429", "431", "500", "503"}
     assert set(paths[f"{JOBS}/{{job_id}}/results"]["get"]["responses"]["200"]["content"]) == {
         "application/x-ndjson"
     }

@@ -206,8 +206,10 @@ async def test_what_can_be_asked_and_who_serves_it(client: httpx.AsyncClient) ->
     assert tasks[files.SENTIMENT]["labels"] == files.LABELS
     assert tasks[files.SENTIMENT]["available"]
     assert tasks[files.GERMAN_ONLY]["languages"] == ["de"]
+    assert (tasks[files.SENTIMENT]["kind"], tasks[files.PII]["kind"]) == ("classification", "extraction")
     workers = (await client.get("/api/v1/workers")).json()
     assert workers["workers"][0]["worker_id"] == "local"
+    assert workers["workers"][0]["adapters"] == ["fin"]
     assert workers["mapping"]["refused"] is None
     await client.post(CLASSIFY, json={"text": "x"})
     stats = (await client.get("/api/v1/stats")).json()

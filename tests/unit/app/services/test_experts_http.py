@@ -151,7 +151,7 @@ async def test_another_replica_mends_every_fault(fault: Answer) -> None:
     ("fault", "error"),
     [
         (raising(httpx.ConnectError("refused")), NoWorkerError),
-        (raising(httpx.ReadError("reset")), WorkerAnswerError),
+        (raising(httpx.ReadError("reset")), NoWorkerError),
         (status(500), WorkerAnswerError),
         (status(503), NoWorkerError),
         (status(503, "overloaded"), OverloadedError),

@@ -45,6 +45,7 @@ async def test_it_answers_as_one_worker() -> None:
     told = scene.experts.workers()[0]
     assert (told.worker_id, told.model_key, told.state) == (LOCAL, files.MODEL, "healthy")
     assert set(told.tasks) == set(files.registry()["tasks"])
+    assert told.adapters == ["fin"]
     assert scene.pools[0].deadlines[-1] is not None
 
 

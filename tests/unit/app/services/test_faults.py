@@ -1,24 +1,25 @@
 from __future__ import annotations
 
-from typing import Any, cast
-
-import aiohttp
 import pytest
 
 from app.services import faults
+from app.services.worker_connection import (
+    AnswerTooLongError,
+    ClosedError,
+    ConnectError,
+    NotHttpError,
+    TruncatedError,
+)
 from moe_router.errors import MoleError, NoWorkerError, WorkerAnswerError
 
 
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (aiohttp.ClientConnectorError(cast(Any, None), OSError("refused")), "refused"),
-        (aiohttp.ConnectionTimeoutError(), "refused"),
-        (aiohttp.SocketTimeoutError(), "timeout"),
-        (aiohttp.ServerDisconnectedError(), "reset"),
-        (aiohttp.ClientOSError(104, "reset"), "reset"),
+        (ConnectError(), "refused"),
+        (ClosedError(), "reset"),
         (ConnectionResetError(), "reset"),
-        (aiohttp.ClientPayloadError(), "truncated"),
+        (TruncatedError(), "truncated"),
     ],
 )
 def test_broken_connections_eject_at_once(error: Exception, outcome: str) -> None:
@@ -26,7 +27,7 @@ def test_broken_connections_eject_at_once(error: Exception, outcome: str) -> Non
     assert (fault.outcome, fault.ejects, fault.mendable) == (outcome, "at once", True)
 
 
-@pytest.mark.parametrize("error", [aiohttp.InvalidURL("x"), aiohttp.ClientResponseError(cast(Any, None), ())])
+@pytest.mark.parametrize("error", [ValueError("x"), NotHttpError(), AnswerTooLongError()])
 def test_what_does_not_speak_http_is_invalid(error: Exception) -> None:
     fault = faults.of_transport(error, "w")
     assert (fault.outcome, fault.ejects, fault.mendable) == ("invalid", "if repeated", True)

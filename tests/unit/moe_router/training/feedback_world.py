@@ -42,7 +42,6 @@ def memory(rng: np.random.Generator, each: int = 40) -> Memory:
     asked = [Request(phrasing, None, phrasing.target, "description_only") for phrasing in phrasings]
     return Memory(
         np.stack([vector for vector, _ in rows]),
-        tuple(name for _, name in rows),
         asked * 10,
         Embedded(Axes(), lambda *_: None),
         [(vector, None) for vector, _ in guard],

@@ -1,0 +1,127 @@
+"""Lets in who may come in: API keys, their scopes, their limits; before a body is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api import errors
+from app.asgi.exchange import Exchange, exchange_of
+from app.services import audit
+from app.services.keyring import Keyring
+from app.storage.key_records import ADMIN
+from moe_router.errors import MissingScopeError, MoleError, NotReadyError
+
+OPEN: Final = "open"
+ANY: Final = "any"
+"""Any valid key will do."""
+TEXTS = frozenset(
+    {"/api/v1/classify", "/api/v1/route", "/api/v1/classify/batch", "/v1/chat/completions", "/v1/classify"}
+)
+"""A POST here is at least one text of the day's quota; batches and jobs count the others themselves."""
+PAGES = frozenset({"/", "/fleet", "/jobs", "/router", "/traffic", "/favicon.ico", "/openapi.json", "/docs"})
+"""Hold nothing of anybody's: what a page shows it asks for with the visitor's key."""
+PREFIXES: tuple[tuple[str, str, str], ...] = (
+    ("/api/v1/health", OPEN, OPEN),
+    ("/docs/", OPEN, OPEN),
+    ("/assets/", OPEN, OPEN),
+    ("/api/v1/jobs", "jobs", "jobs"),
+    ("/api/v1/feedback", ANY, "feedback"),
+    ("/api/v1/tasks", ANY, ADMIN),
+    ("/api/v1/workers", ANY, ADMIN),
+    ("/api/v1/stats", ANY, ADMIN),
+    ("/api/v1/router", ANY, ADMIN),
+    ("/v1/models", ANY, ADMIN),
+    ("/api/v1/", "classify", "classify"),
+    ("/v1/", "classify", "classify"),
+)
+"""The first that a path begins with says what is needed to read (GET, HEAD), and for everything else.
+
+What is not listed needs any valid key.
+"""
+READS = frozenset({"GET", "HEAD"})
+BEARER = b"bearer "
+
+
+def need_of(method: str, path: str) -> str:
+    """What a request needs: `open`, `any`, or a scope."""
+    if path in PAGES:
+        return OPEN
+    reads = method in READS
+    for prefix, read, other in PREFIXES:
+        if path.startswith(prefix):
+            return read if reads else other
+    return ANY
+
+
+class Access:
+    """Puts the caller's key into the exchange, and refuses who has none.
+
+    Args:
+        app: what comes after.
+        keyring: the keys; None before the process has started.
+        metrics_open: whether `/metrics` needs no key.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, keyring: Callable[[], Keyring | None], metrics_open: Callable[[], bool]
+    ) -> None:
+        self.app = app
+        self.keyring = keyring
+        self.metrics_open = metrics_open
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = _route_path(scope)
+        need = OPEN if path == "/metrics" and self.metrics_open() else need_of(scope["method"], path)
+        exchange = exchange_of(scope)
+        try:
+            if need != OPEN:
+                await self._admit(scope, path, need, exchange)
+        except MoleError as error:
+            await errors.response(error, exchange.request_id)(scope, receive, send)
+            return
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if exchange.is_admin and (need == ADMIN or (need == "jobs" and scope["method"] != "POST")):
+                told = {"method": scope["method"], "path": path, "status": exchange.status}
+                audit.record("api.called", actor=exchange.caller, request_id=exchange.request_id, **told)
+
+    async def _admit(self, scope: Scope, path: str, need: str, exchange: Exchange) -> None:
+        keyring = self.keyring()
+        if keyring is None:
+            raise NotReadyError("The coordinator is loading.")
+        if not keyring.known:
+            await keyring.wait_known()
+        if not keyring.enforced:
+            return
+        key = keyring.find(_token(scope))
+        if need != ANY and not key.record.may(need):
+            raise MissingScopeError(need)
+        key.take_request()
+        if scope["method"] == "POST" and path in TEXTS:
+            key.take_texts(1)
+        exchange.caller, exchange.key = key.caller, key
+
+
+def _route_path(scope: Scope) -> str:
+    """The path below the mount point, as the router sees it."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(root + "/") else path
+
+
+def _token(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            given: bytes = value
+            if given[: len(BEARER)].lower() == BEARER:
+                return given[len(BEARER) :].strip().decode("latin-1")
+            return None
+    return None

@@ -1,0 +1,47 @@
+"""CORS, off unless origins are set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from moe_router.contracts import HEADER_EXPERT, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
+
+METHODS = ("GET", "POST", "DELETE")
+ASKED = ("Authorization", "Content-Type", "Idempotency-Key", "traceparent", HEADER_REQUEST_ID)
+TOLD = (HEADER_REQUEST_ID, HEADER_OVERHEAD_MS, HEADER_EXPERT, "Retry-After", "Location")
+
+
+class Cors:
+    """Starlette's, made when the first request comes: the settings are not known before.
+
+    Cookies are never allowed: a key is something that a page's script sends on purpose.
+    """
+
+    def __init__(self, app: ASGIApp, *, origins: Callable[[], Sequence[str]]) -> None:
+        self.app = app
+        self.origins = origins
+        self._serve: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if self._serve is None:
+            self._serve = self._make()
+        await self._serve(scope, receive, send)
+
+    def _make(self) -> ASGIApp:
+        origins = self.origins()
+        if not origins:
+            return self.app
+        return CORSMiddleware(
+            self.app,
+            allow_origins=origins,
+            allow_methods=METHODS,
+            allow_headers=ASKED,
+            expose_headers=TOLD,
+        )

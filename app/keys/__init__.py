@@ -1,0 +1,1 @@
+"""The command that makes and revokes API keys."""

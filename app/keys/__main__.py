@@ -1,0 +1,117 @@
+"""`python -m app.keys`: makes, lists and revokes API keys; prints JSON.
+
+The `mole` command starts it as a process of its own: it needs the coordinator's settings and
+database, which the command itself never loads. Settings are those of the coordinator's environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from app.services import audit, factory
+from app.services.metrics import Metrics
+from app.settings import Settings
+from app.storage.key_records import DAY_S, DEFAULT_SCOPES, SCOPES, KeyRecord, day_of
+from moe_router.errors import MoleError
+
+if TYPE_CHECKING:
+    from app.storage.api_keys import ApiKeys
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; 0, or 1 with one line on standard error."""
+    given = _parser().parse_args(arguments)
+    try:
+        settings = Settings()
+        audit.configure(settings.audit_log)
+        result = asyncio.run(_run(given, settings))
+    except (MoleError, OSError) as error:
+        print(getattr(error, "detail", error), file=sys.stderr)
+        return 1
+    print(json.dumps(result, ensure_ascii=False, indent=2))
+    return 0
+
+
+async def _run(given: argparse.Namespace, settings: Settings) -> Any:
+    storage = factory.make_storage(settings, Metrics())
+    try:
+        if given.command == "create":
+            return await _create(given, storage.api_keys, time.time())
+        if given.command == "list":
+            now = time.time()
+            return [_told(key, now) for key in await storage.api_keys.all() if given.all or key.usable(now)]
+        return await _revoke(given, storage.api_keys, time.time())
+    finally:
+        await storage.database.aclose()
+
+
+async def _create(given: argparse.Namespace, keys: ApiKeys, now: float) -> dict[str, Any]:
+    from app.storage.api_keys import NewKey
+
+    days = given.expires_in_days
+    wanted = NewKey(
+        given.name,
+        tuple(dict.fromkeys(given.scope or DEFAULT_SCOPES)),
+        given.rate_per_minute,
+        given.quota_per_day,
+        None if days is None else now + days * DAY_S,
+    )
+    record, key = await keys.create(wanted, at=now)
+    told = _told(record, now)
+    audit.record(
+        "key.created", actor=audit.command_actor(), key_id=record.id, name=record.name, scopes=record.scopes
+    )
+    return told | {"key": key}
+
+
+async def _revoke(given: argparse.Namespace, keys: ApiKeys, now: float) -> dict[str, Any]:
+    record = await keys.revoke(given.id, at=now)
+    audit.record("key.revoked", actor=audit.command_actor(), key_id=record.id, name=record.name)
+    if given.forget:
+        await keys.forget(given.id)
+        audit.record("key.forgotten", actor=audit.command_actor(), key_id=record.id, name=record.name)
+    return _told(record, now)
+
+
+def _told(record: KeyRecord, now: float) -> dict[str, Any]:
+    """What may be shown of a key; its hash is nobody's business."""
+    hidden = ("key_hash", "usage_day", "usage_count")
+    told = {name: value for name, value in asdict(record).items() if name not in hidden}
+    return told | {"used_today": record.used_on(day_of(now)), "usable": record.usable(now)}
+
+
+def _number(least: int, most: int) -> Any:
+    def read(given: str) -> int:
+        value = int(given)
+        if not least <= value <= most:
+            raise ValueError(given)
+        return value
+
+    return read
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m app.keys", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("create")
+    making.add_argument("name")
+    making.add_argument("--scope", action="append", choices=SCOPES)
+    making.add_argument("--rate-per-minute", type=_number(1, 10**6))
+    making.add_argument("--quota-per-day", type=_number(1, 10**9))
+    making.add_argument("--expires-in-days", type=float)
+    commands.add_parser("list").add_argument("--all", action="store_true")
+    ending = commands.add_parser("revoke")
+    ending.add_argument("id")
+    ending.add_argument("--forget", action="store_true")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

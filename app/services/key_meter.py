@@ -1,0 +1,83 @@
+"""What one API key has used: requests of the minute in this process, texts of the day in all of them."""
+
+from __future__ import annotations
+
+import math
+
+from app.storage.key_records import DAY_S, KeyRecord, Usage, day_of
+from moe_router.errors import QuotaExceededError, RateLimitError
+
+MINUTE_S = 60.0
+
+
+class KeyMeter:
+    """Counts for one key; used from one event loop.
+
+    The rate is a token bucket of one minute's requests. The texts of the day are those that the database has
+    counted, as it was last read, and those that this process has not added to it yet: several processes may
+    together pass the quota by what they let in between two readings.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: float | None = None
+        self._filled_at = 0.0
+        self._texts = 0
+        self._day = 0
+        self._used_at: float | None = None
+
+    def take_request(self, record: KeyRecord, clock: float, now: float) -> None:
+        """Counts a request.
+
+        Args:
+            record: the key's row as it was last read.
+            clock: seconds of a monotonic clock.
+            now: Unix time in seconds.
+
+        Raises:
+            RateLimitError: the minute's requests are used up.
+        """
+        self._used_at = now
+        rate = record.rate_per_minute
+        if rate is None:
+            return
+        if self._tokens is None:
+            self._tokens = float(rate)
+        else:
+            refilled = self._tokens + (clock - self._filled_at) * rate / MINUTE_S
+            self._tokens = min(refilled, float(rate))
+        self._filled_at = clock
+        if self._tokens < 1:
+            wait_s = (1 - self._tokens) * MINUTE_S / rate
+            raise RateLimitError(f"Your key may make {rate} requests a minute.", max(math.ceil(wait_s), 1))
+        self._tokens -= 1
+
+    def take_texts(self, record: KeyRecord, texts: int, now: float) -> None:
+        """Counts texts that are to be classified or routed.
+
+        Raises:
+            QuotaExceededError: so many are not left of the day's.
+        """
+        day = day_of(now)
+        if day != self._day:
+            self._day, self._texts = day, 0
+        quota = record.quota_per_day
+        if quota is not None and record.used_on(day) + self._texts + texts > quota:
+            left_s = (day + 1) * DAY_S - now
+            raise QuotaExceededError(
+                f"Your key may send {quota} texts a day; the day ends at midnight UTC.", math.ceil(left_s)
+            )
+        self._texts += texts
+
+    def collect(self) -> Usage | None:
+        """What the database does not know yet; it counts as known from now on. None: nothing."""
+        if self._used_at is None:
+            return None
+        usage = Usage(self._texts, self._day, self._used_at)
+        self._texts, self._used_at = 0, None
+        return usage
+
+    def put_back(self, usage: Usage) -> None:
+        """What was collected could not be written."""
+        if usage.day == self._day:
+            self._texts += usage.texts
+        self._used_at = self._used_at or usage.at

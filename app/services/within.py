@@ -1,0 +1,50 @@
+"""A bound on the time of a block, as `asyncio.timeout`, at a third of its cost: a request has several."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+
+class within:  # noqa: N801 - read as a word: `with within(seconds):`
+    """Cancels the task's block after so many seconds; the block then raises TimeoutError.
+
+    A block that is cancelled by others stays cancelled, also where its time is up as well.
+    """
+
+    __slots__ = ("_cancelling", "_expired", "_handle", "_seconds", "_task")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._expired = False
+        self._cancelling = 0
+        self._task: asyncio.Task[object] | None = None
+        self._handle: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        """Begins to count; at once where nothing is left."""
+        self._task = task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a bound on the time needs a task")
+        self._cancelling = task.cancelling()
+        self._handle = asyncio.get_running_loop().call_later(max(self._seconds, 0.0), self._expire)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends it.
+
+        Raises:
+            TimeoutError: the time was up.
+        """
+        if self._handle is not None:
+            self._handle.cancel()
+        if self._expired and self._task is not None:
+            left = self._task.uncancel()
+            if left <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
+                raise TimeoutError from error
+
+    def _expire(self) -> None:
+        self._expired = True
+        if self._task is not None:
+            self._task.cancel()

@@ -1,0 +1,64 @@
+"""Judged decisions without their vectors: what was answered, what would have been right, what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+
+from app.storage.database import Database
+from app.storage.models import Decision, Feedback
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRow:
+    """One caller's word about one request; the members mean what the columns of the tables do."""
+
+    task: str | None
+    task_probabilities: dict[str, float]
+    observations: list[dict[str, Any]]
+    router_version: int | None
+    correct_task: str | None
+    correct_label: str | None
+    score: float | None
+
+
+class JudgedRows:
+    """The tables `feedback` and `decisions`, joined; a decision that has expired takes its row along."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def count(self) -> int:
+        """How many there are.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        query = select(func.count()).select_from(Feedback).where(Feedback.decision_id.is_not(None))
+        async with self._database.read() as session:
+            return (await session.execute(query)).scalar_one()
+
+    async def newest(self, limit: int) -> list[JudgedRow]:
+        """The newest, newest feedback first.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        query = (
+            select(
+                Decision.task,
+                Decision.task_probabilities,
+                Decision.observations,
+                Decision.router_version,
+                Feedback.correct_task,
+                Feedback.correct_label,
+                Feedback.score,
+            )
+            .join(Decision, Decision.id == Feedback.decision_id)
+            .order_by(Feedback.updated_at.desc(), Feedback.id.desc())
+            .limit(limit)
+        )
+        async with self._database.read() as session:
+            return [JudgedRow(*row) for row in await session.execute(query)]

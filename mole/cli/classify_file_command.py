@@ -1,0 +1,121 @@
+"""`mole classify-file`: every row of a file, in order, gone on with after a crash."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mole.cli.console import CommandError, ExitCode, client_for, print_json
+from mole.files.formats import STANDARD, FileError, Format, Source, format_of
+from mole.files.progress import Progress, duration
+from mole.files.run import RowFailedError, Wanted, classify_rows
+from mole.files.sinks import Sink, open_sink
+
+HINT = "what is written is kept; the same command goes on from there"
+
+
+@dataclass(frozen=True, slots=True)
+class FileArguments:
+    """What the command line says, beside what to do with a row."""
+
+    input: str
+    output: str
+    input_format: Format | None
+    output_format: Format | None
+    delimiter: str | None
+    encoding: str
+    errors: Path | None
+    restart: bool
+    quiet: bool
+    as_json: bool
+    url: str | None
+    attempts: int
+    """8 take about half a minute: a run of hours outlives a restart of the service"""
+
+
+def run_classify_file(arguments: FileArguments, wanted: Wanted) -> None:
+    """Classifies the file; ends with 1 where a row failed."""
+    try:
+        source = Source(
+            arguments.input,
+            format_of(arguments.input, arguments.input_format, Format.JSONL),
+            arguments.delimiter,
+            arguments.encoding,
+        )
+        kind = format_of(arguments.output, arguments.output_format, source.format)
+        _check_paths(arguments)
+        sink = open_sink(
+            arguments.output,
+            kind,
+            arguments.delimiter,
+            arguments.errors,
+            _shape(source, kind, wanted),
+            restart=arguments.restart,
+            source=source,
+        )
+        _run(source, sink, wanted, arguments)
+    except FileError as error:
+        raise CommandError(str(error)) from error
+
+
+def _run(source: Source, sink: Sink, wanted: Wanted, arguments: FileArguments) -> None:
+    finished = False
+    before = sink.rows
+    progress = Progress(sys.stderr, None, before)
+    try:
+        progress = Progress(sys.stderr, source.count(), before, quiet=arguments.quiet)
+        with client_for(arguments.url, attempts=arguments.attempts) as client:
+            classify_rows(source.rows(), sink, client, wanted, progress)
+        finished = True
+    except RowFailedError as error:
+        raise CommandError(f"{error}; {HINT}") from error
+    finally:
+        progress.end()
+        sink.close(finished)
+        if not finished and arguments.output != STANDARD and sink.rows:
+            sys.stderr.write(f"mole: {sink.rows:,} rows: {HINT}\n")
+    _sum_up(sink, before, progress, arguments)
+    if sink.failed:
+        sys.exit(ExitCode.FAILED)
+
+
+def _sum_up(sink: Sink, before: int, progress: Progress, arguments: FileArguments) -> None:
+    done = sink.rows - before
+    if arguments.as_json:
+        summary = {
+            "rows": sink.rows,
+            "failed": sink.failed,
+            "before": before,
+            "rows_per_second": progress.rate,
+        }
+        if arguments.output == STANDARD:  # which holds the rows
+            sys.stderr.write(json.dumps(summary) + "\n")
+        else:
+            print_json(json.dumps(summary))
+    elif not arguments.quiet:
+        took = duration(done / progress.rate) if done else "0 s"
+        earlier = f", {before:,} of them by earlier runs" if before else ""
+        failed = f", {sink.failed:,} failed" if sink.failed else ""
+        sys.stderr.write(f"{sink.rows:,} rows{earlier}{failed}; {progress.rate:,.0f}/s, {took}\n")
+
+
+def _check_paths(arguments: FileArguments) -> None:
+    real = {Path(p).resolve() for p in (arguments.input, arguments.output) if p != STANDARD}
+    both_standard = arguments.input == arguments.output == STANDARD
+    if len(real) < 2 and not both_standard and STANDARD not in (arguments.input, arguments.output):
+        raise CommandError("IN and OUT are the same file", ExitCode.USAGE)
+    if arguments.errors is not None and arguments.errors.resolve() in real:
+        raise CommandError("--errors is IN or OUT", ExitCode.USAGE)
+    if arguments.input != STANDARD and not Path(arguments.input).is_file():
+        raise CommandError(f"there is no file {arguments.input}")
+
+
+def _shape(source: Source, kind: Format, wanted: Wanted) -> list[Any]:
+    """What must be the same for a run to go on with another one's rows."""
+    return [
+        source.format, source.delimiter, source.encoding, kind, wanted.text_column, wanted.description,
+        wanted.description_column, sorted(wanted.options.items()), wanted.prefix,
+    ]  # fmt: skip

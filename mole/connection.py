@@ -1,0 +1,72 @@
+"""What both clients need of httpx: one set of arguments, and httpx's errors as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mole.calls import Call
+from mole.errors import MoleConnectionError
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_TIMEOUT_S = 310.0
+"""A little more than the coordinator's own bound of 2.5 × 120 s, so that its 504 arrives first."""
+CONNECT_TIMEOUT_S = 5.0
+MAX_CONNECTIONS = 256
+PREFIX = "/api/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the coordinator is, and how it is spoken to."""
+
+    given_url: str
+    api_key: str | None
+    timeout_s: float
+
+    @property
+    def base_url(self) -> str:
+        """The address without a slash at its end."""
+        return self.given_url.rstrip("/")
+
+    def arguments(self) -> dict[str, Any]:
+        """Of httpx's clients."""
+        import httpx
+
+        return {
+            "base_url": self.base_url + PREFIX,
+            "headers": {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {},
+            "timeout": httpx.Timeout(self.timeout_s, connect=CONNECT_TIMEOUT_S),
+            "limits": httpx.Limits(
+                max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
+            ),
+        }
+
+    def sent(self, call: Call[Any]) -> dict[str, Any]:
+        """Of one request."""
+        import httpx
+
+        found: dict[str, Any] = {"content": call.content(), "headers": dict(call.headers)}
+        if call.timeout_s is not None:
+            found["timeout"] = httpx.Timeout(call.timeout_s, connect=CONNECT_TIMEOUT_S)
+        return found
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raises httpx's errors as MoleConnectionError."""
+        import httpx
+
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise MoleConnectionError(self.base_url, _reason(error), unsent=True) from error
+        except httpx.TimeoutException as error:
+            raise MoleConnectionError(self.base_url, "the time is up") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise MoleConnectionError(self.base_url, _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,197 @@
+"""CSV, JSON Lines and Parquet: rows out of a file, and rows as the bytes of a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any
+
+Row = dict[str, Any]
+LONGEST_CELL = 16 * 2**20
+"""Characters of one cell of a CSV file."""
+STANDARD = "-"
+
+
+class FileError(Exception):
+    """A file that cannot be read or written as it is; the message names the row and the mend."""
+
+
+class Format(StrEnum):
+    """What a file's rows are written in."""
+
+    CSV = "csv"
+    TSV = "tsv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+SUFFIXES = {
+    ".csv": Format.CSV,
+    ".tsv": Format.TSV,
+    ".tab": Format.TSV,
+    ".jsonl": Format.JSONL,
+    ".ndjson": Format.JSONL,
+    ".parquet": Format.PARQUET,
+    ".pq": Format.PARQUET,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where rows come from."""
+
+    path: str
+    """`-` is standard input"""
+    format: Format
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether it can be read only once."""
+        return self.path == STANDARD
+
+    def rows(self) -> Iterator[Row]:
+        """The rows, one at a time.
+
+        Raises:
+            FileError: a row cannot be read; those before it were yielded.
+        """
+        read: Callable[[Source], Iterator[Row]] = {
+            Format.CSV: _csv_rows,
+            Format.TSV: _csv_rows,
+            Format.JSONL: _json_rows,
+            Format.PARQUET: _parquet_rows,
+        }[self.format]
+        try:
+            yield from read(self)
+        except UnicodeDecodeError as error:
+            raise FileError(f"{self.path} is not {self.encoding}; name its --encoding") from error
+
+    def count(self) -> int | None:
+        """How many rows there are; None where only reading would tell."""
+        if self.is_standard:
+            return None
+        if self.format is Format.PARQUET:
+            return int(_parquet().ParquetFile(self.path).metadata.num_rows)
+        return sum(1 for _ in self.rows())
+
+
+def format_of(path: str, stated: Format | None, like: Format | None = None) -> Format:
+    """The format that is stated, or that the file's name tells, or the other file's.
+
+    Raises:
+        FileError: nothing tells.
+    """
+    found = stated or SUFFIXES.get(Path(path).suffix.lower()) or (like if path == STANDARD else None)
+    if found is None:
+        raise FileError(
+            f"the name {path!r} tells no format; use .csv, .tsv, .jsonl or .parquet, or state the format"
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class TextWriter:
+    """Rows as the bytes of a CSV, TSV or JSON Lines file; a row is one piece, with its end."""
+
+    format: Format
+    columns: Sequence[str]
+    delimiter: str | None = None
+
+    def head(self) -> bytes:
+        """What stands before the first row."""
+        return b"" if self.format is Format.JSONL else self._cells(self.columns)
+
+    def row(self, row: Row) -> bytes:
+        """One row.
+
+        Raises:
+            FileError: it has a column that the first row has not.
+        """
+        if self.format is Format.JSONL:
+            return (
+                json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"
+            )
+        more = row.keys() - set(self.columns)
+        if more:
+            raise FileError(f"the column {min(more)!r} is not in the first row; write JSON Lines instead")
+        return self._cells([_cell(row.get(name)) for name in self.columns])
+
+    def _cells(self, cells: Sequence[str]) -> bytes:
+        text = io.StringIO()
+        csv.writer(text, delimiter=_delimiter(self.format, self.delimiter), lineterminator="\n").writerow(
+            cells
+        )
+        return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+def _delimiter(kind: Format, stated: str | None) -> str:
+    return stated or ("\t" if kind is Format.TSV else ",")
+
+
+def _open(source: Source) -> IO[str]:
+    encoding = "utf-8-sig" if source.encoding.lower() in ("utf-8", "utf8") else source.encoding
+    if source.is_standard:
+        return io.TextIOWrapper(sys.stdin.buffer, encoding=encoding, newline="")
+    return Path(source.path).open(encoding=encoding, newline="")
+
+
+def _csv_rows(source: Source) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_CELL)
+    with _open(source) as file:
+        reader = csv.reader(file, delimiter=_delimiter(source.format, source.delimiter), strict=True)
+        try:
+            columns = next(reader, None)
+            if columns is None:
+                return
+            if len(set(columns)) != len(columns):
+                raise FileError(f"{source.path}: two columns have the same name")
+            for cells in reader:
+                if not cells:  # a blank line is no row
+                    continue
+                if len(cells) != len(columns):
+                    counts = f"{len(cells)} cells, but the header has {len(columns)}"
+                    raise FileError(f"{source.path}:{reader.line_num}: {counts}")
+                yield dict(zip(columns, cells, strict=True))
+        except csv.Error as error:
+            raise FileError(f"{source.path}:{reader.line_num}: {error}") from error
+
+
+def _json_rows(source: Source) -> Iterator[Row]:
+    with _open(source) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise FileError(f"{source.path}:{number}: is no JSON") from error
+            if not isinstance(row, dict):
+                raise FileError(f"{source.path}:{number}: is no JSON object")
+            yield row
+
+
+def _parquet_rows(source: Source) -> Iterator[Row]:
+    if source.is_standard:
+        raise FileError("Parquet cannot be read from standard input")
+    for batch in _parquet().ParquetFile(source.path).iter_batches(batch_size=1024):
+        yield from batch.to_pylist()
+
+
+def _parquet() -> Any:
+    import pyarrow.parquet
+
+    return pyarrow.parquet

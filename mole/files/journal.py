@@ -1,0 +1,128 @@
+"""How far a run is, so that the next one goes on from there.
+
+Rows are written into PART, the output's name with `.part` at its end, and beside it a journal says how
+many rows and bytes of it are certain. After a crash PART is cut back to that, so that a row is neither
+lost nor doubled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from mole.files.formats import FileError
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Certain:
+    """What is on the disk for good."""
+
+    settings: str
+    """digest of what shapes the output"""
+    rows: int = 0
+    bytes: int = 0
+    failed: int = 0
+    error_bytes: int = 0
+    input: str = ""
+    """digest of the rows read so far"""
+
+
+class Journal:
+    """The part of an output that is written, and the errors beside it."""
+
+    def __init__(self, output: Path, errors: Path | None, settings: str) -> None:
+        self.output = output
+        self.part = output.with_name(output.name + ".part")
+        self._file = output.with_name(output.name + ".part.json")
+        self._errors = errors
+        self.certain = Certain(settings)
+
+    def open(self, restart: bool) -> tuple[IO[bytes], IO[bytes] | None]:
+        """Opens both files at the end of what is certain.
+
+        Raises:
+            FileError: another run is writing, or what is there is of a run with other settings.
+        """
+        with ExitStack() as opened:
+            part = opened.enter_context(self.part.open("ab"))
+            _lock(part, self.output)
+            found = None if restart else self._read()
+            if found is not None and found.settings != self.certain.settings:
+                raise FileError(f"{self.part} is of a run with other options: use the same, or --restart")
+            self.certain = found or self.certain
+            _cut(part, self.certain.bytes, self.part)
+            errors = None
+            if self._errors is not None:
+                errors = opened.enter_context(self._errors.open("ab"))
+                _cut(errors, self.certain.error_bytes, self._errors)
+            opened.pop_all()
+        return part, errors
+
+    def keep(self, part: IO[bytes], errors: IO[bytes] | None, rows: int, failed: int, digest: str) -> None:
+        """Makes certain what is written so far."""
+        for file in (part, errors):
+            if file is not None:
+                file.flush()
+                os.fsync(file.fileno())
+        self.certain = replace(
+            self.certain,
+            rows=rows,
+            failed=failed,
+            bytes=part.tell(),
+            error_bytes=errors.tell() if errors is not None else 0,
+            input=digest,
+        )
+        fresh = self._file.with_name(self._file.name + ".new")
+        fresh.write_text(json.dumps({"version": VERSION, **asdict(self.certain)}), encoding="utf-8")
+        fresh.replace(self._file)
+
+    def forget(self) -> None:
+        """Removes what was needed to go on; the output is whole."""
+        self.part.unlink(missing_ok=True)
+        self._file.unlink(missing_ok=True)
+
+    def _read(self) -> Certain | None:
+        try:
+            said = json.loads(self._file.read_text(encoding="utf-8"))
+            return (
+                Certain(**{name: said[name] for name in asdict(self.certain)})
+                if said["version"] == VERSION
+                else None
+            )
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileError(f"{self._file} is damaged; --restart begins anew") from error
+
+
+def digest(*parts: object) -> str:
+    """A short name for values."""
+    return hashlib.sha256(
+        json.dumps(parts, default=str, ensure_ascii=False).encode("utf-8", "replace")
+    ).hexdigest()
+
+
+def _cut(file: IO[bytes], size: int, path: Path) -> None:
+    if os.fstat(file.fileno()).st_size < size:
+        raise FileError(f"{path} is shorter than it was; --restart begins anew")
+    file.truncate(size)
+    file.seek(size)
+
+
+def _lock(file: IO[bytes], output: Path) -> None:
+    """Keeps a second run off the file until it is closed; systems without flock go without."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise FileError(f"another run is writing {output}") from error

@@ -1,0 +1,240 @@
+"""Where rows go: standard output, a file that can be gone on with, or Parquet made of such a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from mole.files.formats import STANDARD, FileError, Format, Row, Source, TextWriter
+from mole.files.journal import Journal, digest
+
+KEEP_EVERY_S = 1.0
+KEEP_EVERY_ROWS = 256
+"""Whichever comes first: what a crash costs is at most so much of asking again."""
+PARQUET_ROWS = 4096
+
+
+class Sink(Protocol):
+    """Takes rows in order."""
+
+    rows: int
+    """written so far, by earlier runs too"""
+    failed: int
+
+    def skip(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Passes over the rows that earlier runs have written; the others are noted as they pass."""
+
+    def write(self, row: Row, added: Row, error: Row | None) -> None:
+        """Writes the caller's row with the columns added to it."""
+
+    def keep(self) -> None:
+        """Makes certain what is written so far."""
+
+    def close(self, finished: bool) -> None:
+        """Ends; where all rows are written the output takes its name."""
+
+
+class StandardSink:
+    """Writes to standard output; there is nothing to go on with."""
+
+    def __init__(self, kind: Format, delimiter: str | None, errors: Path | None) -> None:
+        if kind is Format.PARQUET:
+            raise FileError("Parquet cannot be written to standard output")
+        self.rows = self.failed = 0
+        self._kind, self._delimiter = kind, delimiter
+        self._writer: TextWriter | None = None
+        self._errors = errors.open("wb") if errors is not None else None
+
+    def skip(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Nothing to pass over."""
+        return rows
+
+    def write(self, row: Row, added: Row, error: Row | None) -> None:
+        """Writes at once."""
+        whole = {**row, **added}
+        if self._writer is None:
+            self._writer = TextWriter(self._kind, list(whole), self._delimiter)
+            sys.stdout.buffer.write(self._writer.head())
+        sys.stdout.buffer.write(self._writer.row(whole))
+        self.rows += 1
+        self.failed += error is not None
+        if error is not None and self._errors is not None:
+            self._errors.write(_line(error))
+
+    def keep(self) -> None:
+        """Lets whoever reads have it."""
+        sys.stdout.buffer.flush()
+
+    def close(self, finished: bool) -> None:
+        """Ends."""
+        self.keep()
+        if self._errors is not None:
+            self._errors.close()
+
+
+class FileSink:
+    """Writes into OUT.part and keeps a journal, seldom behind by more than a second."""
+
+    def __init__(
+        self,
+        path: str,
+        kind: Format,
+        delimiter: str | None,
+        errors: Path | None,
+        settings: object,
+        *,
+        restart: bool = False,
+        source: Source | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path, self._kind, self._delimiter = Path(path), kind, delimiter
+        self._source = source
+        if kind is Format.PARQUET and (source is None or source.is_standard):
+            raise FileError("Parquet cannot be written from standard input, which can be read only once")
+        if self._path.exists() and not restart:
+            raise FileError(f"{path} is there already; choose another name, or --restart")
+        self._journal = Journal(self._path, errors, digest(settings))
+        self._part, self._errors = self._journal.open(restart)
+        certain = self._journal.certain
+        self.rows, self.failed = certain.rows, certain.failed
+        self._seen = hashlib.sha256()
+        self._noted: list[bytes] = []
+        self._writer: TextWriter | None = None
+        self._clock = clock
+        self._kept_at = clock()
+
+    def skip(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Passes over what is written.
+
+        Raises:
+            FileError: the input is not the one that the earlier run read.
+        """
+        for _ in range(self.rows):
+            row = next(rows, None)
+            if row is None:
+                break
+            self._seen.update(_line(row))
+        if self.rows and self._seen.hexdigest() != self._journal.certain.input:
+            raise FileError("the input has changed since the earlier run; --restart begins anew")
+        return rows
+
+    def write(self, row: Row, added: Row, error: Row | None) -> None:
+        """Writes a row, and an error beside it."""
+        whole = added if self._kind is Format.PARQUET else {**row, **added}
+        if self._writer is None:
+            kind = Format.JSONL if self._kind is Format.PARQUET else self._kind
+            self._writer = TextWriter(kind, list(whole), self._delimiter)
+            if self._part.tell() == 0:
+                self._part.write(self._writer.head())
+        line = self._writer.row(whole)
+        self._part.write(line)
+        self._seen.update(_line(row))
+        self.rows += 1
+        self.failed += error is not None
+        if error is not None and self._errors is not None:
+            self._errors.write(_line(error))
+        behind = self.rows - self._journal.certain.rows
+        if behind >= KEEP_EVERY_ROWS or self._clock() - self._kept_at >= KEEP_EVERY_S:
+            self.keep()
+
+    def keep(self) -> None:
+        """Makes certain what is written so far."""
+        self._journal.keep(self._part, self._errors, self.rows, self.failed, self._seen.hexdigest())
+        self._kept_at = self._clock()
+
+    def close(self, finished: bool) -> None:
+        """Ends; the output takes its name in one step, so that it is there whole or not at all."""
+        try:
+            self.keep()
+            if not finished and not self.rows:
+                self._journal.forget()
+            if finished:
+                if self._kind is Format.PARQUET:
+                    self._to_parquet()
+                else:
+                    self._journal.part.replace(self._path)
+                self._journal.forget()
+        finally:
+            self._part.close()
+            if self._errors is not None:
+                self._errors.close()
+
+    def _to_parquet(self) -> None:
+        """Joins the input's rows with the columns in the part file."""
+        assert self._source is not None  # noqa: S101 - checked at the start
+        fresh = self._path.with_name(self._path.name + ".new")
+        with self._journal.part.open(encoding="utf-8") as added:
+            write_parquet(fresh, self._source, (json.loads(line) for line in added))
+        fresh.replace(self._path)
+
+
+def open_sink(
+    path: str,
+    kind: Format,
+    delimiter: str | None,
+    errors: Path | None,
+    settings: object,
+    *,
+    restart: bool,
+    source: Source,
+) -> Sink:
+    """The sink for a path; `-` is standard output."""
+    if path == STANDARD:
+        return StandardSink(kind, delimiter, errors)
+    return FileSink(path, kind, delimiter, errors, settings, restart=restart, source=source)
+
+
+def write_parquet(path: Path, source: Source, added: Iterator[Row]) -> None:
+    """The source's rows with further columns, in row groups; a Parquet source keeps its types.
+
+    Raises:
+        FileError: the rows are not of one type.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer: Any = None
+    kept = pq.ParquetFile(source.path).schema_arrow if source.format is Format.PARQUET else None
+    try:
+        for rows, columns in _groups(source.rows(), added):
+            mine = pa.Table.from_pylist(columns, schema=_schema(pa, columns[0]))
+            try:
+                table = pa.Table.from_pylist(rows, schema=kept)
+            except pa.ArrowInvalid as error:
+                raise FileError(f"the rows do not fit Parquet: {error}; write JSON Lines instead") from error
+            kept = table.schema
+            for name in mine.column_names:
+                table = table.append_column(name, mine[name])
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+        if writer is None:  # no rows: the columns are there all the same
+            pq.write_table((kept or pa.schema([])).empty_table(), path)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _schema(pa: Any, row: Row) -> Any:
+    return pa.schema([(name, pa.float64() if name.endswith("confidence") else pa.string()) for name in row])
+
+
+def _groups(rows: Iterator[Row], added: Iterator[Row]) -> Iterator[tuple[list[Row], list[Row]]]:
+    left: list[Row] = []
+    right: list[Row] = []
+    for row, columns in zip(rows, added, strict=True):
+        left.append(row)
+        right.append(columns)
+        if len(left) == PARQUET_ROWS:
+            yield left, right
+            left, right = [], []
+    if left:
+        yield left, right
+
+
+def _line(row: Row) -> bytes:
+    return json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"

@@ -1,0 +1,1 @@
+"""What make calls; the parts of it that are Python."""

@@ -1,0 +1,63 @@
+"""`python -m app.keys`, on a real SQLite file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.keys.__main__ import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert main(arguments) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_made_listed_revoked_forgotten(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOLE_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    limits = ("--rate-per-minute=60", "--quota-per-day=1000", "--expires-in-days=0.5")
+    made = run(capsys, "create", *limits, "--scope=jobs", "--scope=jobs", "--scope=admin", "--", "-odd")
+    assert made["key"].startswith(made["prefix"])
+    assert (made["name"], made["scopes"]) == ("-odd", ["jobs", "admin"])
+    assert made["expires_at"] - made["created_at"] == 43_200
+    plain = run(capsys, "create", "b")
+    assert plain["scopes"] == ["classify", "jobs", "feedback"]
+    listed = run(capsys, "list")
+    assert [(key["name"], key["usable"], key["used_today"]) for key in listed] == [
+        ("-odd", True, 0),
+        ("b", True, 0),
+    ]
+    assert made["key"] not in json.dumps(listed)
+    assert "key_hash" not in listed[0]
+    assert run(capsys, "revoke", made["id"])["revoked_at"] is not None
+    assert [key["name"] for key in run(capsys, "list")] == ["b"]
+    assert len(run(capsys, "list", "--all")) == 2
+    run(capsys, "revoke", "--forget", made["id"])
+    assert len(run(capsys, "list", "--all")) == 1
+    audit = (tmp_path / "audit.jsonl").read_text()
+    lines = [json.loads(line) for line in audit.splitlines()]
+    assert [line["event"] for line in lines] == [
+        "key.created", "key.created", "key.revoked", "key.revoked", "key.forgotten",
+    ]  # fmt: skip
+    assert (lines[0]["key_id"], lines[0]["scopes"]) == (made["id"], ["jobs", "admin"])
+    assert made["key"] not in audit
+
+
+def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["revoke", "nobody"]) == 1
+    assert capsys.readouterr().err == "There is no API key 'nobody'.\n"
+    monkeypatch.setenv("DATABASE_URL", "mysql://x:secret@y/z")
+    assert main(["list"]) == 1
+    assert "secret" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["--rate-per-minute=0", "--quota-per-day=x", "--scope=everything"])
+def test_wrong_options(capsys: pytest.CaptureFixture[str], wrong: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["create", wrong, "a"])
+    assert "Traceback" not in capsys.readouterr().err

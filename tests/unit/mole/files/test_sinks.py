@@ -1,0 +1,132 @@
+"""Rows are certain or not there: what is written is cut back, verified and gone on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mole.files.formats import FileError, Format, Source
+from mole.files.sinks import FileSink
+
+ROWS = [{"text": f"t{i}"} for i in range(10)]
+
+
+def sink(folder: Path, restart: bool = False, settings: object = "s") -> FileSink:
+    return FileSink(str(folder / "out.jsonl"), Format.JSONL, None, folder / "e", settings, restart=restart)
+
+
+def write(into: FileSink, rows: list[dict[str, str]]) -> None:
+    for row in into.skip(iter(rows)):
+        into.write(row, {"mole_result": "x"}, {"row": into.rows} if row["text"] == "t1" else None)
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_crash_in_the_middle_of_a_row_costs_no_row_and_doubles_none(tmp_path: Path):
+    first = sink(tmp_path)
+    write(first, ROWS[:4])
+    first.keep()
+    first.write({"text": "t4"}, {"mole_result": "x"}, {"row": 5})
+    first._part.flush()
+    first._errors.close()
+    first._part.close()  # as a kill would: the journal knows of four rows
+    with (tmp_path / "out.jsonl.part").open("ab") as torn:
+        torn.write(b'{"text": "t5", "mo')
+    second = sink(tmp_path)
+    assert (second.rows, second.failed) == (4, 1)
+    write(second, ROWS)
+    second.close(finished=True)
+    assert [row["text"] for row in lines(tmp_path / "out.jsonl")] == [row["text"] for row in ROWS]
+    assert lines(tmp_path / "e") == [{"row": 1}]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "out.jsonl"]
+
+
+def test_another_input_or_other_options_are_refused(tmp_path: Path):
+    first = sink(tmp_path)
+    write(first, ROWS[:4])
+    first.close(finished=False)
+    with pytest.raises(FileError, match="other options"):
+        sink(tmp_path, settings="t")
+    second = sink(tmp_path)
+    with pytest.raises(FileError, match="the input has changed"):
+        second.skip(iter([{"text": "other"}, *ROWS[1:]]))
+    second.close(finished=False)
+    third = sink(tmp_path)
+    with pytest.raises(FileError, match="the input has changed"):
+        third.skip(iter(ROWS[:2]))
+    third.close(finished=False)
+    anew = sink(tmp_path, restart=True)
+    assert anew.rows == 0
+    write(anew, ROWS[:1])
+    anew.close(finished=True)
+    assert len(lines(tmp_path / "out.jsonl")) == 1
+    assert lines(tmp_path / "e") == []
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path):
+    first = sink(tmp_path)
+    with pytest.raises(FileError, match="another run is writing"):
+        sink(tmp_path)
+    first.close(finished=False)
+
+
+def test_what_is_there_is_not_written_over(tmp_path: Path):
+    (tmp_path / "out.jsonl").write_text("mine")
+    with pytest.raises(FileError, match="is there already"):
+        sink(tmp_path)
+    assert (tmp_path / "out.jsonl").read_text() == "mine"
+
+
+@pytest.mark.parametrize("broken", ["{", "{}", '{"version": 1}', "[]"])
+def test_a_damaged_journal_is_told(tmp_path: Path, broken: str):
+    (tmp_path / "out.jsonl.part.json").write_text(broken)
+    with pytest.raises(FileError, match="damaged"):
+        sink(tmp_path)
+
+
+def test_a_part_that_was_shortened_is_told(tmp_path: Path):
+    first = sink(tmp_path)
+    write(first, ROWS[:4])
+    first.close(finished=False)
+    (tmp_path / "out.jsonl.part").write_bytes(b"")
+    with pytest.raises(FileError, match="shorter than it was"):
+        sink(tmp_path)
+
+
+def test_parquet_keeps_the_types_of_its_source(tmp_path: Path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    table = pa.table({"text": ["a", None, "c"], "n": pa.array([1, 2, None], pa.int16())})
+    pq.write_table(table, tmp_path / "in.parquet")
+    source = Source(str(tmp_path / "in.parquet"), Format.PARQUET)
+    assert source.count() == 3
+    out = FileSink(str(tmp_path / "out.parquet"), Format.PARQUET, None, None, "s", source=source)
+    for row in out.skip(source.rows()):
+        out.write(row, {"mole_result": row["text"], "mole_confidence": 0.5}, None)
+    out.close(finished=True)
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found.schema.field("n").type == pa.int16()
+    assert found.schema.field("mole_confidence").type == pa.float64()
+    assert found.to_pylist()[1] == {"text": None, "n": 2, "mole_result": None, "mole_confidence": 0.5}
+    assert not (tmp_path / "out.parquet.part").exists()
+
+
+def test_parquet_without_rows_is_parquet_still(tmp_path: Path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "in.parquet")
+    source = Source(str(tmp_path / "in.parquet"), Format.PARQUET)
+    out = FileSink(str(tmp_path / "out.parquet"), Format.PARQUET, None, None, "s", source=source)
+    out.close(finished=True)
+    assert pq.read_table(tmp_path / "out.parquet").column_names == ["text"]
+
+
+def test_parquet_needs_a_source_that_can_be_read_twice(tmp_path: Path):
+    with pytest.raises(FileError, match="read only once"):
+        FileSink("x.parquet", Format.PARQUET, None, None, "s", source=Source("-", Format.JSONL))

@@ -1,0 +1,50 @@
+"""`mole keys` as its own process, on a real SQLite file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.mole.test_command import mole
+
+
+def test_a_key_from_its_making_to_its_end(tmp_path: Path):
+    url = f"sqlite:///{tmp_path}/x.sqlite3"
+    made = mole("keys", "create", "ci robot", "--scope", "jobs", "--quota-per-day", "50", "--database", url)
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    assert key.startswith("mole_")  # alone, so that a script can take it
+    assert "key.created" in made.stderr  # the audit log, where no file is set
+    assert key not in made.stderr
+    shown = mole("keys", "list", "--database", url, COLUMNS="160")
+    for told in ("ci robot", "jobs", "0 of 50", "never", key[:12]):
+        assert told in shown.stdout
+    assert key not in shown.stdout
+    (listed,) = json.loads(mole("keys", "list", "--json", DATABASE_URL=url).stdout)
+    ended = mole("keys", "revoke", listed["id"], "--database", url)
+    assert "is revoked" in ended.stdout
+    assert mole("keys", "list", "--database", url).stdout == "no valid key\n"
+    assert "revoked" in mole("keys", "list", "--all", "--database", url, COLUMNS="160").stdout
+
+
+def test_json_holds_everything(tmp_path: Path):
+    made = mole("keys", "create", "a", "--json", "--database", f"sqlite:///{tmp_path}/x.sqlite3")
+    told = json.loads(made.stdout)
+    assert told["key"].startswith(told["prefix"])
+    assert told["scopes"] == ["classify", "jobs", "feedback"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [["create", " "], ["create", "a", "--scope", "x"], ["create", "a", "--rate-per-minute", "0"]]
+)
+def test_wrong_usage_is_exit_code_2(wrong: list[str], tmp_path: Path):
+    done = mole("keys", *wrong, "--database", f"sqlite:///{tmp_path}/x.sqlite3")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_key_is_one_line_and_exit_code_1(tmp_path: Path):
+    done = mole("keys", "revoke", "nobody", "--database", f"sqlite:///{tmp_path}/x.sqlite3")
+    assert (done.returncode, done.stderr) == (1, "mole: There is no API key 'nobody'.\n")

@@ -1,0 +1,132 @@
+"""When a request is tried again, and after how long."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from mole import Mole, MoleAPIError, MoleConnectionError, Retry
+from mole.exchange import Pause, Reply, perform, seconds
+from tests.unit.mole.conftest import ANSWER
+
+PROBLEM = {"type": "t:full", "title": "Full", "status": 503, "detail": "Later."}
+
+
+def test_backoff_doubles_up_to_its_bound_and_then_ends():
+    retry = Retry(attempts=6, first_pause_s=1.0, longest_pause_s=4.0, dice=lambda: 0.0)
+    assert [retry.pause(n) for n in range(1, 7)] == [0.5, 1.0, 2.0, 2.0, 2.0, None]
+    assert Retry(first_pause_s=1.0, dice=lambda: 0.999).pause(1) == pytest.approx(1.0, abs=0.01)
+
+
+def test_retry_after_is_never_undercut_and_not_waited_for_without_end():
+    retry = Retry(first_pause_s=1.0, longest_pause_s=30.0, dice=lambda: 0.5)
+    assert retry.pause(1, 7.0) == pytest.approx(7.35)
+    assert retry.pause(3, 0.0) == 3.0
+    assert retry.pause(1, 31.0) is None
+    assert Retry(attempts=1).pause(1, 0.0) is None
+
+
+def test_retry_after_is_seconds_or_a_date():
+    now = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+    assert seconds("7") == 7.0
+    assert seconds("Thu, 01 Jan 2026 12:00:09 GMT", now) == 9.0
+    assert seconds("Thu, 01 Jan 2026 11:00:00 GMT", now) == 0.0
+    assert [seconds(value) for value in (None, "", "soon", "-1")] == [None] * 4
+
+
+class Script:
+    """A service that fails as it is told, and a clock that only notes."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = list(statuses)
+        self.pauses: list[float] = []
+        self.asked = 0
+
+    def play(self, call, retry: Retry):
+        talk = perform(call, retry, "http://x")
+        outcome = None
+        while True:
+            try:
+                step = talk.send(outcome)
+            except StopIteration as done:
+                return done.value
+            if isinstance(step, Pause):
+                self.pauses.append(step.seconds)
+                outcome = None
+                continue
+            self.asked += 1
+            status = self.statuses.pop(0)
+            outcome = Reply(status, _body(status), "2" if status == 503 else None)
+
+
+def _body(status: int) -> bytes:
+    import json
+
+    return json.dumps(ANSWER if status == 200 else PROBLEM | {"status": status}).encode()
+
+
+CALM = Retry(attempts=3, first_pause_s=1.0, dice=lambda: 0.0)
+
+
+def test_passing_faults_are_tried_again():
+    from mole.calls import classify
+
+    script = Script(503, 429, 200)
+    assert script.play(classify("x"), CALM).result == "positive"
+    assert script.pauses == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_in_the_end_the_fault_is_raised(status: int):
+    from mole.calls import classify
+
+    script = Script(*[status] * 3)
+    with pytest.raises(MoleAPIError, match="Later") as raised:
+        script.play(classify("x"), CALM)
+    assert (raised.value.status, script.asked) == (status, 3)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 408, 409, 413, 422, 500, 501])
+def test_what_is_no_passing_fault_is_asked_once(status: int):
+    from mole.calls import classify
+
+    script = Script(status)
+    with pytest.raises(MoleAPIError):
+        script.play(classify("x"), CALM)
+    assert (script.asked, script.pauses) == (1, [])
+
+
+def test_a_stream_that_can_be_read_once_is_sent_once():
+    from mole.calls import submit_job
+
+    script = Script(503)
+    with pytest.raises(MoleAPIError):
+        script.play(submit_job({"text": t} for t in "ab"), CALM)
+    assert script.asked == 1
+    script = Script(503, 503, 503)
+    with pytest.raises(MoleAPIError):
+        script.play(submit_job([{"text": t} for t in "ab"]), CALM)
+    assert script.asked == 3
+
+
+def test_a_job_that_is_sent_again_keeps_its_idempotency_key(coordinator):
+    coordinator.answers(PROBLEM, 503)
+    with Mole(coordinator.url, retry=Retry(attempts=2, first_pause_s=0.0)) as mole:
+        with pytest.raises(MoleAPIError):
+            mole.submit_job(["a"])
+        with pytest.raises(MoleAPIError):
+            mole.submit_job(["a"])
+    keys = [asked[3]["Idempotency-Key"] for asked in coordinator.asked]
+    assert (keys[0], keys[2]) == (keys[1], keys[3])
+    assert keys[0] != keys[2]
+
+
+def test_a_refused_connection_is_tried_again_a_broken_one_is_not():
+    pauses: list[float] = []
+    with Mole("http://127.0.0.1:9", retry=CALM) as mole:
+        mole._sleep = pauses.append
+        with pytest.raises(MoleConnectionError) as raised:
+            mole.tasks()
+    assert raised.value.unsent
+    assert pauses == [0.5, 1.0]
