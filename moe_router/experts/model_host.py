@@ -163,7 +163,10 @@ class ModelHost:
 
     def _builder(self) -> RosterBuilder:
         config = self._config
-        return RosterBuilder(self.model_key, self.engine, config.adapter_root, config.max_text_tokens)
+        remote = self._registry.base_models[self.model_key].engine == "openai"
+        return RosterBuilder(
+            self.model_key, self.engine, config.adapter_root, config.max_text_tokens, remote=remote
+        )
 
     async def classify(
         self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""

@@ -54,9 +54,19 @@ class RosterBuilder:
         engine: loads the adapters.
         adapter_root: relative adapter and template paths are taken from here.
         max_text_tokens: a classified text's limit.
+        remote: whether adapters are a model server's, known by the registry's `adapter_name`.
     """
 
-    def __init__(self, model_key: str, engine: Engine, adapter_root: Path, max_text_tokens: int) -> None:
+    def __init__(
+        self,
+        model_key: str,
+        engine: Engine,
+        adapter_root: Path,
+        max_text_tokens: int,
+        *,
+        remote: bool = False,
+    ) -> None:
+        self._remote = remote
         self._model_key = model_key
         self._engine = engine
         self._root = adapter_root
@@ -108,9 +118,12 @@ class RosterBuilder:
         files = self._files(expert)
         adapter, trained = None, None
         if expert.adapter_path is not None:
+            trained = expert_file.load(resolve(self._root, expert.adapter_path), task.label_set)
+        if self._remote and expert.adapter_name is not None:
+            adapter = self._adapter(roster, expert.adapter_name, (), before)
+        elif expert.adapter_path is not None:
             folder = resolve(self._root, expert.adapter_path)
-            adapter = self._adapter(roster, expert, folder, before)
-            trained = expert_file.load(folder, task.label_set)
+            adapter = self._adapter(roster, str(folder), signature(folder), before)
         template = None if expert.template_path is None else resolve(self._root, expert.template_path)
         made = TaskExpert(
             expert, task, template, self._engine.tokens, adapter,
@@ -119,14 +132,14 @@ class RosterBuilder:
         roster.served[expert] = Served(made, adapter, (task, files))
         return roster.served[expert]
 
-    def _adapter(self, roster: Roster, expert: Expert, folder: Path, before: Roster | None) -> str:
+    def _adapter(self, roster: Roster, path: str, files: Signature, before: Roster | None) -> str:
         """The engine's name of the folder's adapter, loaded unless it is already."""
-        key = (str(folder), signature(folder))
+        key = (path, files)
         known = roster.adapters.get(key) or (before and before.adapters.get(key))
         if not known:
-            known = f"{expert.name.replace('.', '_')}-{roster.serial}"  # peft wants names without dots
+            known = f"{Path(path).name.replace('.', '_')}-{roster.serial}"  # peft wants names without dots
             roster.serial += 1
-            self._engine.load_adapter(known, str(folder))
+            self._engine.load_adapter(known, path)
         roster.adapters[key] = known
         return known
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -108,6 +109,7 @@ class _Trainer:
         spec = registry.base_models[run.base]
         source = ensure_base_model(spec.hf_name, run.cache)
         self._base_name = spec.hf_name
+        self._notice = Path(source) / "NOTICE"
         model, tokenizer = load_model(source, spec.model_copy(update={"torch_dtype": "bfloat16"}))
         self._tokens = HfTokens(tokenizer, MAX_TEXT_TOKENS)
         self._model = LoraModel(model, run.shape)
@@ -260,6 +262,8 @@ class _Trainer:
             validation=figures, best_step=self._standing.best_step, seed=self._run.seed,
         )  # fmt: skip
         self._write_file(done)
+        if self._notice.is_file():  # an adapter is a derivative of its base model, and under its terms
+            shutil.copyfile(self._notice, self._run.output / "adapter" / "NOTICE")
         expert_report.write(self._run.output, asdict(self._run), figures, self._base_name)
         return figures
 

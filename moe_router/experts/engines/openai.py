@@ -77,13 +77,9 @@ class OpenAIEngine:
         return self._tokens
 
     def load_adapter(self, name: str, path: str) -> None:
-        """Finds the adapter among the server's models by the registry's `adapter_name`.
-
-        Its files are the server's to load; of the folder here only `expert.json` is used.
-        """
-        served = name.rpartition("-")[0] or name
-        self._require(served)
-        self._names[name] = served
+        """Finds the adapter among the server's models; `path` is its name there."""
+        self._require(path)
+        self._names[name] = path
 
     def unload_adapter(self, name: str) -> None:
         """Forgets an adapter; the server keeps it."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from moe_router.contracts import ExpertRequest
 from moe_router.errors import ModelAssetError, NoWorkerError
 from moe_router.experts.engines.base import LabelJob
 from moe_router.experts.engines.openai import OpenAIEngine, probabilities_of
 from moe_router.experts.engines.text_tokens import TextTokens, text_of
+from moe_router.experts.pool import PoolConfig, SingleModelPool
 from moe_router.experts.prompting import Template
 from moe_router.experts.scoring import LabelTrie
+from moe_router.registry import BaseModelSpec, Registry
 
 NEXT = {
     "Text: good\nMood:": {" pos": 0.5, " ne": 0.2, " negative": 0.1, " what": 0.2},
@@ -75,14 +79,14 @@ def test_a_label_that_is_not_told_is_next_to_impossible() -> None:
 def test_an_adapter_is_a_model_of_the_server() -> None:
     server = Server()
     engine = engine_on(server)
-    engine.load_adapter("tuned-0", "/anywhere")
+    engine.load_adapter("tuned-0", "tuned")
     engine.infer([job(("positive", "negative"), "tuned-0"), job(("positive", "negative"))])
     assert sorted(body["model"] for body in server.asked if "ne" not in body["prompt"][-3:]) == [
         "base",
         "tuned",
     ]
     with pytest.raises(ModelAssetError, match=r"serves no 'other'; it serves: base, tuned"):
-        engine.load_adapter("other-1", "/anywhere")
+        engine.load_adapter("other-1", "other")
 
 
 def test_a_server_that_lacks_the_model_or_is_not_there_is_told() -> None:
@@ -111,3 +115,33 @@ def test_a_failing_server_is_no_worker_and_the_text_stays_out_of_the_error() -> 
 def test_a_long_text_is_cut_and_text_survives_the_round_trip() -> None:
     prompt = TextTokens(2).prompt(Template("Text: {{input}}\nMood:"), {"input": "ä" * 50}, None)
     assert text_of(prompt.head) + text_of(prompt.tail) == "Text: " + "ä" * 7 + "\nMood:"
+
+
+async def test_a_worker_serves_experts_of_a_model_server(tmp_path: Path) -> None:
+    server = Server()
+    adapters = {"plain": {}, "tuned": {"adapter_name": "tuned"}, "lost": {"adapter_name": "x"}}
+    registry = Registry.model_validate({
+        "base_models": {"big": {"hf_name": "base", "engine": "openai", "base_url": "http://llm:8080/v1"}},
+        "tasks": {
+            f"mood/{name}": {
+                "base_model_key": "big", "label_set": ["positive", "negative", "neutral"],
+                "template_path": "t.json", **more,
+            }
+            for name, more in adapters.items()
+        },
+    })  # fmt: skip
+    (tmp_path / "t.json").write_text(json.dumps({"default": "Text: {{input}}\nMood:"}), encoding="utf-8")
+    config = PoolConfig(adapter_root=tmp_path, cache_dir=tmp_path, worker_id="w")
+    pool = SingleModelPool(registry, "big", config, lambda *_: engine_on(server))
+    pool.preload(None)
+    assert list(pool.failures()) == ["mood/lost: x"]
+    request = ExpertRequest(task_key="mood/tuned", text="good", language="en")
+    answer = await pool.classify(pool.find("mood/tuned", "en"), request)
+    assert (answer.result, answer.adapter_name) == ("positive", "tuned")
+    assert server.asked[-1]["model"] == "tuned"
+    await pool.aclose()
+
+
+def test_the_registry_must_say_where_the_server_is() -> None:
+    with pytest.raises(ValueError, match="base_url"):
+        BaseModelSpec(hf_name="base", engine="openai")
