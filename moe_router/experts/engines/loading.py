@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from moe_router.errors import ModelAssetError
 from moe_router.registry import BaseModelSpec
 
 logger = logging.getLogger(__name__)
+
+_ONE_AT_A_TIME = threading.Lock()
+"""transformers changes torch's globals while it loads: of two loads at once, one is left without weights."""
 
 
 def load_model(source: Path | str, spec: BaseModelSpec) -> tuple[Any, Any]:
@@ -35,7 +39,8 @@ def load_model(source: Path | str, spec: BaseModelSpec) -> tuple[Any, Any]:
         if quantised is not None:
             options["quantization_config"] = quantised
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(source), **options)
+        with _ONE_AT_A_TIME:
+            model = AutoModelForCausalLM.from_pretrained(str(source), **options)
         tokenizer = AutoTokenizer.from_pretrained(str(source))
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelAssetError(f"the base model {source} cannot be loaded: {error}") from error
