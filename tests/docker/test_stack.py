@@ -43,7 +43,8 @@ def remote(checkout: Path, engine: str, newest_compose: list[str], stack: Stack)
         found("up", "-d")
         (network,) = inspect("mole-expert-worker-4")["NetworkSettings"]["Networks"]
         assert network != "mole-network"
-        yield f"http://{inspect('mole-network')['IPAM']['Config'][0]['Gateway']}:{REMOTE_PORT}"
+        here = inspect(COORDINATOR)["NetworkSettings"]["Networks"]["mole-network"]["Gateway"]
+        yield f"http://{here}:{REMOTE_PORT}"
     finally:
         found.wipe()
 

@@ -112,7 +112,10 @@ def test_another_stack_on_the_same_names_or_port(
     try:
         said = other("up", "-d", ok=False)
     finally:
-        other.wipe()
+        other.wipe()  # v1 ends at the network, which it cannot remove, before the volumes
+        left = docker("volume", "ls", "-q", "--filter", f"name={other.project}_").split()
+        for volume in left:
+            docker("volume", "rm", volume)
     assert f'The container name "/{COORDINATOR}" is already in use' in said
     said = docker("run", "--rm", "-p", "8000:8000", "--name", LONE, "mole:test", "true", ok=False)
     assert "Bind for 0.0.0.0:8000 failed: port is already allocated" in said
