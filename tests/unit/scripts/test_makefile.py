@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-TARGETS = ("setup", "demo", "test", "weights", "lint", "types", "check", "docs", "lock", "clean")
+TARGETS = ("setup", "demo", "test", "weights", "lint", "types", "check", "audit", "docs", "lock", "clean")
 
 
 def make(*arguments: str) -> str:
