@@ -125,6 +125,5 @@ def test_the_nvidia_runtime_is_not_there(image: str):
     if '"nvidia"' in docker("info", "-f", "{{json .Runtimes}}"):
         pytest.skip("this Engine has the runtime nvidia")
     said = docker("run", "--rm", "--runtime", "nvidia", "--name", LONE, image, "true", ok=False)
-    assert "nknown" in said
     assert "runtime" in said
     assert "nvidia" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import shutil
@@ -385,11 +386,11 @@ class TestReloading:
         assert gating.registry is old
         assert (await ask(gating, TEXTS["a/y"])).task == "a/y"
 
-    async def test_of_two_edits_the_later_one_stays(self, gating):
+    async def test_of_two_edits_the_later_one_stays(self, gating, monkeypatch):
         slow = registry({"a/x": {"description": NEW}, "a/y": {}})
         quick = registry(["b/z"])
-        held = Held(gating.encoder.encoder)
-        gating.encoder.encoder = held  # type: ignore[assignment]
+        held = Held(copy.copy(gating.encoder.encoder))
+        monkeypatch.setattr(gating.encoder.encoder, "encode", held.encode)
         first = asyncio.create_task(gating.use_registry(slow))
         await asyncio.to_thread(held.started.wait)
         second = asyncio.create_task(gating.use_registry(quick))
