@@ -3,7 +3,8 @@
 All in one run and interleaved, before the same stub worker: (a) the stub asked directly, (b) a bare aiohttp
 reverse proxy, (c) LiteLLM's proxy with the stub as an OpenAI-style endpoint, (d) the coordinator with gating
 bypassed by options.task and options.language, and (e) with gating deciding. A closed loop at each
-concurrency; figures are medians over the rounds, with their range. Run it on an idle machine:
+concurrency; figures are medians over the rounds, with their range. The processor time of the serving process
+is the one figure that other work on the machine hardly changes; for the others run it on an idle machine:
 
     python benchmarks/gateway.py --litellm /path/to/venv/bin/litellm
 """
@@ -52,6 +53,13 @@ class Way:
     url: str
     body: dict[str, Any]
     headers: dict[str, str]
+    pid: int
+    """of the process that serves it"""
+
+    def cpu_s(self) -> float:
+        """Seconds of processor time that it has used, in user mode and in the kernel."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
@@ -61,15 +69,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(command: list[str], ready: str, environment: dict[str, str]) -> Iterator[None]:
-    """A process that answers `ready` before the block, and ends after it."""
+def process(command: list[str], ready: str, environment: dict[str, str]) -> Iterator[int]:
+    """A process, by its id, that answers `ready` before the block, and ends after it."""
     with tempfile.TemporaryFile() as log:
         started = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **environment}, stdout=log, stderr=log
         )
         try:
             wait_for(ready, started, log)
-            yield
+            yield started.pid
         finally:
             started.terminate()
             started.wait(20)
@@ -102,10 +110,10 @@ def start(stack: ExitStack, litellm: str | None) -> tuple[dict[str, Way], str]:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     stub = f"http://127.0.0.1:{(stub_port := free_port())}"
     worker = [sys.executable, PARTS, "worker", str(stub_port), MODEL, TASK, LABEL]
-    stack.enter_context(process(worker, stub + "/api/v1/health/ready", {}))
+    stub_id = stack.enter_context(process(worker, stub + "/api/v1/health/ready", {}))
     proxy = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, PARTS, "proxy", str(port), stub]
-    stack.enter_context(process(command, proxy + "/api/v1/health/ready", {}))
+    proxy_id = stack.enter_context(process(command, proxy + "/api/v1/health/ready", {}))
     mapping = {
         "workers": {"stub": {"url": stub, "base_model_key": MODEL}},
         "model_to_worker": {MODEL: "stub"},
@@ -119,14 +127,14 @@ def start(stack: ExitStack, litellm: str | None) -> tuple[dict[str, Way], str]:
         "MOLE_PROBE_INTERVAL_SECONDS": "1",
         "PYTHONPATH": str(ROOT),
     }
-    stack.enter_context(process(command, ours + "/api/v1/health/ready", settings))
+    our_id = stack.enter_context(process(command, ours + "/api/v1/health/ready", settings))
     text = "Sales rose by twelve percent in the third quarter."
     plain = {"Content-Type": "application/json"}
     ways = {
-        "direct": Way(stub + "/api/v1/expert/classify", expert_body(text), plain),
-        "proxy": Way(proxy + "/api/v1/expert/classify", expert_body(text), plain),
-        "bypassed": Way(ours + CLASSIFY, classify_body(text), plain),
-        "gated": Way(ours + CLASSIFY, {"text": text, "description": QUESTION}, plain),
+        "direct": Way(stub + "/api/v1/expert/classify", expert_body(text), plain, stub_id),
+        "proxy": Way(proxy + "/api/v1/expert/classify", expert_body(text), plain, proxy_id),
+        "bypassed": Way(ours + CLASSIFY, classify_body(text), plain, our_id),
+        "gated": Way(ours + CLASSIFY, {"text": text, "description": QUESTION}, plain, our_id),
     }
     if litellm is not None:
         ways["litellm"] = start_litellm(stack, folder, litellm, stub, text)
@@ -146,10 +154,10 @@ def start_litellm(stack: ExitStack, folder: Path, litellm: str, stub: str, text:
         # Without keys on its side either: what is compared is the forwarding.
         "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
     }
-    stack.enter_context(process([*command, "--num_workers", "1"], url + "/health/liveliness", quiet))
+    own_id = stack.enter_context(process([*command, "--num_workers", "1"], url + "/health/liveliness", quiet))
     body = {"model": "stub", "messages": [{"role": "user", "content": text}], "max_tokens": 5}
     headers = {"Content-Type": "application/json", "Authorization": "Bearer none"}
-    return Way(url + "/v1/chat/completions", body, headers)
+    return Way(url + "/v1/chat/completions", body, headers, own_id)
 
 
 async def load(way: Way, concurrency: int, seconds: float) -> dict[str, float]:
@@ -174,12 +182,15 @@ async def load(way: Way, concurrency: int, seconds: float) -> dict[str, float]:
 
         await run(min(0.3, seconds))  # connections, caches
         times.clear()
+        before = way.cpu_s()
         took = await run(seconds)
+        used = way.cpu_s() - before
     ranked = sorted(times)
     return {
         "p50_ms": ranked[len(ranked) // 2] * 1000,
         "p99_ms": ranked[min(int(len(ranked) * 0.99), len(ranked) - 1)] * 1000,
         "per_second": len(ranked) / took,
+        "cpu_ms": used / len(ranked) * 1000,
     }
 
 
@@ -233,13 +244,13 @@ def ratios(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def table(results: list[dict[str, Any]], goals: list[dict[str, Any]]) -> str:
     rows = [
-        "| worker ms | clients | way | p50 ms | p99 ms | requests a second |",
-        "|---|---|---|---|---|---|",
+        "| worker ms | clients | way | p50 ms | p99 ms | requests a second | CPU ms a request |",
+        "|---|---|---|---|---|---|---|",
     ]
     for r in results:
         told = [
             "{median:.2f} ({least:.2f} to {most:.2f})".format(**r[k])
-            for k in ("p50_ms", "p99_ms", "per_second")
+            for k in ("p50_ms", "p99_ms", "per_second", "cpu_ms")
         ]
         rows.append(f"| {r['delay_ms']:g} | {r['concurrency']} | {NAMES[r['way']]} | {' | '.join(told)} |")
     rows += [
@@ -269,7 +280,8 @@ def main() -> None:
         ways, stub = start(stack, args.litellm)
         results = uvloop.run(measure(ways, stub, args))
     goals = ratios(results)
-    reporting.write("gateway", {"results": results, "goals": goals}, table(results, goals))
+    busy = f"\n\nLoad of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores."
+    reporting.write("gateway", {"results": results, "goals": goals}, table(results, goals) + busy)
 
 
 if __name__ == "__main__":
