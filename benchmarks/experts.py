@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import experts_parts as parts
-import psutil
 import reporting
 import torch
 
@@ -66,13 +65,13 @@ async def run(given: Any, texts: list[str], scratch: Path) -> None:
     ready = f"http://127.0.0.1:{PORTS[0]}/api/v1/health/ready"
     rates: dict[str, list[float]] = {}
     single: dict[str, list[float]] = {}
-    with parts.serving(parts.worker_command(PORTS[0]), ready, environment, scratch / "worker.log"):
+    with parts.serving(parts.worker_command(PORTS[0]), ready, environment, scratch / "worker.log") as worker:
         for _ in range(given.rounds):
             generated(model, tokenizer, texts[:8], rates, single)
             await ours(given, texts, rates, single)
         if not given.without_llama:
             await llama(given, texts, rates, single, scratch)
-        overload = await overloaded(given, texts, statistics.median(rates["ours, short template"]))
+        overload = await overloaded(given, texts, statistics.median(rates["ours, short template"]), worker)
     report(rates, single, overload, given)
 
 
@@ -151,13 +150,10 @@ async def llama(
             rates.setdefault("llama.cpp server", []).append(load.per_second)
 
 
-async def overloaded(given: Any, texts: list[str], capacity: float) -> dict[str, Any]:
-    worker = next(
-        p for p in psutil.Process().children(recursive=True) if "expert_worker.main:app" in p.cmdline()
-    )
-    before = worker.memory_info().rss
+async def overloaded(given: Any, texts: list[str], capacity: float, worker: int) -> dict[str, Any]:
+    before = parts.resident_bytes(worker)
     found = await parts.open_loop(URL, bodies(["short"], texts, 64), 4 * capacity, given.overload_s)
-    after = worker.memory_info().rss
+    after = parts.resident_bytes(worker)
     return found | {
         "capacity": round(capacity, 2), "seconds": given.overload_s,
         "memory_growth_mib": round((after - before) / 2**20, 1),

@@ -72,8 +72,8 @@ def _letters(count: int) -> list[str]:
 
 
 @contextmanager
-def serving(command: Sequence[str], ready: str, environment: dict[str, str], log: Path) -> Iterator[None]:
-    """Runs a server until the block ends; waits until `ready` answers 200."""
+def serving(command: Sequence[str], ready: str, environment: dict[str, str], log: Path) -> Iterator[int]:
+    """Runs a server until the block ends; waits until `ready` answers 200; yields its process id."""
     with log.open("w") as out, subprocess.Popen(
         list(command), env=os.environ | environment, stdout=out, stderr=out
     ) as process:  # fmt: skip
@@ -83,7 +83,7 @@ def serving(command: Sequence[str], ready: str, environment: dict[str, str], log
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{command[0]} did not start; see {log}")
                 time.sleep(0.5)
-            yield
+            yield process.pid
         finally:
             process.terminate()
             process.wait(30)
@@ -94,6 +94,12 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=2).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def resident_bytes(process: int) -> int:
+    """Memory that a process holds; Linux only."""
+    pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def worker_command(port: int) -> list[str]:
