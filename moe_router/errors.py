@@ -165,6 +165,14 @@ class UnknownVersionError(RequestError):
         self.version_id = version_id
 
 
+class UnknownKeyError(RequestError):
+    """There is no API key of this id."""
+
+    status = 404
+    slug = "unknown-key"
+    title = "Unknown API key"
+
+
 class VersionConflictError(RequestError):
     """The live version of the router is not the one that the change was meant for."""
 
@@ -255,14 +263,6 @@ class MissingScopeError(MoleError):
     def extensions(self) -> Mapping[str, object]:
         """What the caller needs to ask for."""
         return {"required_scope": self.scope}
-
-
-class UnknownKeyError(RequestError):
-    """There is no API key of this id."""
-
-    status = 404
-    slug = "unknown-key"
-    title = "Unknown API key"
 
 
 class TooManyRequestsError(MoleError):

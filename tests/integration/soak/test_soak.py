@@ -149,7 +149,7 @@ async def load(coordinator: Process, seconds: float) -> tuple[Counter[str], list
 
 def held(coordinator: Process) -> tuple[int, int, int]:
     """Tasks, sockets and other file handles."""
-    tasks = httpx.get(f"{coordinator.url}/assets/tests/tasks", timeout=10, trust_env=False).json()
+    tasks = httpx.get(f"{coordinator.url}/docs/tests/tasks", timeout=10, trust_env=False).json()
     open_files = coordinator.files
     sockets = sum(name.startswith("socket:") for name in open_files)
     return tasks, sockets, len(open_files) - sockets
