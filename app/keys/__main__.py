@@ -7,19 +7,14 @@ database, which the command itself never loads. Settings are those of the coordi
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from app.services import audit, factory
-from app.services.metrics import Metrics
-from app.settings import Settings
+from app.services import audit, storage_command
 from app.storage.key_records import DAY_S, DEFAULT_SCOPES, SCOPES, KeyRecord, day_of
-from moe_router.errors import MoleError
 
 if TYPE_CHECKING:
     from app.storage.api_keys import ApiKeys
@@ -28,28 +23,16 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0, or 1 with one line on standard error."""
     given = _parser().parse_args(arguments)
-    try:
-        settings = Settings()
-        audit.configure(settings.audit_log)
-        result = asyncio.run(_run(given, settings))
-    except (MoleError, OSError) as error:
-        print(getattr(error, "detail", error), file=sys.stderr)
-        return 1
-    print(json.dumps(result, ensure_ascii=False, indent=2))
-    return 0
+    return storage_command.run(lambda _settings, storage: _command(given, storage.api_keys))
 
 
-async def _run(given: argparse.Namespace, settings: Settings) -> Any:
-    storage = factory.make_storage(settings, Metrics())
-    try:
-        if given.command == "create":
-            return await _create(given, storage.api_keys, time.time())
-        if given.command == "list":
-            now = time.time()
-            return [_told(key, now) for key in await storage.api_keys.all() if given.all or key.usable(now)]
-        return await _revoke(given, storage.api_keys, time.time())
-    finally:
-        await storage.database.aclose()
+async def _command(given: argparse.Namespace, keys: ApiKeys) -> Any:
+    now = time.time()
+    if given.command == "create":
+        return await _create(given, keys, now)
+    if given.command == "list":
+        return [_told(key, now) for key in await keys.all() if given.all or key.usable(now)]
+    return await _revoke(given, keys, now)
 
 
 async def _create(given: argparse.Namespace, keys: ApiKeys, now: float) -> dict[str, Any]:

@@ -7,8 +7,6 @@ database, which the command itself never loads. Settings are those of the coordi
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -17,35 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.learning.training import PER_CALLER, TrainRun, train
-from app.services import audit, factory
-from app.services.metrics import Metrics
-from app.settings import Settings
-from moe_router.errors import MoleError
+from app.services import audit, storage_command
 
 if TYPE_CHECKING:
+    from app.settings import Settings
     from app.storage.storage import Storage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0, or 1 with one line on standard error."""
     given = _parser().parse_args(arguments)
-    try:
-        settings = Settings()
-        audit.configure(settings.audit_log)
-        result = asyncio.run(_run(given, settings))
-    except (MoleError, OSError) as error:
-        print(getattr(error, "detail", error), file=sys.stderr)
-        return 1
-    print(json.dumps(result, ensure_ascii=False, indent=2))
-    return 0
-
-
-async def _run(given: argparse.Namespace, settings: Settings) -> Any:
-    storage = factory.make_storage(settings, Metrics())
-    try:
-        return await _command(given, settings, storage)
-    finally:
-        await storage.database.aclose()
+    return storage_command.run(lambda settings, storage: _command(given, settings, storage))
 
 
 async def _command(given: argparse.Namespace, settings: Settings, storage: Storage) -> Any:

@@ -15,6 +15,7 @@ import pytest
 from app.learning import __main__ as command
 from app.learning import training
 from app.learning.training import TrainRun, train
+from app.services import storage_command
 from app.settings import Settings
 from app.storage.records import FeedbackRecord
 from app.storage.storage import Storage
@@ -131,7 +132,7 @@ async def test_a_live_version_that_does_not_fit_is_named(storage, settings, monk
 class TestTheCommand:
     @pytest.fixture(autouse=True)
     def _environment(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(command, "Settings", lambda: settings)
+        monkeypatch.setattr(storage_command, "Settings", lambda: settings)
 
     def run(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
         code = command.main(arguments)

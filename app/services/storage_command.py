@@ -1,0 +1,38 @@
+"""A process of its own on the coordinator's database: runs one command, prints JSON or one line of error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from app.services import audit, factory
+from app.services.metrics import Metrics
+from app.settings import Settings
+from moe_router.errors import MoleError
+
+if TYPE_CHECKING:
+    from app.storage.storage import Storage
+
+
+def run(command: Callable[[Settings, Storage], Awaitable[Any]]) -> int:
+    """Runs a command and prints what it returns; 0, or 1 with one line on standard error."""
+    try:
+        settings = Settings()
+        audit.configure(settings.audit_log)
+        result = asyncio.run(_with_storage(command, settings))
+    except (MoleError, OSError) as error:
+        print(getattr(error, "detail", error), file=sys.stderr)
+        return 1
+    print(json.dumps(result, ensure_ascii=False, indent=2))
+    return 0
+
+
+async def _with_storage(command: Callable[[Settings, Storage], Awaitable[Any]], settings: Settings) -> Any:
+    storage = factory.make_storage(settings, Metrics())
+    try:
+        return await command(settings, storage)
+    finally:
+        await storage.database.aclose()
