@@ -43,7 +43,9 @@ def key(site: Site, guarded: Process) -> str:
     ]
     environment = os.environ | {"MOLE_STATE_DIR": str(site.stage.folder / "guarded")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True, text=True)
-    return str(json.loads(done.stdout)["key"])
+    made = str(json.loads(done.stdout)["key"])
+    guarded.wait_for("/api/v1/tasks", headers={"Authorization": f"Bearer {made}"})  # known within seconds
+    return made
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -36,13 +37,15 @@ class Process:
                 stderr=out,
             )
 
-    def wait_for(self, path: str, status: int = 200) -> httpx.Response:
+    def wait_for(
+        self, path: str, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         """The first answer of that status; a refused connection is waited out."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
             assert self._popen.poll() is None, f"it ended:\n{self.log.read_text()}"
             try:
-                answer = httpx.get(self.url + path, timeout=5, trust_env=False)
+                answer = httpx.get(self.url + path, headers=headers, timeout=5, trust_env=False)
                 if answer.status_code == status:
                     return answer
             except httpx.TransportError:
