@@ -1,0 +1,82 @@
+"""Texts made around a dataset's entities: every value stands where its offsets say."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from stdnum import iban
+
+from moe_router.contracts import Entity
+from moe_router.training.entity_texts import generate, main, templates
+from moe_router.training.expert_examples import Row, read_rows
+
+
+def row(text: str, **values: str) -> Row:
+    """A text with these values, each of the type that names it."""
+    found = sorted((text.index(value), kind, value) for kind, value in values.items())
+    entities = [
+        Entity(type=kind, start=at, end=at + len(value), value=value, confidence=1.0)
+        for at, kind, value in found
+    ]
+    return Row(text, "en", entities=tuple(entities))
+
+
+ROWS = [
+    row("Ada Lovelace lives in İzmir.", PERSON="Ada Lovelace", LOCATION="İzmir"),
+    row("Mrs. Grace Hopper of Acme Ltd.", TITLE="Mrs.", PERSON="Grace Hopper", ORG="Acme Ltd"),
+    row("Send it to 12 Main Street", ADDRESS="12 Main Street"),
+    row("Card 4111111111111111, bob@example.org", CREDIT_CARD="4111111111111111", EMAIL="bob@example.org"),
+    row("A Dutch site: https://example.org/", NRP="Dutch", URL="https://example.org/"),
+]
+
+
+def test_values_stand_where_the_offsets_say_and_do_not_overlap() -> None:
+    made = generate(ROWS)
+    assert len(made) > 10 * len(templates())
+    for one in made:
+        end = 0
+        for entity in one.entities:
+            assert one.text[entity.start : entity.end] == entity.value
+            assert entity.start >= end
+            end = entity.end
+        assert "{" not in one.text
+
+
+def test_every_slot_of_a_template_is_filled_with_its_type() -> None:
+    types = {entity.type for one in generate(ROWS) for entity in one.entities}
+    assert {"PERSON", "TITLE", "ADDRESS", "DATE", "AGE", "PHONE", "ID", "IBAN", "IP_ADDRESS"} <= types
+    assert not types & {"FIRST", "LAST", "HON", "JOB", "STREET", "YEAR"}
+
+
+def test_made_account_numbers_pass_their_checksum() -> None:
+    numbers = {e.value.upper() for one in generate(ROWS) for e in one.entities if e.type == "IBAN"}
+    assert numbers
+    assert all(iban.is_valid(number, check_country=False) for number in numbers)
+
+
+def test_sentences_with_types_that_the_dataset_lacks_are_left_out() -> None:
+    made = generate(ROWS[:1])
+    assert made
+    assert "ORG" not in {entity.type for one in made for entity in one.entities}
+
+
+def test_a_seed_makes_the_same_texts_again() -> None:
+    assert generate(ROWS, 1) == generate(ROWS, 1) != generate(ROWS, 2)
+
+
+def test_the_folder_is_one_that_training_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, output = tmp_path / "data", tmp_path / "out"
+    source.mkdir()
+    for name in ("train", "validation"):
+        with gzip.open(source / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
+            for own in ROWS:
+                entities = [e.model_dump(include={"type", "start", "end", "value"}) for e in own.entities]
+                file.write(json.dumps({"text": own.text, "language": "en", "entities": entities}) + "\n")
+    monkeypatch.setattr(sys, "argv", ["entity_texts", "--data", str(source), "--output", str(output)])
+    main()
+    assert read_rows(output / "train.jsonl.gz")[: len(ROWS)] == ROWS
+    assert read_rows(output / "validation.jsonl.gz") == ROWS
