@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from moe_router.errors import ModelAssetError
+from moe_router.experts.engines.lm_head import LmHead
 from moe_router.experts.engines.packed import NO_SLOTS, PackedModel, PackedSession
 from moe_router.experts.engines.tokens import HfTokens
-from moe_router.experts.scoring import Floats
 
 SELF_CHECK_TOLERANCE = 0.05
 """Greatest difference of logits between a packed and a plain pass; in float32 it is near 1e-4."""
@@ -23,7 +22,7 @@ def check_packing(
     model: Any,
     packed: PackedModel,
     tokens: HfTokens,
-    logits: Callable[[torch.Tensor, Sequence[Sequence[int]]], list[Floats]],
+    head: LmHead,
 ) -> None:
     """Compares a packed pass with a plain one, without adapters.
 
@@ -38,7 +37,7 @@ def check_packing(
         session.add(text[:4], NO_SLOTS, 0)  # a neighbour that must not be seen
         session.run()
         session.add(text[4:], first, 4)
-        [own] = logits(session.run()[-1:], [text])
+        [own] = head.logits(session.run()[-1:], [text])
     difference = float(np.abs(own - plain[text].double().cpu().numpy()).max())
     tolerance = SELF_CHECK_TOLERANCE if plain.dtype.itemsize > 2 else SELF_CHECK_TOLERANCE_16_BIT
     if not difference <= tolerance * max(1.0, float(np.abs(own).max()) / 10):

@@ -23,6 +23,7 @@ from moe_router.experts.engines.base import (
     OutOfMemoryError,
     Prompt,
 )
+from moe_router.experts.engines.lm_head import LmHead
 from moe_router.experts.engines.mixed import MixedLora, is_plain
 from moe_router.experts.engines.packed import KeyValues, PackedModel, PackedSession, Slots
 from moe_router.experts.engines.self_check import check_packing
@@ -76,8 +77,8 @@ class TransformersEngine:
         self._odd: set[str] = set()
         self._attach()
         self._packed = PackedModel(model.get_decoder(), model.config, device, self._mixed, eager=eager)
-        self._softcap = getattr(model.config, "final_logit_softcapping", None)
-        check_packing(model, self._packed, tokens, self._logits)
+        self._lm_head = LmHead(model)
+        check_packing(model, self._packed, tokens, self._lm_head)
 
     @property
     def tokens(self) -> HfTokens:
@@ -138,7 +139,7 @@ class TransformersEngine:
         with self._lock:
             self._heads.clear()
             self._model = None
-            self._packed = None  # type: ignore[assignment]  # nothing may use a closed engine
+            self._packed = self._lm_head = None  # type: ignore[assignment]  # nothing may use a closed engine
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
@@ -242,7 +243,7 @@ class TransformersEngine:
         logits: list[dict[int, Floats]],
     ) -> None:
         choices = [tuple(jobs[row].trie.nodes[branch].children) for row, branch, _ in wanted]
-        rows = self._logits(hidden[[at for *_, at in wanted]], choices)
+        rows = self._lm_head.logits(hidden[[at for *_, at in wanted]], choices)
         for (row, branch, _), values in zip(wanted, rows, strict=True):
             logits[row][branch] = values
 
@@ -267,27 +268,10 @@ class TransformersEngine:
                 for row, end in zip(fed, np.cumsum([len(asked[row].feed) for row in fed]) - 1, strict=True):
                     last[row] = hidden[int(end)]
             rows = list(asked)
-            scores = self._logits(
+            scores = self._lm_head.logits(
                 torch.stack([last[row] for row in rows]), [asked[row].choices for row in rows]
             )
             asked = {row: _send(decoders[row], log_softmax(s)) for row, s in zip(rows, scores, strict=True)}
-
-    def _logits(self, hidden: torch.Tensor, choices: Sequence[Sequence[int]]) -> list[Floats]:
-        """The logits of each row's own choices; only their rows of the LM head are multiplied."""
-        tokens = sorted({token for row in choices for token in row})
-        place = {token: index for index, token in enumerate(tokens)}
-        head = self._model.get_output_embeddings()
-        if type(head) is torch.nn.Linear:
-            weight = head.weight[tokens].float()
-            values = hidden.to(weight.device).float() @ weight.T
-            if head.bias is not None:
-                values += head.bias[tokens].float()
-        else:  # quantised, or trained as part of an adapter
-            values = head(hidden)[:, tokens].float()
-        if self._softcap is not None:
-            values = torch.tanh(values / self._softcap) * self._softcap
-        table = values.double().cpu().numpy()
-        return [table[index, [place[token] for token in row]] for index, row in enumerate(choices)]
 
 
 def _send(decoder: Decoder, log_probabilities: Floats) -> Any:

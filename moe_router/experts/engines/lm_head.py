@@ -1,0 +1,47 @@
+"""Logits of single tokens: only the rows of the LM head that are asked for are multiplied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from moe_router.experts.scoring import Floats
+
+
+class LmHead:
+    """The output layer of a causal model.
+
+    Args:
+        model: an `AutoModelForCausalLM`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._softcap = getattr(model.config, "final_logit_softcapping", None)
+
+    def logits(self, hidden: torch.Tensor, choices: Sequence[Sequence[int]]) -> list[Floats]:
+        """Each row's logits of its own choices.
+
+        Args:
+            hidden: (n_rows, hidden_size), the decoder's last hidden states.
+            choices: for each row the tokens asked for.
+
+        Returns:
+            For each row (n_choices,) float64.
+        """
+        head = self._model.get_output_embeddings()  # an adapter may bring its own
+        tokens = sorted({token for row in choices for token in row})
+        place = {token: index for index, token in enumerate(tokens)}
+        if type(head) is torch.nn.Linear:
+            weight = head.weight[tokens].float()
+            values = hidden.to(weight.device).float() @ weight.T
+            if head.bias is not None:
+                values += head.bias[tokens].float()
+        else:  # quantised, or trained as part of an adapter
+            values = head(hidden)[:, tokens].float()
+        if self._softcap is not None:
+            values = torch.tanh(values / self._softcap) * self._softcap
+        table = values.double().cpu().numpy()
+        return [table[index, [place[token] for token in row]] for index, row in enumerate(choices)]
