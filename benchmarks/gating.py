@@ -191,8 +191,8 @@ def table(result: dict[str, Any]) -> str:
         f"32 concurrent callers get {r['concurrent_32_to_serial']} × the throughput of one.",
         "",
         "While 32 callers ask 640 times, a timer of the event loop is late by "
-        f"{result['event_loop_lag']['median_ms']} ms in the median and by {result['event_loop_lag_max_ms']} ms "
-        "at most (goal 20).",
+        f"{result['event_loop_lag']['median_ms']} ms in the median and by {result['event_loop_lag_max_ms']} "
+        "ms at most (goal 20).",
     ]
     return "\n".join(rows)
 
