@@ -1,33 +1,46 @@
-"""`/docs`: Swagger UI, its files served from here, so that the page runs no foreign code."""
+"""`/docs` of both services: Swagger UI from files of this machine, so that the page runs no foreign code.
+
+Only bytes and paths, for the services to serve; addresses are relative, to work below a proxy's path, too.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
-from fastapi import APIRouter, Request
-from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response
-
-router = APIRouter(include_in_schema=False)
-
-PACKAGE = "fastapi_offline"
+PACKAGE: Final = "fastapi_offline"
 """Brings Swagger UI's files; nothing of its code is used."""
-FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
-SCRIPT = b"""SwaggerUIBundle({
+FILES: Final = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon.png": "image/png",
+}
+"""Media types of the files that the page may ask for below `/docs/`."""
+CSP: Final = (
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
+    "img-src 'self' data:; style-src 'self' 'unsafe-inline'"
+)
+"""Swagger UI draws its icons as data and styles its parts in place; scripts come from here alone."""
+SCRIPT: Final = b"""SwaggerUIBundle({
   url: new URL("../openapi.json", document.currentScript.src).href,
   dom_id: "#swagger-ui",
   deepLinking: true,
   tryItOutEnabled: true,
 });
 """
-PAGE = b"""<!DOCTYPE html>
+"""`/docs/start.js`: inline it would need a hole in the content security policy."""
+
+
+def page(title: str) -> bytes:
+    """The page `/docs`; `title` is ours, and holds no markup."""
+    return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>MoLE: API</title>
+<title>{title}</title>
 <link rel="icon" href="docs/favicon.png">
 <link rel="stylesheet" href="docs/swagger-ui.css">
 </head>
@@ -37,29 +50,13 @@ PAGE = b"""<!DOCTYPE html>
 <script src="docs/start.js"></script>
 </body>
 </html>
-"""
+""".encode()
 
 
-@router.get("/docs")
-async def page(_request: Request) -> Response:
-    """The page; what it needs is under `/docs/`."""
-    return Response(PAGE, media_type="text/html; charset=utf-8")
-
-
-@router.get("/docs/start.js")
-async def start(_request: Request) -> Response:
-    """What inline would need a hole in the content security policy."""
-    return Response(SCRIPT, media_type="text/javascript")
-
-
-@router.get("/docs/{name}")
-async def file(request: Request) -> Response:
-    """One of Swagger UI's files."""
-    name = request.path_params["name"]
+def file(name: str) -> Path | None:
+    """Where one of FILES lies; None for any other name, and where the package is not installed."""
     folder = _folder()
-    if name not in FILES or folder is None:
-        raise HTTPException(404)
-    return FileResponse(folder / name, media_type=FILES[name])
+    return folder / name if name in FILES and folder is not None else None
 
 
 @cache
