@@ -136,6 +136,14 @@ class Settings(BaseSettings):
         validation_alias=_env("REQUEST_TIMEOUT_SECONDS"),
         description="Bound on one attempt at one worker, headers and body, in seconds.",
     )
+    hedge_after_s: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        validation_alias=_env("MOLE_HEDGE_AFTER_SECONDS"),
+        description="How long a worker is waited for before another replica is asked as well, in seconds; "
+        "never where unset. Not for batches and jobs.",
+    )
     connect_timeout_s: float = Field(
         2.0,
         gt=0,

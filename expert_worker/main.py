@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from expert_worker import api, openapi, problems
+from expert_worker import api, docs_page, openapi, problems
 from expert_worker.envelope import Envelope, Exchange
 from expert_worker.service import PoolFactory, Service, single_model_pool
 from expert_worker.settings import Settings
@@ -48,10 +48,13 @@ def create_app(settings: Settings | None = None, build_pool: PoolFactory = singl
         description="One base model with its adapters; asked by the coordinator.",
         version="1",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     app.include_router(api.experts)
     app.include_router(api.health)
+    app.include_router(docs_page.router)
     app.add_api_route("/metrics", metrics, include_in_schema=False)
     app.add_exception_handler(MoleError, on_mole_error)
     app.add_exception_handler(HTTPException, on_http_error)

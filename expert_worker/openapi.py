@@ -22,7 +22,11 @@ _EXAMPLES: dict[int, tuple[str, str, str]] = {
     401: ("unauthorized", "Unauthorized", "This worker takes requests that carry its bearer token only."),
     408: ("request-timeout", "Request timeout", "The body did not arrive within 30 seconds."),
     413: ("content-too-large", "Content too large", "text: 60000 characters; the limit is 50000."),
-    415: ("unsupported-media-type", "Unsupported media type", "The body must be JSON."),
+    415: (
+        "unsupported-media-type",
+        "Unsupported media type",
+        "The body must be JSON and say so: with curl, …",
+    ),
     431: ("request-header-fields-too-large", "Request header fields too large", "The limit is 32768 bytes."),
     500: ("internal-error", "Internal error", "The fault is ours; the log has it under the request id."),
     502: ("bad-worker-answer", "Invalid answer from a worker", "The engine answered without probabilities."),

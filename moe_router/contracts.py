@@ -18,7 +18,7 @@ AbstainReason = Literal["unknown_language", "out_of_scope", "low_confidence", "e
 WorkerState = Literal["healthy", "loading", "draining", "ejected", "down", "refused"]
 JobState = Literal["queued", "running", "succeeded", "cancelled", "failed"]
 ReadyStatus = Literal["loading", "ready", "draining", "failed"]
-Step = Literal["language", "domain", "task", "probe", "expert"]
+Step = Literal["language", "domain", "task", "probe", "hedge", "expert"]
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 TaskKey = Annotated[str, StringConstraints(pattern=r"^[^/\s]+/[^/\s]+$", max_length=200)]
@@ -32,6 +32,8 @@ HEADER_CALLER = "X-MoLE-Caller"
 """From coordinator to worker: an opaque name of the caller, so that the worker's queue is fair too."""
 HEADER_OVERHEAD_MS = "X-MoLE-Overhead-Duration-Ms"
 HEADER_EXPERT = "X-MoLE-Expert"
+HEADER_HEDGED = "X-MoLE-Hedged"
+"""`true` where a second worker was asked beside a slow one."""
 MAX_HEADER_BYTES = 32 * 2**10
 """Names and values of a request's header fields together, at either service."""
 
@@ -154,6 +156,7 @@ class RouteStep(Answer):
     """One decision on the way to the answer, in the order taken."""
 
     step: Step
+    """`hedge`: another worker, named by `choice`, was asked beside a slow one, which had had `ms` by then"""
     choice: str | None
     probability: Probability | None
     ms: float = Field(ge=0)

@@ -49,11 +49,12 @@ async def classify(request: Request) -> Response:
     service = runtime_of(request).classification()
     with runtime_of(request).admission.request(exchange.caller):
         asked = parse(ClassifyRequest, request)
-        call = Call(exchange.request_id, service.deadline(asked), exchange.trace, exchange.caller)
+        call = Call(exchange.request_id, service.deadline(asked), exchange.trace, exchange.caller, alone=True)
         try:
             found, expert = await service.classify(asked, call)
         finally:
             exchange.worker_ms = call.worker_ms
+            exchange.hedged = bool(call.hedges)
     exchange.expert = expert_name(found, expert)
     return answer(found)
 
@@ -106,18 +107,25 @@ def _quoted(task: str, expert: str | None) -> str:
 
 
 async def ask(
-    runtime: Runtime, service: Classification, asked: ClassifyRequest, request_id: str, exchange: Exchange
+    runtime: Runtime,
+    service: Classification,
+    asked: ClassifyRequest,
+    request_id: str,
+    exchange: Exchange,
+    *,
+    alone: bool = False,
 ) -> tuple[ClassifyAnswer, Expert | None]:
-    """One of the questions of an exchange, counted as a request of its own.
+    """One of the questions of an exchange, counted as a request of its own; `alone` where it is the only one.
 
     Raises:
         MoleError: as `Classification.classify`, and where the house is full.
     """
-    call = Call(request_id, service.deadline(asked), exchange.trace, exchange.caller)
+    call = Call(request_id, service.deadline(asked), exchange.trace, exchange.caller, alone=alone)
     with runtime.admission.request(exchange.caller):
         answered = await service.classify(asked, call)
     # They may overlap: the longest wait for workers is what the whole owes to them.
     exchange.worker_ms = max(exchange.worker_ms, call.worker_ms)
+    exchange.hedged = exchange.hedged or bool(call.hedges)
     return answered
 
 

@@ -1,43 +1,15 @@
-"""`/docs`: Swagger UI, its files served from here, so that the page runs no foreign code."""
+"""`/docs`: Swagger UI, its files served from here."""
 
 from __future__ import annotations
-
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 
-router = APIRouter(include_in_schema=False)
+from moe_router import swagger
 
-PACKAGE = "fastapi_offline"
-"""Brings Swagger UI's files; nothing of its code is used."""
-FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
-SCRIPT = b"""SwaggerUIBundle({
-  url: new URL("../openapi.json", document.currentScript.src).href,
-  dom_id: "#swagger-ui",
-  deepLinking: true,
-  tryItOutEnabled: true,
-});
-"""
-PAGE = b"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>MoLE: API</title>
-<link rel="icon" href="docs/favicon.png">
-<link rel="stylesheet" href="docs/swagger-ui.css">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="docs/swagger-ui-bundle.js"></script>
-<script src="docs/start.js"></script>
-</body>
-</html>
-"""
+router = APIRouter(include_in_schema=False)
+PAGE = swagger.page("MoLE: API")
 
 
 @router.get("/docs")
@@ -48,23 +20,15 @@ async def page(_request: Request) -> Response:
 
 @router.get("/docs/start.js")
 async def start(_request: Request) -> Response:
-    """What inline would need a hole in the content security policy."""
-    return Response(SCRIPT, media_type="text/javascript")
+    """Starts Swagger UI."""
+    return Response(swagger.SCRIPT, media_type="text/javascript")
 
 
 @router.get("/docs/{name}")
 async def file(request: Request) -> Response:
     """One of Swagger UI's files."""
     name = request.path_params["name"]
-    folder = _folder()
-    if name not in FILES or folder is None:
+    found = swagger.file(name)
+    if found is None:
         raise HTTPException(404)
-    return FileResponse(folder / name, media_type=FILES[name])
-
-
-@cache
-def _folder() -> Path | None:
-    found = find_spec(PACKAGE)  # without importing it
-    if found is None or not found.submodule_search_locations:
-        return None
-    return Path(found.submodule_search_locations[0]) / "static"
+    return FileResponse(found, media_type=swagger.FILES[name])

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from app.api.errors import InvalidBodyError, MediaTypeError
+from app.api.messages import MEND, is_json, media_type
 from app.asgi.intake import BODY_TIMEOUT_S, SlowBodyError
 from moe_router.contracts import JobRequest
 from moe_router.errors import RequestError, TextTooLongError
@@ -39,13 +40,15 @@ class RequestUpload:
         """Looks at the head only; `take_text` is called for each item, and may refuse it.
 
         Raises:
-            MediaTypeError: the body is neither JSON nor JSON Lines.
+            MediaTypeError: the body is declared as neither JSON nor JSON Lines.
             TextTooLongError: the stated length passes the limit.
         """
-        declared = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        declared = media_type(request)
         self._lines = declared in JSON_LINES
-        if not self._lines and declared != "application/json" and not declared.endswith("+json"):
-            raise MediaTypeError("The body must be application/json, or JSON Lines as application/x-ndjson.")
+        if not self._lines and not is_json(declared):
+            raise MediaTypeError(
+                f"The body must be JSON, or JSON Lines as application/x-ndjson, and say so: {MEND}."
+            )
         self._limits = limits
         self._take_text = take_text
         self._most = limits.lines_bytes if self._lines else limits.item_bytes

@@ -14,6 +14,8 @@ from app.asgi.exchange import exchange_of
 from app.services.runtime import Runtime
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+MEND = "with curl, add -H 'Content-Type: application/json'"
+"""What a 415 advises: curl's -d alone declares a form."""
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -21,17 +23,32 @@ def runtime_of(request: Request) -> Runtime:
     return cast(Runtime, request.app.state.runtime)
 
 
+def media_type(request: Request) -> str:
+    """What the body is declared as, without parameters; empty where nothing is said."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_json(declared: str) -> bool:
+    """Whether a declared type is JSON.
+
+    A browser sends none of these for a page of another origin, unless CORS lets it; what is declared as
+    nothing, as text or as a form may come from such a page, through a visitor who knows nothing of it.
+    """
+    return declared == "application/json" or (
+        declared.startswith("application/") and declared.endswith("+json")
+    )
+
+
 def parse(model: type[ModelT], request: Request) -> ModelT:
     """The request's body as a model.
 
     Raises:
-        MediaTypeError: it is declared as something else than JSON.
+        MediaTypeError: it is not declared as JSON.
         InvalidBodyError: it is no JSON (nested too deeply, lone surrogates and NaN included), or
             does not fit the schema.
     """
-    declared = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if declared != "application/json" and not declared.endswith("+json"):
-        raise MediaTypeError("The body must be JSON, with Content-Type: application/json.")
+    if not is_json(media_type(request)):
+        raise MediaTypeError(f"The body must be JSON and say so: {MEND}.")
     try:
         return model.model_validate_json(exchange_of(request.scope).body)
     except ValidationError as error:

@@ -43,7 +43,11 @@ _EXAMPLES: dict[int, tuple[str, str, str]] = {
     408: ("request-timeout", "Request timeout", "The body did not arrive within 30 seconds."),
     409: ("idempotency-conflict", "Idempotency key used before", "Idempotency-Key: was used …"),
     413: ("content-too-large", "Content too large", "text: 60000 characters; the limit is 50000."),
-    415: ("unsupported-media-type", "Unsupported media type", "The body must be JSON."),
+    415: (
+        "unsupported-media-type",
+        "Unsupported media type",
+        "The body must be JSON and say so: with curl, …",
+    ),
     422: ("abstained", "No expert fits this request", "Nothing on offer fits what is asked."),
     429: ("too-many-requests", "Too many requests", "512 of your requests are under way; that is the limit."),
     431: ("request-header-fields-too-large", "Request header fields too large", "The limit is 32768 bytes."),

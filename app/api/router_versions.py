@@ -6,8 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api import examples, openapi
-from app.api.errors import MediaTypeError
-from app.api.messages import ModelT, answer, parse, runtime_of
+from app.api.messages import answer, parse, runtime_of
 from app.services import router_report
 from app.services.router_report import (
     LiveAnswer,
@@ -57,7 +56,7 @@ async def feedback(request: Request) -> Response:
 async def promote(request: Request) -> Response:
     """Makes a version the live one, whatever the judges said of it; the one before retires."""
     storage = runtime_of(request).storage
-    asked = _change(PromoteRequest, request)
+    asked = parse(PromoteRequest, request)
     made = await storage.router_versions.promote(asked.version, at=storage.clock())
     return answer(LiveAnswer(live=made.id))
 
@@ -71,18 +70,6 @@ async def promote(request: Request) -> Response:
 async def rollback(request: Request) -> Response:
     """The version live before it is live again, else the shipped weights; the one taken back is rejected."""
     storage = runtime_of(request).storage
-    asked = _change(RollbackRequest, request)
+    asked = parse(RollbackRequest, request)
     back = await storage.router_versions.rollback(expected=asked.version)
     return answer(LiveAnswer(live=back.id if back is not None else None))
-
-
-def _change(model: type[ModelT], request: Request) -> ModelT:
-    """The body, declared as JSON: a page of another host cannot send that without being asked first.
-
-    Raises:
-        MediaTypeError: it is declared as something else, or as nothing.
-        InvalidBodyError: it does not fit.
-    """
-    if "content-type" not in request.headers:
-        raise MediaTypeError("The body must be JSON, with Content-Type: application/json.")
-    return parse(model, request)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from moe_router.contracts import HEADER_EXPERT, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
+from moe_router.contracts import HEADER_EXPERT, HEADER_HEDGED, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
 
 METHODS = ("GET", "POST", "DELETE")
 ASKED = ("Authorization", "Content-Type", "Idempotency-Key", "traceparent", HEADER_REQUEST_ID)
-TOLD = (HEADER_REQUEST_ID, HEADER_OVERHEAD_MS, HEADER_EXPERT, "Retry-After", "Location")
+TOLD = (HEADER_REQUEST_ID, HEADER_OVERHEAD_MS, HEADER_EXPERT, HEADER_HEDGED, "Retry-After", "Location")
 
 
 class Cors:

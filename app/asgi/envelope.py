@@ -12,15 +12,15 @@ from app.asgi.exchange import Exchange, check_headers, open_exchange
 from app.asgi.security_headers import security_headers
 from app.services.metrics import Metrics
 from moe_router import logs, tracing
-from moe_router.contracts import HEADER_EXPERT, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
+from moe_router.contracts import HEADER_EXPERT, HEADER_HEDGED, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
 from moe_router.errors import MoleError
 
 logger = logging.getLogger(__name__)
 
 CLIENT_GONE = 499
 """Status under which a request is counted whose client went before the answer."""
-_ID, _OVERHEAD, _EXPERT = (
-    name.lower().encode() for name in (HEADER_REQUEST_ID, HEADER_OVERHEAD_MS, HEADER_EXPERT)
+_ID, _OVERHEAD, _EXPERT, _HEDGED = (
+    name.lower().encode() for name in (HEADER_REQUEST_ID, HEADER_OVERHEAD_MS, HEADER_EXPERT, HEADER_HEDGED)
 )
 
 
@@ -91,8 +91,11 @@ def _describe(span: tracing.Span, scope: Scope, exchange: Exchange) -> None:
 
 def _headers(exchange: Exchange) -> list[tuple[bytes, bytes]]:
     overhead_ms = max(exchange.elapsed_ms() - exchange.worker_ms, 0.0)
-    return [
+    told = [
         (_ID, exchange.request_id.encode()),
         (_OVERHEAD, f"{overhead_ms:.3f}".encode()),
         (_EXPERT, exchange.expert.encode("ascii", "replace")),
     ]
+    if exchange.hedged:
+        told.append((_HEDGED, b"true"))
+    return told

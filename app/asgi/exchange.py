@@ -37,6 +37,7 @@ class Exchange:
     status: int | None = None
     expert: str = NO_EXPERT
     worker_ms: float = 0.0
+    hedged: bool = False
 
     @property
     def is_admin(self) -> bool:

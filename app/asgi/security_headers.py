@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from moe_router import swagger
+
 Header = tuple[bytes, bytes]
 
 CSP_PAGES: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 )
-CSP_DOCS: Final = f"{CSP_PAGES}; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
-"""Swagger UI draws its icons as data and styles its parts in place; scripts come from here alone."""
 CSP_ANSWERS: Final = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -24,7 +24,7 @@ def _headers(policy: str) -> tuple[Header, ...]:
     )
 
 
-_PAGES, _DOCS = _headers(CSP_PAGES), _headers(CSP_DOCS)
+_PAGES, _DOCS = _headers(CSP_PAGES), _headers(swagger.CSP)
 _ANSWERS = (*_headers(CSP_ANSWERS), (b"cache-control", b"no-store"))
 _API = ("/api/", "/v1/", "/metrics", "/openapi.json")
 

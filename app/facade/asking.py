@@ -37,8 +37,10 @@ async def answered(
     description: str | None,
     task: str | None,
     request_id: str,
+    *,
+    alone: bool = False,
 ) -> ClassifyAnswer:
-    """The whole answer, with the label's distribution.
+    """The whole answer, with the label's distribution; `alone` where the exchange asks nothing else.
 
     Raises:
         RequestError: there is no text.
@@ -48,7 +50,7 @@ async def answered(
         raise RequestError("There is no text to classify.")
     options = ClassifyOptions(task=task, return_probabilities=True)
     asked = ClassifyRequest(text=text, description=description, options=options)
-    found, expert = await ask(runtime, runtime.classification(), asked, request_id, exchange)
+    found, expert = await ask(runtime, runtime.classification(), asked, request_id, exchange, alone=alone)
     exchange.expert = expert_name(found, expert)
     return found
 

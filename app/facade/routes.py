@@ -65,9 +65,8 @@ async def chat_completions(request: Request) -> Response:
     runtime, exchange = runtime_of(request), exchange_of(request.scope)
     asked = parse(ChatRequest, request)
     text, description = text_of(asked), description_of(asked)
-    found = await answered(
-        runtime, exchange, text, description, task_of(asked.model, runtime), exchange.request_id
-    )
+    task = task_of(asked.model, runtime)
+    found = await answered(runtime, exchange, text, description, task, exchange.request_id, alone=True)
     completion = to_chat(found, asked)
     if not asked.stream:
         return answer(completion)

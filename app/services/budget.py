@@ -19,8 +19,10 @@ class RetryBudget:
 
     def allows(self, retry: int) -> bool:
         """Whether the retry of that number (1 is the first) may be made; takes its token."""
-        if retry <= 1:
-            return True
+        return retry <= 1 or self.spend()
+
+    def spend(self) -> bool:
+        """Takes a token for a call beyond the request's own; False where there is none."""
         if self.tokens < 1:
             return False
         self.tokens -= 1

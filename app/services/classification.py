@@ -239,7 +239,7 @@ class Classification:
 
     async def _act(self, action: Action, course: _Course, request: ClassifyRequest, call: Call) -> None:
         """Asks the probe or an expert, and notes what it said or that it could not be asked."""
-        began = time.perf_counter()
+        began, hedges = time.perf_counter(), len(call.hedges)
         course.actions.append(action)
         expert = action.expert
         if expert is None:
@@ -255,6 +255,7 @@ class Classification:
         course.answers.append(_Answer(answer, expert, worker_id))
         margin = _margin(answer.probabilities or {})
         course.observations.append(Observation(action, answer.result, answer.confidence, margin))
+        course.steps += call.hedges[hedges:]
         course.note("expert", expert.name, answer.confidence, began)
 
     def _read_probe(self, action: Action, course: _Course, began: float) -> None:

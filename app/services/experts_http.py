@@ -11,6 +11,7 @@ from app.services.answers import check_answer
 from app.services.budget import RetryBudget
 from app.services.faults import Fault
 from app.services.fleet import Fleet
+from app.services.hedging import Hedging
 from app.services.metrics import Metrics
 from app.services.ports import Call
 from app.services.prober import Prober
@@ -43,6 +44,7 @@ class HttpExperts:
         *,
         attempt_timeout_s: float,
         max_waiting: int = 1024,
+        hedge_after_s: float | None = None,
     ) -> None:
         self.fleet = fleet
         self._client = client
@@ -50,6 +52,7 @@ class HttpExperts:
         self._metrics = metrics
         self._attempt_timeout_s = attempt_timeout_s
         self._budget = RetryBudget()
+        self._hedging = Hedging(hedge_after_s, self._budget, metrics) if hedge_after_s is not None else None
         self._registry: Registry | None = None
         self._max_waiting = max_waiting
         self._rooms: dict[str, WaitingRoom[Worker]] = {}
@@ -114,6 +117,10 @@ class HttpExperts:
             worker = await room.enter(call.caller, partial(self._take, expert, call.caller, tried, last))
             tried.append(worker)
             try:
+                if self._hedging is not None and call.alone:
+                    send = partial(self._attempt, body=body, request=request, task=task, call=call)
+                    take = partial(self._take, expert, call.caller, tried, None)
+                    return await self._hedging.ask(worker, send, take, room, tried, call)
                 told = {"mole.worker": worker.worker_id}
                 with tracing.span("POST /api/v1/expert/classify", "client", attributes=told):
                     return worker.worker_id, await self._attempt(worker, body, request, task, call)

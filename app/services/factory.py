@@ -63,6 +63,7 @@ def make_experts(settings: Settings, metrics: Metrics) -> Experts:
         metrics,
         attempt_timeout_s=settings.request_timeout_s,
         max_waiting=settings.max_waiting_per_model,
+        hedge_after_s=settings.hedge_after_s,
     )
 
 

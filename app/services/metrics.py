@@ -54,6 +54,12 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self._hedges = Counter(
+            "mole_hedges_total",
+            "Second calls beside a slow one, by whose answer was taken; withheld where the budget was spent.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._steps = self._histogram(
             "mole_gating_step_duration_seconds", "Duration of each gating step.", "step", STEP_SECONDS
         )
@@ -112,6 +118,10 @@ class Metrics:
     def count_failover(self, outcome: str) -> None:
         """Notes that a call failed as `outcome` says, and the request goes on to another worker."""
         self._failovers.labels(outcome).inc()
+
+    def count_hedge(self, outcome: str) -> None:
+        """Notes a hedge: won, lost, failed or cancelled with its request, or withheld."""
+        self._hedges.labels(outcome).inc()
 
     def count_decision(self, timings: Timings, encoder_passes: int, abstained: str | None) -> None:
         """Notes one gating decision; steps that were not taken are 0 ms and not noted."""

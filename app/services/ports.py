@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
+from moe_router.contracts import ExpertAnswer, ExpertRequest, RouteStep, WorkerInfo
 from moe_router.gating.batching import EncoderCounts
 from moe_router.gating.decision import Decision
 from moe_router.gating.task_router import Action, Observation, Via
@@ -27,6 +27,10 @@ class Call:
     """who asks: `address:` and the address, or `key:` and the key's id"""
     worker_ms: float = 0.0
     """Milliseconds spent waiting for workers, failed attempts included."""
+    alone: bool = False
+    """Whether somebody waits for this very answer: one of a batch or a job is not worth a hedge."""
+    hedges: tuple[RouteStep, ...] = ()
+    """Which workers were asked beside a slow one, each after how many milliseconds."""
 
 
 class Gating(Protocol):

@@ -59,11 +59,9 @@ class WaitingRoom(Generic[T]):
             OverloadedError: the room is full.
             MoleError: what `take` raises.
         """
-        if not self._queues:  # nobody waits: nobody is overtaken
-            taken = take()
-            if taken is not None:
-                self._held[caller] += 1
-                return taken
+        taken = self.try_enter(caller, take)
+        if taken is not None:
+            return taken
         waiter = _Waiter(take, asyncio.get_running_loop().create_future())
         self._enqueue(caller, waiter)
         self.poke()
@@ -73,6 +71,19 @@ class WaitingRoom(Generic[T]):
         except asyncio.CancelledError:
             self._withdraw(caller, waiter)
             raise
+
+    def try_enter(self, caller: str, take: Callable[[], T | None]) -> T | None:
+        """The same without waiting: None where it would have to wait.
+
+        Raises:
+            MoleError: what `take` raises.
+        """
+        if self._queues:  # nobody is overtaken
+            return None
+        taken = take()
+        if taken is not None:
+            self._held[caller] += 1
+        return taken
 
     def leave(self, caller: str) -> None:
         """The caller has given back what it was granted; the next is let in."""

@@ -32,6 +32,8 @@ class Heads:
     domains: MixtureHead
     router: TaskRouter
     probes: dict[str, Probe]
+    prototypes: dict[str, Floats]
+    """the vectors of each task's phrasings, (phrasings, hidden)"""
     certain: dict[str, tuple[Floats, Distribution, Distribution]] = field(default_factory=dict)
     """what is known of a request whose task is given and of which nothing is encoded, by task"""
 
@@ -61,17 +63,30 @@ class Assembly:
             ModelAssetError: the weights, or a probe that the registry names, do not fit.
         """
         probes = self._load_probes(registry)
-        router = self.router(registry, weights, probes, version)
-        prototypes = self._prototypes(registry)
+        prototypes = self.prototypes(registry)
+        router = self.router(registry, weights, probes, prototypes, version)
         for key in registry.tasks:
             if key not in prototypes and key not in weights.tasks.meta["classes"]:
                 logger.warning("task %s has no description and no weights: only options.task reaches it", key)
-        return Heads(registry, domain.domain_head(registry, self._domain_weights, prototypes), router, probes)
+        domains = domain.domain_head(registry, self._domain_weights, prototypes)
+        return Heads(registry, domains, router, probes, prototypes)
 
     def router(
-        self, registry: Registry, weights: RouterWeights, probes: Mapping[str, Probe], version: int | None
+        self,
+        registry: Registry,
+        weights: RouterWeights,
+        probes: Mapping[str, Probe],
+        prototypes: Mapping[str, Floats],
+        version: int | None,
     ) -> TaskRouter:
         """The router alone.
+
+        Args:
+            registry: whose tasks and experts it knows.
+            weights: what it has learned.
+            probes: by task.
+            prototypes: what `prototypes` makes of the registry.
+            version: the number of the weights; None for the shipped ones.
 
         Raises:
             ModelAssetError: the weights do not fit.
@@ -80,13 +95,13 @@ class Assembly:
             registry,
             weights.tasks,
             QNetwork(weights.q_weights, self._encoder.hidden),
-            self._prototypes(registry),
+            prototypes,
             skills=known_skills(weights.q_weights.meta, probes),
             policy=self._policy,
             version=version,
         )
 
-    def _prototypes(self, registry: Registry) -> dict[str, Floats]:
+    def prototypes(self, registry: Registry) -> dict[str, Floats]:
         """The vectors of each task's description and examples; a task without any has none."""
         phrases = {
             key: [phrase for phrase in (task.description, *task.examples) if phrase]

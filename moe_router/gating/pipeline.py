@@ -144,12 +144,13 @@ class GatingPipeline:
             self._learned, self._version = weights, version
 
     def router_of(self, weights: RouterWeights) -> TaskRouter:
-        """The router in force, but with these weights; blocking the first time a phrasing is seen.
+        """The router in force, but with these weights.
 
         Raises:
             ModelAssetError: they do not fit.
         """
-        return self._assembly.router(self.registry, weights, self.heads.probes, None)
+        heads = self.heads
+        return self._assembly.router(heads.registry, weights, heads.probes, heads.prototypes, None)
 
     async def aclose(self) -> None:
         """Ends the encoder's thread."""

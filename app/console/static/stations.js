@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { language, milliseconds, percent } from "./words.js";
 
-const TITLES = { language: "Language", domain: "Domain", task: "Task", probe: "Probe", expert: "Expert" };
+const TITLES = { language: "Language", domain: "Domain", task: "Task", probe: "Probe", hedge: "Asked as well", expert: "Expert" };
 const PARTS = ["language", "encode", "domain", "task", "worker"];
 
 export function classifyRoute(answer) {

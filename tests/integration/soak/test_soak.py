@@ -1,15 +1,17 @@
 """Mixed load on one coordinator: what it holds afterwards is what it held before.
 
-Half a minute by default, ten minutes with `--full` (`make soak`).
+Half a minute by default, ten minutes with `--full` (`make soak`), which writes benchmarks/results/soak.*.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import aiohttp
 import httpx
 import pytest
 
+from benchmarks import reporting
 from tests.stubs import files, pool
 from tests.stubs.load import session
 from tests.stubs.processes import Process, Stage
@@ -27,6 +30,8 @@ FIXED = {"task": files.SENTIMENT, "language": "en", "via": "expert"}
 CLIENTS = 8
 WARM_UP_S = 8.0
 SETTLE_S = 30.0
+HEDGE_AFTER_S = "0.02"
+"""Short enough that some calls are hedged, and most are not."""
 MOST_MIB_A_MINUTE = {False: 40.0, True: 1.0}
 """Growth of resident memory over the second half; caches, the database's among them, fill for some minutes.
 
@@ -48,7 +53,7 @@ def start(stage: Stage) -> Process:
     files.write(stage.folder, files.mapping(*(worker.url for worker in workers)))
     for worker in workers:
         worker.wait_for(f"{API}/health/ready")
-    coordinator = stage.coordinator()
+    coordinator = stage.coordinator(MOLE_HEDGE_AFTER_SECONDS=HEDGE_AFTER_S)
     coordinator.wait_for(f"{API}/health/ready")
     end = time.monotonic() + 30
     while time.monotonic() < end:
@@ -179,6 +184,56 @@ def slope(memory: list[tuple[float, float]]) -> float:
     return 60 * over / sum((at - middle_at) ** 2 for at, _ in later)
 
 
+def hedges(coordinator: Process) -> dict[str, int]:
+    """How many calls were hedged, by whose answer was taken."""
+    text = httpx.get(f"{coordinator.url}/metrics", timeout=10, trust_env=False).text
+    return {
+        outcome: int(float(count))
+        for outcome, count in re.findall(r'^mole_hedges_total\{outcome="(\w+)"\} (\S+)$', text, re.MULTILINE)
+    }
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the load did, and what the coordinator held before and after it."""
+
+    memory: list[tuple[float, float]]
+    growth: float
+    before: tuple[int, int, int]
+    after: tuple[int, int, int]
+    seen: Counter[str]
+    hedges: dict[str, int]
+
+    def table(self) -> str:
+        rows = [
+            ("seconds of load", f"{self.memory[-1][0] - self.memory[0][0]:.0f}"),
+            ("exchanges", f"{sum(self.seen.values()):,}"),
+            ("resident memory, begin and end", f"{self.memory[0][1]:.1f} MiB, {self.memory[-1][1]:.1f} MiB"),
+            ("its slope over the second half", f"{self.growth:+.2f} MiB a minute"),
+            *(
+                (f"{name}, before and after", f"{was}, {now}")
+                for name, was, now in zip(("tasks", "sockets", "files"), self.before, self.after, strict=True)
+            ),
+            ("hedges", ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.hedges.items()))),
+            ("answers", ", ".join(f"{name} × {count:,}" for name, count in sorted(self.seen.items()))),
+        ]
+        return "\n".join(
+            ["| what | found |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+        )
+
+    def write(self) -> None:
+        began = self.memory[0][0]
+        minutes = [(round(at - began), round(mib, 1)) for at, mib in self.memory[::60]]
+        result = {
+            "environment": {**reporting.environment(), "command": "make soak"},
+            "memory_mib": {"by_second": minutes, "slope_a_minute": round(self.growth, 3)},
+            "tasks_sockets_files": {"before": self.before, "after": self.after},
+            "exchanges": dict(sorted(self.seen.items())),
+            "hedges": self.hedges,
+        }
+        reporting.write("soak", result, self.table())
+
+
 @pytest.mark.timeout(900)
 async def test_nothing_is_left_behind(stage: Stage, full: bool) -> None:
     coordinator = start(stage)
@@ -187,12 +242,12 @@ async def test_nothing_is_left_behind(stage: Stage, full: bool) -> None:
     seen, memory = await load(coordinator, 600 if full else 22)
     after = await settled(coordinator, (tasks, sockets, handles + SPARE_HANDLES))
     growth = slope(memory)
-    print(
-        f"\n{sum(seen.values())} exchanges: {dict(sorted(seen.items()))}"
-        f"\nmemory {memory[0][1]:.1f} to {memory[-1][1]:.1f} MiB, {growth:+.2f} MiB a minute at the end"
-        f"\ntasks, sockets, files: {tasks, sockets, handles} before, {after} after"
-    )
+    found = Findings(memory, growth, (tasks, sockets, handles), after, seen, hedges(coordinator))
+    print("\n" + found.table())
+    if full:
+        found.write()
     assert len(seen) >= 12  # all of the mix came
+    assert sum(found.hedges.values()) > 0
     assert after[0] <= tasks
     assert after[1] <= sockets
     assert after[2] <= handles + SPARE_HANDLES

@@ -32,6 +32,7 @@ def coordinator() -> bytes:
     metrics.count_request("/x", 200, 0.1)
     metrics.count_worker_call("w", "ok", 0.1)
     metrics.count_failover("reset")
+    metrics.count_hedge("won")
     metrics.count_ejection("w", "reset")
     metrics.count_trial("w", "ok")
     metrics.count_view("w", "down")

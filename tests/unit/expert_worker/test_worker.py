@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -119,6 +120,25 @@ async def test_hostile_bodies(scene: Scene, raw: bytes) -> None:
         415,
         "unsupported-media-type",
     )
+
+
+async def test_no_post_takes_what_a_foreign_page_can_send(scene: Scene) -> None:
+    paths = (await scene.client.get("/openapi.json")).json()["paths"]
+    posts = {path: found["post"]["responses"] for path, found in paths.items() if "post" in found}
+    assert {CLASSIFY, CLASSIFY + "/batch"} <= posts.keys()
+    body = json.dumps({**BODY, "items": [BODY]}).encode()
+    for path, responses in posts.items():
+        assert "415" in responses
+        for declared in (None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+            headers = {} if declared is None else {"content-type": declared}
+            answer = await scene.client.post(path, content=body, headers=headers)
+            told = problem(answer, 415, "unsupported-media-type")
+            assert "-H 'Content-Type: application/json'" in told["detail"]
+    for declared in ("application/json; charset=utf-8", "application/vnd.mine+json"):
+        answer = await scene.client.post(
+            CLASSIFY, content=json.dumps(BODY).encode(), headers={"content-type": declared}
+        )
+        assert answer.status_code == 200
 
 
 async def test_a_batch_judges_each_item(scene: Scene) -> None:
@@ -269,3 +289,17 @@ async def test_an_edited_registry_is_served_and_a_bad_edit_refused(scene: Scene)
             json.dumps({**data, "tasks": {**data["tasks"], "social/new": task}}), encoding="utf-8"
         )
         await until(lambda: scene.service.detail is None)
+
+
+async def test_the_documents_page_asks_no_other_host(scene: Scene) -> None:
+    answer = await scene.client.get("/docs")
+    assert answer.status_code == 200
+    assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+    asked = re.findall(r'(?:src|href)="([^"]*)"', answer.text)
+    assert len(asked) == 4
+    assert "//" not in answer.text
+    for address in asked:
+        assert (await scene.client.get("/" + address)).status_code == 200, address
+    assert "//" not in (await scene.client.get("/docs/start.js")).text
+    for path in ("/docs/consts.py", "/docs/..%2Fconsts.py", "/redoc", "/docs/oauth2-redirect"):
+        assert (await scene.client.get(path)).status_code == 404

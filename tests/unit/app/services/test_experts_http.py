@@ -46,7 +46,12 @@ class Scene:
     """Workers by host; a host answers well where nothing else is said."""
 
     def __init__(
-        self, *urls: str, attempt_timeout_s: float = 5.0, max_in_flight: int = 8, eject_s: float = 60
+        self,
+        *urls: str,
+        attempt_timeout_s: float = 5.0,
+        max_in_flight: int = 8,
+        eject_s: float = 60,
+        hedge_after_s: float | None = None,
     ) -> None:
         self.answers: dict[str, Answer] = {}
         self.calls: list[str] = []
@@ -55,8 +60,14 @@ class Scene:
         client = WorkerClient(HttpxHttp(httpx.MockTransport(self._handle)), "secret")
         self.fleet = Fleet(eject_after=2, eject_s=eject_s, max_in_flight=max_in_flight)
         self.prober = Prober(self.fleet, client, interval_s=60, timeout_s=1)
+        self.metrics = Metrics()
         self.experts = HttpExperts(
-            self.fleet, client, self.prober, Metrics(), attempt_timeout_s=attempt_timeout_s
+            self.fleet,
+            client,
+            self.prober,
+            self.metrics,
+            attempt_timeout_s=attempt_timeout_s,
+            hedge_after_s=hedge_after_s,
         )
         self.registry = registry()
         self.mapping = mapping(*urls)

@@ -18,6 +18,7 @@ import pytest
 
 from moe_router.errors import ModelAssetError, NoWorkerError, UnknownTaskError
 from moe_router.gating import domain, qnetwork, task_router
+from moe_router.gating.assembly import Assembly
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.pipeline import Decision, GatingConfig, GatingPipeline, Observation
 from moe_router.gating.versions import RouterWeights
@@ -478,3 +479,17 @@ class TestAnotherRouter:
     def test_a_router_of_other_weights_can_be_made_beside_it(self, gating):
         assert gating.router_of(gating.shipped) is not gating.heads.router
         assert gating.router_of(gating.shipped).registry is gating.registry
+
+    async def test_the_phrasings_are_stacked_once_for_a_registry(self, gating, monkeypatch):
+        made = []
+        stack = Assembly.prototypes
+
+        def counted(assembly: Assembly, of: Registry) -> object:
+            made.append(of)
+            return stack(assembly, of)
+
+        monkeypatch.setattr(Assembly, "prototypes", counted)
+        other = registry()
+        await gating.use_registry(other)
+        gating.router_of(gating.shipped)
+        assert made == [other]
