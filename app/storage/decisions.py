@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, cast
@@ -19,6 +20,8 @@ PURGE_ROWS = 1000
 """In one transaction, so that no writer waits for long."""
 
 
+AT_ONCE = 64
+"""Rows put together before the event loop may turn: about 0.4 ms."""
 TABLE = cast(Table, Decision.__table__)
 COLUMNS = tuple(DecisionRecord.__dataclass_fields__)
 JSON_COLUMNS = frozenset(name for name in COLUMNS if isinstance(TABLE.c[name].type, JSON))
@@ -39,8 +42,10 @@ class Decisions:
         """
         hashes = {caller: await self._callers.hash_of(caller) for caller in {r.caller for r in records}}
         values: list[Any] = []
-        for record in records:
+        for index, record in enumerate(records):
             values += _values(record, hashes[record.caller])
+            if index % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
         # In one statement, past SQLAlchemy's own binding: a row at a time its Python, and the driver's thread
         # that asks for the interpreter's lock again after each row, cost a request 0.1 ms under full load.
         statement = _insert(len(records), "?" if self._database.dialect == SQLITE else "%s")
