@@ -76,7 +76,7 @@ def _run(source: Source, sink: Sink, wanted: Wanted, arguments: FileArguments) -
         progress.end()
         sink.close(finished)
         if not finished and arguments.output != STANDARD and sink.rows:
-            sys.stderr.write(f"mole: {sink.rows:,} rows: {HINT}\n")
+            sys.stderr.write(f"mole: {_rows(sink.rows)}: {HINT}\n")
     _sum_up(sink, before, progress, arguments)
     if sink.failed:
         sys.exit(ExitCode.FAILED)
@@ -99,7 +99,11 @@ def _sum_up(sink: Sink, before: int, progress: Progress, arguments: FileArgument
         took = duration(done / progress.rate) if done else "0 s"
         earlier = f", {before:,} of them by earlier runs" if before else ""
         failed = f", {sink.failed:,} failed" if sink.failed else ""
-        sys.stderr.write(f"{sink.rows:,} rows{earlier}{failed}; {progress.rate:,.0f}/s, {took}\n")
+        sys.stderr.write(f"{_rows(sink.rows)}{earlier}{failed}; {progress.rate:,.0f}/s, {took}\n")
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _check_paths(arguments: FileArguments) -> None:
@@ -111,6 +115,9 @@ def _check_paths(arguments: FileArguments) -> None:
         raise CommandError("--errors is IN or OUT", ExitCode.USAGE)
     if arguments.input != STANDARD and not Path(arguments.input).is_file():
         raise CommandError(f"there is no file {arguments.input}")
+    for path in (arguments.output, arguments.errors):
+        if path is not None and path != STANDARD and not (folder := Path(path).parent).is_dir():
+            raise CommandError(f"there is no folder {folder}")
 
 
 def _shape(source: Source, kind: Format, wanted: Wanted) -> list[Any]:

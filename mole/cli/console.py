@@ -69,5 +69,10 @@ def client_for(url: str | None, *, attempts: int | None = None) -> Mole:
     from mole.settings import CommandSettings
 
     settings = CommandSettings()
+    address = url or settings.url
+    if not address.startswith(("http://", "https://")):
+        raise CommandError(
+            f"{address!r} is no address of a service: it begins with http:// or https://", ExitCode.USAGE
+        )
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    return Mole(url or settings.url, api_key=key, retry=Retry(attempts=attempts) if attempts else None)
+    return Mole(address, api_key=key, retry=Retry(attempts=attempts) if attempts else None)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mole.cli.console import client_for, out, print_json
+
+MOST_LABELS = 20
+"""of a task are printed"""
 
 
 def run_workers(url: str | None, as_json: bool) -> None:
@@ -42,8 +47,15 @@ def run_tasks(url: str | None, as_json: bool) -> None:
         _say(f"{task.task_key}{'' if task.available else '  (no worker serves it)'}")
         if task.description:
             _say(f"  {task.description}")
-        _say(f"  labels: {', '.join(task.labels) or 'any'}")
+        _say(f"  labels: {_labels(task.labels)}")
         _say(f"  languages: {', '.join(task.languages) if task.languages is not None else 'every one'}")
+
+
+def _labels(labels: Sequence[str]) -> str:
+    """All of them, or the first ones and how many there are."""
+    if len(labels) <= MOST_LABELS:
+        return ", ".join(labels) or "any"
+    return f"{', '.join(labels[:MOST_LABELS])} and {len(labels) - MOST_LABELS} more (--json lists all)"
 
 
 def _say(line: str) -> None:

@@ -47,6 +47,26 @@ def submit(
     _show(job, json_output)
 
 
+@app.command("list")
+def list_jobs(
+    json_output: Annotated[bool, typer.Option("--json", help="Print the jobs as JSON.")] = False,
+    url: Url = None,
+) -> None:
+    """List your newest jobs.
+
+    The newest 100, newest first.
+    """
+    with client_for(url) as client:
+        found = client.jobs()
+    if json_output:
+        print_json(found.model_dump_json(indent=2))
+        return
+    for job in found.jobs:
+        out().print(f"{job.job_id} {job.created_at} {_progress(job)}", markup=False, soft_wrap=True)
+    if not found.jobs:
+        err().print("no jobs", markup=False)
+
+
 @app.command()
 def status(job_id: JobId, json_output: AsJson = False, url: Url = None) -> None:
     """Show how far a job is."""

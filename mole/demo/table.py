@@ -72,7 +72,10 @@ def route_of(answer: ClassifyAnswer) -> str:
     """Language → domain → task → expert on worker, each with its probability."""
     parts = []
     for step in answer.routing_path:
-        choice = step.choice or "none"
+        if step.choice is None:  # how likely the likeliest one is tells nothing about there being none
+            parts.append(f"no {step.step}")
+            continue
+        choice = step.choice
         if step.step == "task":
             choice = choice.rpartition("/")[2]
         if step.step == "expert" and answer.worker_id is not None:

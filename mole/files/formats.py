@@ -92,7 +92,8 @@ def format_of(path: str, stated: Format | None, like: Format | None = None) -> F
     found = stated or SUFFIXES.get(Path(path).suffix.lower()) or (like if path == STANDARD else None)
     if found is None:
         raise FileError(
-            f"the name {path!r} tells no format; use .csv, .tsv, .jsonl or .parquet, or state the format"
+            f"the name {path!r} tells no format; use .csv, .tsv, .jsonl or .parquet, "
+            "or state it with --input-format or --output-format"
         )
     return found
 
@@ -163,11 +164,15 @@ def _csv_rows(source: Source) -> Iterator[Row]:
                 if not cells:  # a blank line is no row
                     continue
                 if len(cells) != len(columns):
-                    counts = f"{len(cells)} cells, but the header has {len(columns)}"
+                    counts = f"{_cells(len(cells))}, but the header has {len(columns)}"
                     raise FileError(f"{source.path}:{reader.line_num}: {counts}")
                 yield dict(zip(columns, cells, strict=True))
         except csv.Error as error:
             raise FileError(f"{source.path}:{reader.line_num}: {error}") from error
+
+
+def _cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count} cells"
 
 
 def _json_rows(source: Source) -> Iterator[Row]:

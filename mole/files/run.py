@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mole.results import ItemResult
 
 NO_TEXT = "The row has no text."
+OTHER_DELIMITERS = (";", "|", "\\t")
+"""as `repr` shows them"""
 
 
 class RowFailedError(Exception):
@@ -87,6 +89,9 @@ class _Writer:
         if problem is not None and self._wanted.fail_fast:
             raise RowFailedError(f"row {number}: {columns['error']}")
         added = {self._wanted.prefix + name: value for name, value in columns.items()}
+        if not added.keys().isdisjoint(row):
+            taken = next(name for name in added if name in row)
+            raise FileError(f"the input has a column {taken!r} of its own; choose another --prefix")
         self._sink.write(row, added, None if problem is None else {"row": number, "error": problem})
         self._progress.advance(problem is not None)
 
@@ -97,10 +102,16 @@ def _item(row: Row, wanted: Wanted) -> dict[str, Any] | None:
         text = row[wanted.text_column]
         description = None if wanted.description_column is None else row[wanted.description_column]
     except KeyError as error:
-        raise FileError(
-            f"there is no column {error.args[0]!r}; there are {', '.join(map(repr, row))}. "
-            "Name it with --text-column or --description-column"
-        ) from error
+        raise FileError(_no_column(error.args[0], row)) from error
     if text is None or not str(text).strip():
         return None
     return {"text": str(text), "description": str(description) if description else None}
+
+
+def _no_column(missing: str, row: Row) -> str:
+    found = ", ".join(map(repr, row))
+    if len(row) == 1 and any(sign in found for sign in OTHER_DELIMITERS):
+        return f"there is no column {missing!r}, only {found}; say by --delimiter what parts the cells"
+    return (
+        f"there is no column {missing!r}; there are {found}. Name it with --text-column or --description-column"
+    )

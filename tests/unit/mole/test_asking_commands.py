@@ -36,6 +36,15 @@ def test_workers_for_people_and_as_json(coordinator):
     ]
 
 
+def test_of_many_labels_the_first_are_printed(coordinator):
+    labels = [f"label{i}" for i in range(77)]
+    coordinator.answers({"tasks": [TASKS["tasks"][0] | {"labels": labels}]})
+    told = mole("tasks", "--url", coordinator.url).stdout
+    assert "label19 and 57 more" in told
+    assert "label20" not in told
+    assert "label76" in mole("tasks", "--json", "--url", coordinator.url).stdout
+
+
 def test_tasks_for_people_and_as_json(coordinator):
     coordinator.answers(TASKS)
     told = mole("tasks", "--url", coordinator.url).stdout

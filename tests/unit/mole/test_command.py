@@ -89,6 +89,20 @@ def test_wrong_usage_is_exit_code_2(arguments):
     assert done.stderr
 
 
+def test_an_address_without_a_scheme_is_wrong_usage():
+    done = mole("tasks", "--url", "127.0.0.1:8000")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "http://" in done.stderr
+
+
+def test_the_package_runs_as_a_module():
+    run = [sys.executable, "-m", "mole"]
+    done = subprocess.run([*run, "--version"], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "mole")
+    wrong = subprocess.run([*run, "nonsense"], capture_output=True, text=True, check=False, timeout=60)
+    assert (wrong.returncode, wrong.stderr.startswith("Usage: mole ")) == (2, True)
+
+
 def test_feedback_is_sent_and_acknowledged(coordinator):
     coordinator.answers({"request_id": "r-1", "received_at": "2026-01-01T00:00:00Z", "replaced": False}, 202)
     given = ["feedback", "r-1", "--task", "a/b", "--label", "c", "--score", "0.5", "--url", coordinator.url]

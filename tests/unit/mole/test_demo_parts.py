@@ -50,6 +50,13 @@ def test_the_route_reads_from_left_to_right(answer):
     assert route == "de 0.99 → finance 0.97 → sentiment_analysis 0.95 → fin-sentiment on worker-0 0.91"
 
 
+def test_a_route_without_a_task_says_so(abstained):
+    steps = [("language", "tr", 0.99), ("domain", "none", 1.0), ("task", None, 0.0)]
+    path = [{"step": step, "choice": choice, "probability": p, "ms": 0.1} for step, choice, p in steps]
+    route = route_of(ClassifyAnswer.model_validate(abstained | {"routing_path": path}))
+    assert route == "tr 0.99 → none 1.00 → no task"
+
+
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_the_table_fits_the_terminal(width: int, answer, abstained):
     outcomes = [

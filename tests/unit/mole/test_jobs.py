@@ -134,3 +134,14 @@ def test_the_command_prints_results_untouched(coordinator, answer):
     coordinator.answers(PROBLEM, 404)
     done = mole("jobs", "results", "x", "--url", coordinator.url)
     assert (done.returncode, done.stderr) == (1, "mole: Unknown job (404): You have no job x.\n")
+
+
+def test_jobs_are_listed(coordinator):
+    coordinator.answers({"jobs": [DONE, JOB]})
+    done = mole("jobs", "list", "--url", coordinator.url)
+    assert done.returncode == 0
+    assert [line.split()[2] for line in done.stdout.splitlines()] == ["succeeded:", "running:"]
+    told = mole("jobs", "list", "--json", "--url", coordinator.url)
+    assert [job["job_id"] for job in json.loads(told.stdout)["jobs"]] == ["j-1", "j-1"]
+    coordinator.answers({"jobs": []})
+    assert mole("jobs", "list", "--url", coordinator.url).stderr == "no jobs\n"

@@ -150,3 +150,35 @@ def test_an_interrupt_ends_at_once_and_keeps_what_is_written(service: Service, t
     assert "of them by earlier runs" in done.stderr
     rows = [json.loads(line)["text"] for line in target.read_text().splitlines()]
     assert rows == texts
+
+
+def test_a_column_of_the_input_is_never_written_over(service: Service, tmp_path: Path):
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("text,mole_result\na,mine\n")
+    given = ["classify-file", str(source), str(target), "--url", service.url]
+    done = mole(*given)
+    assert (done.returncode, target.exists()) == (1, False)
+    assert "'mole_result'" in done.stderr
+    assert mole(*given, "--prefix", "m_", "--restart").returncode == 0
+    with target.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["mole_result"], row["m_result"]) == ("mine", "a")
+
+
+@pytest.mark.parametrize(
+    ("content", "target", "told"),
+    [
+        ("n;text\n1;a\n", "out.csv", "there is no column 'text', only 'n;text'; say by --delimiter"),
+        ("n,body\n1,a\n", "out.csv", "there are 'n', 'body'. Name it with --text-column"),
+        ("n,text\na\n", "out.csv", "in.csv:2: 1 cell, but the header has 2"),
+        ("text\na\n", "gone/out.csv", "there is no folder"),
+        ("text\na\n", "out.xlsx", "--output-format"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_one_line_that_names_the_mend(
+    service: Service, tmp_path: Path, content: str, target: str, told: str
+):
+    (tmp_path / "in.csv").write_text(content)
+    done = mole("classify-file", str(tmp_path / "in.csv"), str(tmp_path / target), "--url", service.url)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert told in done.stderr
