@@ -46,8 +46,9 @@ async def classify(request: Request) -> Response:
     Where nothing on offer fits, `result` is null and `abstained` says why.
     """
     exchange = exchange_of(request.scope)
-    service = runtime_of(request).classification()
-    with runtime_of(request).admission.request(exchange.caller):
+    runtime = runtime_of(request)
+    service = runtime.classification()
+    with runtime.admission.request(exchange.caller):
         asked = parse(ClassifyRequest, request)
         call = Call(exchange.request_id, service.deadline(asked), exchange.trace, exchange.caller, alone=True)
         try:
@@ -68,8 +69,9 @@ async def classify(request: Request) -> Response:
 async def route(request: Request) -> Response:
     """The decision of `/classify`, by the same code, and the workers that would be asked."""
     exchange = exchange_of(request.scope)
-    service = runtime_of(request).classification()
-    with runtime_of(request).admission.request(exchange.caller):
+    runtime = runtime_of(request)
+    service = runtime.classification()
+    with runtime.admission.request(exchange.caller):
         asked = parse(ClassifyRequest, request)
         call = Call(exchange.request_id, service.deadline(asked), exchange.trace, exchange.caller)
         return answer(await service.route(asked, call))
