@@ -122,7 +122,9 @@ async def ask(
     Raises:
         MoleError: as `Classification.classify`, and where the house is full.
     """
-    call = Call(request_id, service.deadline(asked), exchange.trace, exchange.caller, alone=alone)
+    call = Call(
+        request_id, service.deadline(asked), exchange.trace, exchange.caller, alone=alone, bundled=not alone
+    )
     with runtime.admission.request(exchange.caller):
         answered = await service.classify(asked, call)
     # They may overlap: the longest wait for workers is what the whole owes to them.
