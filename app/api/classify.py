@@ -46,8 +46,9 @@ async def classify(request: Request) -> Response:
     Where nothing on offer fits, `result` is null and `abstained` says why.
     """
     exchange = exchange_of(request.scope)
-    service = runtime_of(request).classification()
-    with runtime_of(request).admission.request(exchange.caller):
+    runtime = runtime_of(request)
+    service = runtime.classification()
+    with runtime.admission.request(exchange.caller):
         asked = parse(ClassifyRequest, request)
         call = Call(exchange.request_id, service.deadline(asked), exchange.trace, exchange.caller, alone=True)
         try:
@@ -68,8 +69,9 @@ async def classify(request: Request) -> Response:
 async def route(request: Request) -> Response:
     """The decision of `/classify`, by the same code, and the workers that would be asked."""
     exchange = exchange_of(request.scope)
-    service = runtime_of(request).classification()
-    with runtime_of(request).admission.request(exchange.caller):
+    runtime = runtime_of(request)
+    service = runtime.classification()
+    with runtime.admission.request(exchange.caller):
         asked = parse(ClassifyRequest, request)
         call = Call(exchange.request_id, service.deadline(asked), exchange.trace, exchange.caller)
         return answer(await service.route(asked, call))
@@ -120,7 +122,9 @@ async def ask(
     Raises:
         MoleError: as `Classification.classify`, and where the house is full.
     """
-    call = Call(request_id, service.deadline(asked), exchange.trace, exchange.caller, alone=alone)
+    call = Call(
+        request_id, service.deadline(asked), exchange.trace, exchange.caller, alone=alone, bundled=not alone
+    )
     with runtime.admission.request(exchange.caller):
         answered = await service.classify(asked, call)
     # They may overlap: the longest wait for workers is what the whole owes to them.

@@ -25,7 +25,8 @@ def runtime_of(request: Request) -> Runtime:
 
 def media_type(request: Request) -> str:
     """What the body is declared as, without parameters; empty where nothing is said."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    declared = next((value for name, value in request.scope["headers"] if name == b"content-type"), b"")
+    return str(declared, "latin-1").partition(";")[0].strip().lower()
 
 
 def is_json(declared: str) -> bool:

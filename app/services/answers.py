@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
 from pydantic import ValidationError
 
 from moe_router.contracts import Entity, ExpertAnswer, ExpertRequest
@@ -22,9 +25,37 @@ def read_answer(body: bytes, worker_id: str) -> ExpertAnswer:
     try:
         return ExpertAnswer.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(step)[:100] for step in first["loc"]) or "body"
-        raise WorkerAnswerError(f"{worker_id} answered with {where}: {first['msg']}") from error
+        raise _misfit(error, worker_id) from error
+
+
+def read_item(item: Any, worker_id: str) -> ExpertAnswer:
+    """Reads one answer of a batch, parsed already; raises as `read_answer`."""
+    try:
+        return ExpertAnswer.model_validate(item)
+    except ValidationError as error:
+        raise _misfit(error, worker_id) from error
+
+
+def read_batch(body: bytes, items: int, worker_id: str) -> list[Any]:
+    """The results in the body of a batch's 200, each to be read by itself.
+
+    Raises:
+        WorkerAnswerError: it is no JSON, or has another number of results than `items`.
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise WorkerAnswerError(f"{worker_id} answered a batch with no JSON") from error
+    results = data.get("results") if isinstance(data, dict) else None
+    if not isinstance(results, list) or len(results) != items:
+        raise WorkerAnswerError(f"{worker_id} answered a batch without one result an item")
+    return results
+
+
+def _misfit(error: ValidationError, worker_id: str) -> WorkerAnswerError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(step)[:100] for step in first["loc"]) or "body"
+    return WorkerAnswerError(f"{worker_id} answered with {where}: {first['msg']}")
 
 
 def check_answer(answer: ExpertAnswer, request: ExpertRequest, task: TaskSpec, worker_id: str) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from app.services import faults
 from app.services.answers import check_answer
 from app.services.budget import RetryBudget
+from app.services.bundles import Bundles
 from app.services.faults import Fault
 from app.services.fleet import Fleet
 from app.services.hedging import Hedging
@@ -18,7 +19,7 @@ from app.services.prober import Prober
 from app.services.waiting import WaitingRoom
 from app.services.within import within
 from app.services.worker import Worker
-from app.services.worker_client import WorkerClient
+from app.services.worker_client import Question, WorkerClient
 from app.storage.identity import opaque
 from moe_router import tracing
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
@@ -48,6 +49,7 @@ class HttpExperts:
     ) -> None:
         self.fleet = fleet
         self._client = client
+        self._bundles = Bundles(client)
         self._prober = prober
         self._metrics = metrics
         self._attempt_timeout_s = attempt_timeout_s
@@ -187,14 +189,11 @@ class HttpExperts:
         outcome: faults.Outcome = "cancelled"
         try:
             with within(timeout_s):
-                answer = await self._client.classify(
-                    worker,
-                    body,
-                    request_id=call.request_id,
-                    caller=opaque(call.caller),
-                    timeout_s=timeout_s,
-                    trace=tracing.outgoing(call.trace),
+                question = Question(
+                    body, call.request_id, opaque(call.caller), timeout_s, tracing.outgoing(call.trace)
                 )
+                ask = self._bundles.ask if call.bundled else self._client.classify
+                answer = await ask(worker, question)
             check_answer(answer, request, task, worker.worker_id)
             outcome = "ok"
             worker.breaker.succeeded()
@@ -221,7 +220,11 @@ class HttpExperts:
             self._metrics.count_worker_call(worker.worker_id, outcome, spent_s)
 
     def _note(self, worker: Worker, fault: Fault) -> Fault:
-        """Marks the worker as the fault says."""
+        """Marks the worker as the fault says, once."""
+        if fault.noted:
+            worker.breaker.abandoned()
+            return fault
+        fault.noted = True
         if fault.outcome == "rejected":  # a sound answer: the request was at fault
             worker.breaker.succeeded()
             return fault

@@ -38,6 +38,8 @@ class Fault(Exception):  # noqa: N818 - the pair of Outcome
     error: MoleError
     ejects: Literal["at once", "if repeated", "no"] = "no"
     retry_after_s: float | None = None
+    noted: bool = False
+    """Whether the worker's breaker knows of it: several items of a batch may share one."""
 
     @property
     def mendable(self) -> bool:

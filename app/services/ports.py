@@ -29,6 +29,8 @@ class Call:
     """Milliseconds spent waiting for workers, failed attempts included."""
     alone: bool = False
     """Whether somebody waits for this very answer: one of a batch or a job is not worth a hedge."""
+    bundled: bool = False
+    """Whether it may share a request to a worker with others that are answered together with it."""
     hedges: tuple[RouteStep, ...] = ()
     """Which workers were asked beside a slow one, each after how many milliseconds."""
 

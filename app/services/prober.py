@@ -10,7 +10,7 @@ from collections.abc import Callable
 from app.services.faults import Fault
 from app.services.fleet import Fleet
 from app.services.worker import ProbeView, Worker
-from app.services.worker_client import WorkerClient
+from app.services.worker_client import Question, WorkerClient
 from moe_router.contracts import ExpertAnswer, ExpertRequest, ServedTask
 from moe_router.errors import WorkerAnswerError
 
@@ -135,14 +135,8 @@ class Prober:
         body = request.model_dump_json(exclude_none=True).encode()
         try:
             async with asyncio.timeout(TRIAL_TIMEOUT_S):
-                answer = await self._client.classify(
-                    worker,
-                    body,
-                    request_id=f"trial-{uuid.uuid4().hex}",
-                    caller="prober",
-                    timeout_s=TRIAL_TIMEOUT_S,
-                    trace={},
-                )
+                question = Question(body, f"trial-{uuid.uuid4().hex}", "prober", TRIAL_TIMEOUT_S, {})
+                answer = await self._client.classify(worker, question)
             self.judge(answer, request, worker.worker_id)
         except WorkerAnswerError as error:
             self.tried(worker, "invalid")

@@ -41,7 +41,10 @@ class Course(Protocol):
 def recorded(
     course: Course, request: ClassifyRequest, call: Call, task: TaskSpec | None, record: Record | None
 ) -> Iterator[None]:
-    """Records the request when the block ends, however it does."""
+    """Records the request when the block has ended, however it did, and the event loop turns next.
+
+    By then the answer is sent: nobody waits for what is done here.
+    """
     fault: str | None = None
     try:
         yield
@@ -55,10 +58,22 @@ def recorded(
         if record is not None:
             if fault is None and course.fault is not None:
                 fault = course.fault.slug
-            try:
-                record(_row(course, request, call, task, fault))
-            except Exception:  # what cannot be recorded is no reason not to answer
-                logger.exception("request %s cannot be recorded", call.request_id)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(_record, course, request, call, task, fault, record)
+
+
+def _record(
+    course: Course,
+    request: ClassifyRequest,
+    call: Call,
+    task: TaskSpec | None,
+    fault: str | None,
+    record: Record,
+) -> None:
+    try:
+        record(_row(course, request, call, task, fault))
+    except Exception:
+        logger.exception("request %s cannot be recorded", call.request_id)
 
 
 def label_key(label: str | None, task: TaskSpec | None) -> str | None:

@@ -23,11 +23,12 @@ class within:  # noqa: N801 - read as a word: `with within(seconds):`
 
     def __enter__(self) -> None:
         """Begins to count; at once where nothing is left."""
-        self._task = task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        self._task = task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a bound on the time needs a task")
         self._cancelling = task.cancelling()
-        self._handle = asyncio.get_running_loop().call_later(max(self._seconds, 0.0), self._expire)
+        self._handle = loop.call_later(max(self._seconds, 0.0), self._expire)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

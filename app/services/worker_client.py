@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
 from app.services import faults
-from app.services.answers import read_answer
+from app.services.answers import read_answer, read_batch, read_item
+from app.services.faults import Fault
 from app.services.worker import Worker
 from app.services.worker_connection import WorkerHttpError
 from app.services.worker_http import Http, Reply
@@ -27,8 +29,23 @@ from moe_router.errors import WorkerAnswerError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 CLASSIFY = "/api/v1/expert/classify"
+BATCH = "/api/v1/expert/classify/batch"
 TASKS = "/api/v1/expert/tasks"
 READY = "/api/v1/health/ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of an expert."""
+
+    body: bytes
+    """an ExpertRequest, as JSON"""
+    request_id: str
+    caller: str
+    """opaque"""
+    timeout_s: float
+    """told to the worker alone: the asker bounds the time itself"""
+    trace: Mapping[str, str]
 
 
 class WorkerClient:
@@ -38,39 +55,26 @@ class WorkerClient:
         self._http = http
         self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
 
-    async def classify(
-        self,
-        worker: Worker,
-        body: bytes,
-        *,
-        request_id: str,
-        caller: str,
-        timeout_s: float,
-        trace: Mapping[str, str],
-    ) -> ExpertAnswer:
-        """One call of an expert; the answer fits the schema and comes from the right model.
-
-        The caller bounds the time; `timeout_s` only tells the worker.
-        """
-        headers = {
-            "Content-Type": "application/json",
-            HEADER_REQUEST_ID: request_id,
-            HEADER_CALLER: caller,
-            HEADER_TIMEOUT_MS: str(max(math.floor(timeout_s * 1000), 1)),
-            **trace,
-        }
-        reply = await self._send("POST", worker, CLASSIFY, headers, body)
-        if reply.status != HTTPStatus.OK:
-            slug, detail = _problem(reply.body)
-            raise faults.of_status(reply.status, slug, detail, reply.retry_after_s, worker.worker_id)
+    async def classify(self, worker: Worker, question: Question) -> ExpertAnswer:
+        """One call of an expert; the answer fits the schema and comes from the right model."""
+        reply = await self._post(worker, CLASSIFY, question, question.timeout_s, question.body)
         try:
-            answer = read_answer(reply.body, worker.worker_id)
+            return _checked(read_answer(reply.body, worker.worker_id), worker)
         except WorkerAnswerError as error:
             raise faults.invalid(error) from error
-        if answer.model_key != worker.model_key:
-            worker.refuse(f"it answers for the model {answer.model_key[:200]!r}")
-            raise faults.invalid(WorkerAnswerError(f"{worker.worker_id} answers for another model"))
-        return answer
+
+    async def classify_all(self, worker: Worker, questions: Sequence[Question]) -> list[ExpertAnswer | Fault]:
+        """Several calls in one request of one caller: an answer or a fault each, in their order."""
+        if len(questions) == 1:
+            return [await self.classify(worker, questions[0])]
+        body = b'{"items":[' + b",".join(question.body for question in questions) + b"]}"
+        longest_s = max(question.timeout_s for question in questions)
+        reply = await self._post(worker, BATCH, questions[0], longest_s, body)
+        try:
+            results = read_batch(reply.body, len(questions), worker.worker_id)
+        except WorkerAnswerError as error:
+            raise faults.invalid(error) from error
+        return [_item(result, worker) for result in results]
 
     async def health(self, worker: Worker) -> tuple[int, WorkerHealth | None]:
         """Status and body of /health/ready; None where the body is none of a worker's."""
@@ -85,6 +89,23 @@ class WorkerClient:
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._http.aclose()
+
+    async def _post(
+        self, worker: Worker, path: str, question: Question, timeout_s: float, body: bytes
+    ) -> Reply:
+        """The 200 of a call of experts."""
+        headers = {
+            "Content-Type": "application/json",
+            HEADER_REQUEST_ID: question.request_id,
+            HEADER_CALLER: question.caller,
+            HEADER_TIMEOUT_MS: str(max(math.floor(timeout_s * 1000), 1)),
+            **question.trace,
+        }
+        reply = await self._send("POST", worker, path, headers, body)
+        if reply.status != HTTPStatus.OK:
+            slug, detail = _problem(reply.body)
+            raise faults.of_status(reply.status, slug, detail, reply.retry_after_s, worker.worker_id)
+        return reply
 
     async def _send(
         self, method: str, worker: Worker, path: str, headers: Mapping[str, str], body: bytes | None
@@ -104,12 +125,37 @@ def _read(model: type[ModelT], body: bytes) -> ModelT | None:
         return None
 
 
+def _item(result: Any, worker: Worker) -> ExpertAnswer | Fault:
+    """One result of a batch."""
+    problem = result.get("error") if isinstance(result, dict) else None
+    if isinstance(problem, dict):
+        status = problem.get("status")
+        slug, detail = _told(problem)
+        return faults.of_status(
+            status if isinstance(status, int) else 500, slug, detail, None, worker.worker_id
+        )
+    try:
+        return _checked(read_item(result, worker.worker_id), worker)
+    except WorkerAnswerError as error:
+        return faults.invalid(error)
+
+
+def _checked(answer: ExpertAnswer, worker: Worker) -> ExpertAnswer:
+    """The answer, where it comes from the model that the mapping promises; else the worker is refused."""
+    if answer.model_key != worker.model_key:
+        worker.refuse(f"it answers for the model {answer.model_key[:200]!r}")
+        raise WorkerAnswerError(f"{worker.worker_id} answers for another model")
+    return answer
+
+
 def _problem(body: bytes) -> tuple[str, str]:
     """The last part of a problem's type, and its detail."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
         return "", ""
-    if not isinstance(data, dict):
-        return "", ""
-    return str(data.get("type", "")).rpartition("/")[2], str(data.get("detail", ""))[:500]
+    return _told(data) if isinstance(data, dict) else ("", "")
+
+
+def _told(problem: dict[str, Any]) -> tuple[str, str]:
+    return str(problem.get("type", "")).rpartition("/")[2], str(problem.get("detail", ""))[:500]

@@ -39,7 +39,7 @@ async def decide(description: str | None = "a secret question", task: str | None
     return Course(decision)
 
 
-def run(
+async def run(
     course: Course,
     error: BaseException | None = None,
     *,
@@ -56,6 +56,8 @@ def run(
     except BaseException as raised:
         if raised is not error:
             raise
+    assert not found, "the answer comes first"
+    await asyncio.sleep(0)
     (record,) = found
     return record
 
@@ -65,7 +67,7 @@ async def test_an_answer_is_recorded_without_the_text() -> None:
     ask = Action("expert", FIN)
     course.actions, course.observations = [ask], [Observation(ask, "positive", 0.75, 0.5)]
     course.final = Action("accept", FIN, 0)
-    record = run(course)
+    record = await run(course)
     assert (record.request_id, record.caller, record.task) == ("r-1", "address:192.0.2.1", files.SENTIMENT)
     assert (record.action, record.propensity, record.fault, record.task_fixed) == (
         "expert:fin",
@@ -96,7 +98,7 @@ async def test_the_propensity_is_that_of_all_actions_and_the_accepted_answer_is_
     course.actions = [probe, ask]
     course.observations = [Observation(probe, "neutral", 0.5), Observation(ask, "positive", 0.4)]
     course.final = Action("accept", None, 0, propensity=0.8)
-    record = run(course)
+    record = await run(course)
     assert record.propensity == pytest.approx(0.1)
     assert [s["accepted"] for s in record.observations] == [True, False]
 
@@ -106,7 +108,7 @@ async def test_a_fault_is_kept_apart_from_what_was_answered() -> None:
     probe, ask = Action("probe"), Action("expert", FIN)
     course.actions, course.fault = [ask, probe], WorkerAnswerError("rubbish")
     course.observations = [Observation(probe, "neutral", 0.5, 0.25)]
-    record = run(course)
+    record = await run(course)
     assert record.fault == "bad-worker-answer"
     assert record.action == "expert:fin"
     assert [(s["action"], s["label"], s["fault"]) for s in record.observations] == [
@@ -128,20 +130,20 @@ async def test_a_request_that_failed_has_a_fault_and_no_label(
 ) -> None:
     course = await decide()
     course.actions = [Action("expert", FIN)]
-    record = run(course, error, late=late)
+    record = await run(course, error, late=late)
     assert record.fault == fault
     assert [s["label"] for s in record.observations] == [None]
 
 
 async def test_an_abstention_is_no_fault_even_where_it_is_an_error() -> None:
     course = await decide(NOTHING_FITS)
-    record = run(course, AbstainedError("out_of_scope", "x", ()))
+    record = await run(course, AbstainedError("out_of_scope", "x", ()))
     assert (record.fault, record.abstained, record.task, record.action) == (None, "out_of_scope", None, None)
 
 
 async def test_a_task_that_the_caller_fixed_is_marked() -> None:
     request = REQUEST.model_copy(update={"options": ClassifyOptions(task=files.SENTIMENT)})
-    assert run(await decide(task=files.SENTIMENT), request=request).task_fixed
+    assert (await run(await decide(task=files.SENTIMENT), request=request)).task_fixed
 
 
 async def test_what_cannot_be_recorded_is_answered_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
@@ -152,6 +154,7 @@ async def test_what_cannot_be_recorded_is_answered_all_the_same(caplog: pytest.L
     with recorded(course, REQUEST, Call("r-1", time.monotonic() + 9), None, broken):
         answered = True
     assert answered
+    await asyncio.sleep(0)
     assert "r-1 cannot be recorded" in caplog.text
     assert "secret" not in caplog.text
     with recorded(course, REQUEST, Call("r-1", time.monotonic() + 9), None, None):
