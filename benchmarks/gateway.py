@@ -125,6 +125,7 @@ def start(stack: ExitStack, litellm: str | None) -> tuple[dict[str, Way], str]:
         "EXPERT_MAPPING_PATH": str(folder / "mapping.json"),
         "EXPERT_REGISTRY_PATH": str(ROOT / "config" / "demo" / "experts_registry.json"),
         "MOLE_PROBE_INTERVAL_SECONDS": "1",
+        "MOLE_STATE_DIR": str(folder / "state"),  # empty: what earlier runs recorded slows this one down
         "PYTHONPATH": str(ROOT),
     }
     our_id = stack.enter_context(process(command, ours + "/api/v1/health/ready", settings))

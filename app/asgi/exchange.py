@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-import uuid
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -20,6 +20,8 @@ SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 SANE_TRACE = re.compile(r"[\x20-\x7e]{1,512}")
 PASSED_ON = ("traceparent", "tracestate")
 NO_EXPERT = "none"
+_ID = HEADER_REQUEST_ID.lower().encode()
+_PASSED_ON = tuple(name.encode() for name in PASSED_ON)
 
 
 @dataclass(slots=True)
@@ -60,14 +62,13 @@ class Exchange:
 
 def open_exchange(scope: Scope) -> Exchange:
     """Starts an exchange; a sane X-Request-ID of the caller is taken, else one is made."""
-    headers = dict(scope["headers"])
-    given = headers.get(HEADER_REQUEST_ID.lower().encode(), b"").decode("latin-1")
-    request_id = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    given = headers.get(_ID, b"").decode("latin-1")
+    request_id = given if SANE_ID.fullmatch(given) else os.urandom(16).hex()
     trace = {}
-    for name in PASSED_ON:
-        value = headers.get(name.encode(), b"").decode("latin-1")
-        if SANE_TRACE.fullmatch(value):
-            trace[name] = value
+    for name in _PASSED_ON:
+        if name in headers and SANE_TRACE.fullmatch(value := headers[name].decode("latin-1")):
+            trace[name.decode()] = value
     client = scope.get("client")
     exchange = scope["mole"] = Exchange(request_id, trace, address_identity(client[0] if client else None))
     return exchange

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
+from app.services.course import PROBE, Course, Said, answer_of, margin, timings_of, withheld
 from app.services.limits import Limits
 from app.services.metrics import Metrics
 from app.services.ports import Call, Experts, Gating
@@ -16,16 +16,11 @@ from app.services.waiting import FairGate
 from app.services.within import within
 from moe_router import tracing
 from moe_router.contracts import (
-    Abstention,
     ChosenExpert,
     ClassifyAnswer,
     ClassifyRequest,
-    ExpertAnswer,
     ExpertRequest,
     RouteAnswer,
-    RouteStep,
-    Step,
-    Timings,
 )
 from moe_router.errors import (
     AbstainedError,
@@ -37,50 +32,12 @@ from moe_router.errors import (
     WorkerAnswerError,
 )
 from moe_router.gating.decision import Decision
-from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import Action, Observation
 from moe_router.registry import Expert, Registry
 
 T = TypeVar("T")
-PROBE: Final = "probe"
 FLEET_FAULTS = (NoWorkerError, OverloadedError, WorkerAnswerError)
 """After these another expert of the task may still answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What the probe or an expert answered."""
-
-    said: ExpertAnswer | ProbeAnswer
-    expert: Expert | None = None
-    worker_id: str | None = None
-
-
-@dataclass(slots=True)
-class _Course:
-    """What happened to one request so far."""
-
-    decision: Decision
-    steps: list[RouteStep]
-    actions: list[Action] = field(default_factory=list)
-    observations: list[Observation] = field(default_factory=list)
-    failed: set[Expert] = field(default_factory=set)
-    fault: MoleError | None = None
-    answers: list[_Answer] = field(default_factory=list)
-    """who answered what, beside `observations`"""
-    accepted: _Answer | None = None
-    abstained: Abstention | None = None
-    final: Action | None = None
-    """what ended the asking: accepting an answer, or abstaining"""
-
-    @property
-    def expert(self) -> Expert | None:
-        """The LLM expert whose answer was accepted."""
-        return self.accepted.expert if self.accepted is not None else None
-
-    def note(self, step: Step, choice: str, probability: float, began: float) -> None:
-        """Adds a step to the routing path."""
-        self.steps.append(RouteStep(step=step, choice=choice, probability=probability, ms=_ms_since(began)))
 
 
 class Classification:
@@ -139,7 +96,7 @@ class Classification:
             else None,
             candidates=list(workers),
             abstained=decision.abstained,
-            timings_ms=_timings(decision, 0.0, started),
+            timings_ms=timings_of(decision, 0.0, started),
         )
 
     async def classify(self, request: ClassifyRequest, call: Call) -> tuple[ClassifyAnswer, Expert | None]:
@@ -199,7 +156,7 @@ class Classification:
         self, request: ClassifyRequest, call: Call, started: float
     ) -> tuple[ClassifyAnswer, Expert | None]:
         decision = await self._decide(request, call)
-        course = _Course(decision, list(decision.steps), abstained=decision.abstained)
+        course = Course(decision, list(decision.steps), abstained=decision.abstained)
         with recorded(course, request, call, self._registry.tasks.get(decision.task or ""), self._record):
             if decision.abstained is None:
                 self._check_language(decision)
@@ -207,9 +164,9 @@ class Classification:
             abstained = course.abstained
             if abstained is not None and request.options.on_abstain == "error":
                 raise AbstainedError(abstained.reason, abstained.detail, tuple(abstained.nearest_tasks))
-        return _answer(request, course, call, started), course.expert
+        return answer_of(request, course, call, started), course.expert
 
-    async def _ask(self, course: _Course, request: ClassifyRequest, call: Call) -> None:
+    async def _ask(self, course: Course, request: ClassifyRequest, call: Call) -> None:
         """Asks until the router accepts an answer or abstains."""
         while (action := self._next(course)).kind in ("probe", "expert"):
             await self._act(action, course, request, call)
@@ -217,7 +174,7 @@ class Classification:
         if action.answer is not None:
             course.accepted = course.answers[action.answer]
         else:
-            course.abstained = _withheld(course)
+            course.abstained = withheld(course)
 
     def _check_language(self, decision: Decision) -> None:
         if decision.task is None:
@@ -226,7 +183,7 @@ class Classification:
         if served is not None and decision.language not in served:
             raise UnsupportedLanguageError(decision.task, decision.language, served)
 
-    def _next(self, course: _Course) -> Action:
+    def _next(self, course: Course) -> Action:
         def reachable(expert: Expert) -> bool:
             return expert not in course.failed and self._experts.reachable(expert)
 
@@ -237,7 +194,7 @@ class Classification:
                 raise course.fault from None
             raise
 
-    async def _act(self, action: Action, course: _Course, request: ClassifyRequest, call: Call) -> None:
+    async def _act(self, action: Action, course: Course, request: ClassifyRequest, call: Call) -> None:
         """Asks the probe or an expert, and notes what it said or that it could not be asked."""
         began, hedges = time.perf_counter(), len(call.hedges)
         course.actions.append(action)
@@ -249,20 +206,20 @@ class Classification:
         try:
             worker_id, answer = await self._experts.classify(expert, wanted, call)
         except FLEET_FAULTS as fault:
-            course.failed.add(expert)
+            course.failed.append(expert)
             course.fault = fault
             return
-        course.answers.append(_Answer(answer, expert, worker_id))
-        margin = _margin(answer.probabilities or {})
-        course.observations.append(Observation(action, answer.result, answer.confidence, margin))
+        course.answers.append(Said(answer, expert, worker_id))
+        lead = margin(answer.probabilities or {})
+        course.observations.append(Observation(action, answer.result, answer.confidence, lead))
         course.steps += call.hedges[hedges:]
         course.note("expert", expert.name, answer.confidence, began)
 
-    def _read_probe(self, action: Action, course: _Course, began: float) -> None:
+    def _read_probe(self, action: Action, course: Course, began: float) -> None:
         answer = course.decision.probe
         if answer is None:
             raise RuntimeError("the router chose a probe that has not answered")
-        course.answers.append(_Answer(answer))
+        course.answers.append(Said(answer))
         course.observations.append(Observation(action, answer.label, answer.confidence, answer.margin))
         course.note(PROBE, PROBE, answer.confidence, began)
 
@@ -290,73 +247,6 @@ class Classification:
                 return await work
         except TimeoutError as error:
             raise DeadlineError("The time for the whole request is up.") from error
-
-
-def _answer(request: ClassifyRequest, course: _Course, call: Call, started: float) -> ClassifyAnswer:
-    decision, accepted = course.decision, course.accepted
-    everything = request.options.return_probabilities
-    timings = _timings(decision, call.worker_ms, started)
-    common: dict[str, Any] = {
-        "request_id": call.request_id,
-        "language": decision.language,
-        "domain": decision.domain,
-        "domain_probabilities": decision.domain_probabilities if everything else None,
-        "routing_path": course.steps,
-        "processing_time_ms": timings.total,
-        "timings_ms": timings,
-    }
-    if accepted is None:
-        return ClassifyAnswer(
-            **common, task=None, result=None, confidence=decision.confidence, abstained=course.abstained,
-            worker_id=None, model_key=None,
-        )  # fmt: skip
-    answer = accepted.said
-    if isinstance(answer, ExpertAnswer):
-        return ClassifyAnswer(
-            **common,
-            task=decision.task,
-            result=answer.result,
-            confidence=answer.confidence,
-            probabilities=answer.probabilities if everything else None,
-            entities=answer.entities,
-            raw_response=answer.raw_response if request.options.return_raw_response else None,
-            worker_id=accepted.worker_id,
-            model_key=answer.model_key,
-        )
-    return ClassifyAnswer(
-        **common,
-        task=decision.task,
-        result=answer.label,
-        confidence=answer.confidence,
-        probabilities=answer.probabilities if everything else None,
-        worker_id=None,
-        model_key=PROBE,
-    )
-
-
-def _withheld(course: _Course) -> Abstention:
-    """The router trusts none of the answers enough."""
-    best = max(observation.confidence for observation in course.observations)
-    detail = (
-        f"The surest answer has confidence {best:.2f}, which the router does not trust enough. "
-        "Ask a person, or lower MOLE_ABSTAIN_VALUE."
-    )
-    tasks = [course.decision.task] if course.decision.task is not None else []
-    return Abstention(reason="low_confidence", detail=detail, nearest_tasks=tasks)
-
-
-def _margin(probabilities: Mapping[str, float]) -> float:
-    """How far the best label's probability is above the second's; 0 where there are not two."""
-    best = sorted(probabilities.values(), reverse=True)[:2]
-    return best[0] - best[1] if len(best) == 2 else 0.0
-
-
-def _timings(decision: Decision, worker_ms: float, started: float) -> Timings:
-    return decision.timings.model_copy(update={"worker": worker_ms, "total": _ms_since(started)})
-
-
-def _ms_since(started: float) -> float:
-    return (time.perf_counter() - started) * 1000
 
 
 def _anything(_expert: Expert) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import cast
+from functools import lru_cache
+from typing import Any, cast
 
-from sqlalchemy import Table, delete, insert, select
+import orjson
+from sqlalchemy import JSON, Table, delete, select
 
 from app.storage.callers import Callers
 from app.storage.database import Database
+from app.storage.engine import SQLITE
 from app.storage.models import Decision
 from app.storage.records import DecisionRecord, FoundDecision
 
@@ -16,8 +20,11 @@ PURGE_ROWS = 1000
 """In one transaction, so that no writer waits for long."""
 
 
+AT_ONCE = 64
+"""Rows put together before the event loop may turn: about 0.4 ms."""
 TABLE = cast(Table, Decision.__table__)
 COLUMNS = tuple(DecisionRecord.__dataclass_fields__)
+JSON_COLUMNS = frozenset(name for name in COLUMNS if isinstance(TABLE.c[name].type, JSON))
 
 
 class Decisions:
@@ -33,14 +40,18 @@ class Decisions:
         Raises:
             StorageError: the database cannot be used now.
         """
-        rows = []
-        for record in records:
-            row = {name: getattr(record, name) for name in COLUMNS}
-            row["caller"] = await self._callers.hash_of(record.caller)
-            rows.append(row)
+        hashes = {caller: await self._callers.hash_of(caller) for caller in {r.caller for r in records}}
+        values: list[Any] = []
+        for index, record in enumerate(records):
+            values += _values(record, hashes[record.caller])
+            if index % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+        # In one statement, past SQLAlchemy's own binding: a row at a time its Python, and the driver's thread
+        # that asks for the interpreter's lock again after each row, cost a request 0.1 ms under full load.
+        statement = _insert(len(records), "?" if self._database.dialect == SQLITE else "%s")
         async with self._database.write() as session:
-            # The table, not the class: the mapper would take as long again as the rest.
-            await session.execute(insert(TABLE), rows)
+            connection = await session.connection()
+            await connection.exec_driver_sql(statement, tuple(values))
 
     async def find(self, request_id: str, caller_hash: str) -> FoundDecision | None:
         """The newest decision of that request id: the caller's own, else anybody's.
@@ -70,3 +81,18 @@ class Decisions:
             total += len(gone)
             if len(gone) < PURGE_ROWS:
                 return total
+
+
+@lru_cache(maxsize=512)
+def _insert(rows: int, mark: str) -> str:
+    """The statement that takes so many rows; `mark` stands for a value, as the driver wants it."""
+    row = f"({', '.join([mark] * len(COLUMNS))})"
+    return f"INSERT INTO {TABLE.name} ({', '.join(COLUMNS)}) VALUES {', '.join([row] * rows)}"  # noqa: S608
+
+
+def _values(record: DecisionRecord, caller_hash: str) -> list[Any]:
+    row = {name: getattr(record, name) for name in COLUMNS}
+    row["caller"] = caller_hash
+    for name in JSON_COLUMNS:
+        row[name] = orjson.dumps(row[name]).decode()
+    return list(row.values())

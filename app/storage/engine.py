@@ -80,7 +80,8 @@ def _options(url: URL) -> dict[str, Any]:
         "json_deserializer": orjson.loads,
     }
     if url.drivername == SQLITE:
-        return {**common, "connect_args": {"timeout": BUSY_TIMEOUT_S}}
+        # A connection's page cache is void once another has written: the one used last still has its own.
+        return {**common, "pool_use_lifo": True, "connect_args": {"timeout": BUSY_TIMEOUT_S}}
     # A connection that the server closed, as at its restart, is noticed before it is used.
     return {**common, "pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_TIMEOUT_S}}
 

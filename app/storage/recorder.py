@@ -15,10 +15,11 @@ from moe_router.errors import StorageError
 logger = logging.getLogger(__name__)
 
 Outcome = Literal["written", "full", "unwritable", "closed"]
-BATCH = 64
-"""Rows in one transaction. Binding them holds the event loop: measured about 1 ms."""
-LINGER_S = 0.2
-"""How long the first record of a batch waits for others."""
+BATCH = 512
+"""Rows in one transaction."""
+LINGER_S = 0.5
+"""How long the first record of a batch waits for others: a transaction takes the event loop some milliseconds
+of hand-overs to the driver's thread, however many rows it has."""
 RETRY_S = 1.0
 CLOSE_TIMEOUT_S = 5.0
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from moe_router.errors import ModelAssetError
 from moe_router.gating import domain
+from moe_router.gating.decision import Beliefs
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.heads import Distribution, MixtureHead
 from moe_router.gating.probe import Probe
@@ -34,7 +35,7 @@ class Heads:
     probes: dict[str, Probe]
     prototypes: dict[str, Floats]
     """the vectors of each task's phrasings, (phrasings, hidden)"""
-    certain: dict[str, tuple[Floats, Distribution, Distribution]] = field(default_factory=dict)
+    certain: dict[str, tuple[Floats, Distribution, Distribution, Beliefs]] = field(default_factory=dict)
     """what is known of a request whose task is given and of which nothing is encoded, by task"""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moe_router.contracts import Abstention, RouteStep, Timings
-from moe_router.gating.heads import NONE
+from moe_router.gating.heads import NONE, Distribution
 from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import State, TaskRouter, Via
 from moe_router.gating.weights import Floats
@@ -26,6 +26,29 @@ class Stopwatch:
         now = time.perf_counter()
         self.laps[name] = self.laps.get(name, 0.0) + (now - self._last) * 1e3
         self._last = now
+
+
+@dataclass(frozen=True, slots=True)
+class Beliefs:
+    """What the heads think of a request, as answers tell it."""
+
+    domain_probabilities: dict[str, float]
+    task_probabilities: dict[str, float]
+    """over the tasks alone, whatever the chance that the request fits none"""
+    confidence: float
+    """of the chosen task"""
+
+    @classmethod
+    def of(cls, tasks: Distribution, domains: Distribution, chosen: str) -> Beliefs:
+        """Sums up two distributions."""
+        by_task, by_domain = tasks.as_dict(), domains.as_dict() | {NONE: domains.none}
+        in_scope, even = sum(by_task.values()), 1 / len(by_task)
+        share = {name: p / in_scope if in_scope > 0 else even for name, p in by_task.items()}
+        return cls(
+            domain_probabilities={name: _clip(p) for name, p in by_domain.items()},
+            task_probabilities={name: _clip(p) for name, p in share.items()},
+            confidence=_clip(by_task.get(chosen, 0.0)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +91,7 @@ class Decision:
         watch: Stopwatch,
         *,
         router: TaskRouter,
+        beliefs: Beliefs | None = None,
         **known: Any,
     ) -> Decision:
         """Sums up.
@@ -78,23 +102,22 @@ class Decision:
             refusal: why gating abstains all the same.
             watch: with the laps language, task and, where they were, encode and domain.
             router: the one that chose.
+            beliefs: those of the state and the task, where they were summed up before.
             known: the further fields, as they are.
         """
-        by_task, by_domain = state.tasks.as_dict(), state.domains.as_dict() | {NONE: state.domains.none}
+        found = beliefs or Beliefs.of(state.tasks, state.domains, chosen)
         domain: str | None = chosen.split("/")[0]
         if refusal is not None and refusal.reason != "expert_unavailable":
             likeliest = state.domains.names[int(state.domains.probabilities.argmax())]
             domain = None if state.domains.none > 0.5 else likeliest
-        in_scope, even = sum(by_task.values()), 1 / len(by_task)
-        share = {name: p / in_scope if in_scope > 0 else even for name, p in by_task.items()}
         return cls(
             language=state.language,
             language_probability=state.language_probability,
             domain=domain,
-            domain_probabilities={name: _clip(p) for name, p in by_domain.items()},
+            domain_probabilities=found.domain_probabilities,
             task=chosen if refusal is None else None,
-            task_probabilities={name: _clip(p) for name, p in share.items()},
-            confidence=_clip(by_task.get(chosen, 0.0)),
+            task_probabilities=found.task_probabilities,
+            confidence=found.confidence,
             abstained=refusal,
             steps=_steps(state, domain, chosen, refusal is None, watch.laps),
             timings=Timings(**watch.laps, total=(time.perf_counter() - watch.began) * 1e3),

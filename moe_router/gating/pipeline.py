@@ -17,7 +17,7 @@ from moe_router.errors import ModelAssetError
 from moe_router.gating import abstention, domain, ngrams, qnetwork, task_router
 from moe_router.gating.assembly import Assembly, Heads
 from moe_router.gating.batching import BatchingEncoder, EncoderCounts
-from moe_router.gating.decision import Decision, Stopwatch
+from moe_router.gating.decision import Beliefs, Decision, Stopwatch
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.heads import Distribution
 from moe_router.gating.language import LanguageGuess, LanguageIdentifier, find_model
@@ -278,16 +278,22 @@ class GatingPipeline:
         if known is None:
             tasks = Distribution((task,), np.ones(1, np.float32), 0.0, 0.0)
             domains = Distribution((task.split("/")[0],), np.ones(1, np.float32), 0.0, 0.0)
-            known = heads.router.qnetwork.state(None, vector), tasks, domains
+            known = (
+                heads.router.qnetwork.state(None, vector),
+                tasks,
+                domains,
+                Beliefs.of(tasks, domains, task),
+            )
             if vector is None:
                 heads.certain[task] = known
-        state = State(*known, guess.code, guess.probability)
+        encodings, tasks, domains, beliefs = known
+        state = State(encodings, tasks, domains, guess.code, guess.probability)
         refusal = self._unserved(heads, task, served, via)
         probe = self._probe(heads, task, vector, via) if refusal is None else None
         watch.lap("task")
         return Decision.of(
             state, task, refusal, watch, via=via, router=heads.router, probe=probe,
-            encoder_passes=int(probing), encoder=self._identity, text_vector=vector,
+            encoder_passes=int(probing), encoder=self._identity, text_vector=vector, beliefs=beliefs,
         )  # fmt: skip
 
     def _refusal(

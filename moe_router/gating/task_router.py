@@ -173,7 +173,8 @@ class TaskRouter:
         via: Via,
         reachable: Callable[[Expert], bool],
     ) -> list[Action]:
-        asked = {o.action.expert for o in observations if o.action.kind == "expert"}
+        # A list: an expert is told by being the same one, which is quicker than to hash all that it is.
+        asked = [o.action.expert for o in observations if o.action.kind == "expert"]
         actions = [
             Action("expert", e)
             for e in self.experts(task_key, state.language)
