@@ -31,8 +31,8 @@ NONE = "none"
 SAME, DISTINCT = 0.9, 0.8
 """Cosine similarity from which on a description says the same as a phrasing, and up to which it does not.
 
-Of 12,473 pairs of a held-out request and another demo task's phrasings 0.03 % are above the one and 0.1 % above
-the other; of the requests 86 % and 93 % are that near to one of their own task's phrasings.
+Of 12,473 pairs of a held-out request and another demo task's phrasings 0.03 % are above the one and 0.1 %
+above the other; of the requests 86 % and 93 % are that near to one of their own task's.
 """
 
 
