@@ -69,7 +69,9 @@ def examine(cache: Path) -> Diagnosis:
 def _ports() -> str:
     free = {port: port_is_free(port) for port in PORTS}
     told = ", ".join(f"{port} {'free' if is_free else 'taken'}" for port, is_free in free.items())
-    return told if all(free.values()) else f"{told}; by a running demo, perhaps: another one takes other ports"
+    return (
+        told if all(free.values()) else f"{told}; by a running demo, perhaps: another one takes other ports"
+    )
 
 
 def _verdicts(memory: float | None, free_gb: float, gpus: list[str]) -> dict[str, Verdict]:
