@@ -61,9 +61,17 @@ def examine(cache: Path) -> Diagnosis:
         "models made": ", ".join(cached_models(cache)) or "none yet; `mole models fetch` makes them",
         "CUDA GPUs": ", ".join(gpus) or "none",
         "packages": _packages(),
-        "ports": ", ".join(f"{port} {'free' if port_is_free(port) else 'taken'}" for port in PORTS),
+        "ports": _ports(),
     }
     return Diagnosis(facts, _verdicts(memory, free_gb, gpus))
+
+
+def _ports() -> str:
+    free = {port: port_is_free(port) for port in PORTS}
+    told = ", ".join(f"{port} {'free' if is_free else 'taken'}" for port, is_free in free.items())
+    return (
+        told if all(free.values()) else f"{told}; by a running demo, perhaps: another one takes other ports"
+    )
 
 
 def _verdicts(memory: float | None, free_gb: float, gpus: list[str]) -> dict[str, Verdict]:

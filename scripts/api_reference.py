@@ -42,11 +42,23 @@ def operation_part(name: str, operation: dict[str, Any], document: dict[str, Any
     for code, response in operation["responses"].items():
         content = response.get("content", {}).get("application/json", {}).get("schema", {})
         if int(code) < 400 and content and content.get("$ref", "").rpartition("/")[2] not in PROBLEMS:
-            lines.append(f"\n{code}:\n\n{table(content, document)}")
+            lines += [
+                f"\n{code}{form}:\n\n{table(part, document)}" for form, part in forms(content, document)
+            ]
         else:
             codes.append(f"{code} {response['description']}")
     lines.append(f"\nOthers: {'; '.join(codes)}.\n" if codes else "")
     return "".join(lines)
+
+
+def forms(schema: dict[str, Any], document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The schema; or, of several that an answer may have, each with its first sentence."""
+    if "anyOf" not in schema:
+        return [("", schema)]
+    told = [
+        resolved(choice, document).get("description", "").partition("\n")[0] for choice in schema["anyOf"]
+    ]
+    return [(f" ({text})", choice) for text, choice in zip(told, schema["anyOf"], strict=True)]
 
 
 def table(schema: dict[str, Any], document: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ httpx and pydantic and without a model. Answers are the models of the [API](api.
 from mole import Mole
 
 with Mole("http://127.0.0.1:8000") as client:
-    print(client.classify("Great phone!", "Is this positive or negative?").result)
+    print(client.classify("Great phone!", "How many stars would this review give?").result)
 ```
 
 `AsyncMole` has the same methods, to be awaited, and `aclose` for `close`.

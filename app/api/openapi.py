@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from http import HTTPStatus
+from types import UnionType
 from typing import Any
 
 from fastapi import FastAPI
@@ -59,7 +60,7 @@ _EXAMPLES: dict[int, tuple[str, str, str]] = {
 
 
 def answers(
-    model: type[BaseModel],
+    model: type[BaseModel] | UnionType,
     statuses: Iterable[int],
     example: dict[str, Any] | None = None,
     *,

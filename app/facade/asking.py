@@ -14,6 +14,8 @@ from moe_router.errors import RequestError
 
 AUTO: Final = "mole/auto"
 OWN: Final = "mole/"
+UNSPECIFIED: Final = "default/not-specified"
+"""What Infinity's clients send where no model is named."""
 
 
 def task_of(model: str, runtime: Runtime) -> str | None:
@@ -23,7 +25,7 @@ def task_of(model: str, runtime: Runtime) -> str | None:
         UnknownModelError: there is no such model.
     """
     name = model.removeprefix(OWN)
-    if name == AUTO.removeprefix(OWN):
+    if name == AUTO.removeprefix(OWN) or model == UNSPECIFIED:
         return None
     if name not in runtime.registry.tasks:
         raise UnknownModelError(f"There is no model {model!r}; `/v1/models` lists them.")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine, Iterable
 from http import HTTPStatus
+from types import UnionType
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -15,19 +15,19 @@ from starlette.responses import Response
 from app.api import openapi
 from app.api.messages import answer, parse, runtime_of
 from app.asgi.exchange import exchange_of
-from app.facade.asking import AUTO, OWN, answered, loaded_at, model_of, task_of
+from app.facade.asking import AUTO, OWN, answered, loaded_at, task_of
 from app.facade.chat import description_of, text_of, to_chat, to_events
+from app.facade.classified import to_infinity, to_vllm
 from app.facade.schemas import (
     ChatAnswer,
     ChatRequest,
-    Classified,
     ClassifiedList,
     ClassifyInputs,
     ErrorAnswer,
+    InfinityList,
     ModelCard,
     ModelList,
 )
-from app.services.runtime import Runtime
 from moe_router.contracts import ClassifyAnswer
 
 EVENTS = {"schema": {"type": "string"}, "example": 'data: {"object": "chat.completion.chunk", …}\n\n'}
@@ -39,7 +39,9 @@ ASK_STATUSES = (400, 401, 403, 404, 408, 413, 415, 429, 431, 500, 502, 503, 504)
 READ_STATUSES = (401, 403, 404, 429, 431, 500, 503)
 
 
-def _answers(model: type[BaseModel], statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
+def _answers(
+    model: type[BaseModel] | UnionType, statuses: tuple[int, ...]
+) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation: errors are OpenAI's, not problem documents."""
     found = openapi.answers(model, statuses)
     if model is ChatAnswer:
@@ -95,12 +97,16 @@ async def model(request: Request, model: str) -> Response:
 
 @router.post(
     "/classify",
-    summary="Classify as vLLM does",
-    responses=_answers(ClassifiedList, ASK_STATUSES),
+    summary="Classify as vLLM and Infinity do",
+    responses=_answers(ClassifiedList | InfinityList, ASK_STATUSES),
     openapi_extra=openapi.body(ClassifyInputs),
 )
 async def classify(request: Request) -> Response:
-    """Labels and their probabilities in the form of vLLM's classification API; one error fails the whole."""
+    """Labels and their probabilities in the form of vLLM's classification API; one error fails the whole.
+
+    A request with `raw_scores`, which Infinity's clients send and vLLM's do not, is answered in Infinity's
+    form.
+    """
     runtime, exchange = runtime_of(request), exchange_of(request.scope)
     asked = parse(ClassifyInputs, request)
     task = task_of(asked.model, runtime)
@@ -112,14 +118,9 @@ async def classify(request: Request) -> Response:
         answered(runtime, exchange, text, asked.description, task, request_id)
         for text, request_id in zip(texts, ids, strict=True)
     )
-    return answer(
-        ClassifiedList(
-            id=f"classify-{exchange.request_id}",
-            created=int(time.time()),
-            model=asked.model if len({said.task for said in found}) > 1 else model_of(found[0], asked.model),
-            data=[_classified(index, said, runtime) for index, said in enumerate(found)],
-        )
-    )
+    if asked.raw_scores is not None:
+        return answer(to_infinity(found, asked.model, exchange.request_id))
+    return answer(to_vllm(found, asked.model, exchange.request_id, runtime))
 
 
 async def _all(asking: Iterable[Coroutine[Any, Any, ClassifyAnswer]]) -> list[ClassifyAnswer]:
@@ -129,19 +130,3 @@ async def _all(asking: Iterable[Coroutine[Any, Any, ClassifyAnswer]]) -> list[Cl
         if isinstance(outcome, BaseException):
             raise outcome
     return [outcome for outcome in outcomes if isinstance(outcome, ClassifyAnswer)]
-
-
-def _classified(index: int, found: ClassifyAnswer, runtime: Runtime) -> Classified:
-    """One entry; a label set that the registry has changed in between is in the answer's own order."""
-    spread = found.probabilities or {}
-    task = runtime.registry.tasks.get(found.task or "")
-    order = [label for label in (task.label_set if task is not None else ()) if label in spread] or list(
-        spread
-    )
-    return Classified(
-        index=index,
-        label=found.result,
-        probs=[spread[label] for label in order],
-        num_classes=len(order),
-        mole=found,
-    )

@@ -74,7 +74,7 @@ class ChatRequest(Asked):
 
 
 class ClassifyInputs(Asked):
-    """Texts in the form of vLLM's classification API."""
+    """Texts in the form of vLLM's classification API, and of Infinity's, which adds `raw_scores`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -86,7 +86,12 @@ class ClassifyInputs(Asked):
 
     model: ModelName = Field(description="`mole/auto`, or `mole/` and a task key.")
     input: str | Annotated[list[str], Field(min_length=1, max_length=MOST_INPUTS)]
-    description: str | None = Field(None, description="What to find out; ours, not vLLM's.")
+    description: str | None = Field(None, description="What to find out; neither vLLM's nor Infinity's.")
+    raw_scores: Literal[False] | None = Field(
+        None,
+        description="Sent by Infinity's clients; where it is there, the answer is in Infinity's form. "
+        "There are probabilities alone, no raw scores.",
+    )
 
 
 class Usage(Said):
@@ -174,7 +179,7 @@ class Classified(Said):
 
 
 class ClassifiedList(Said):
-    """One entry an input, in order."""
+    """vLLM's form: one entry an input, in order."""
 
     id: str
     object: Literal["list"] = "list"
@@ -182,6 +187,32 @@ class ClassifiedList(Said):
     model: str
     data: list[Classified]
     usage: Usage = Usage()
+
+
+class InfinityUsage(Said):
+    """Zeros, as there."""
+
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+
+
+class InfinityLabel(Said):
+    """A label and its probability."""
+
+    score: float
+    label: str
+
+
+class InfinityList(Said):
+    """Infinity's form: for each input, in order, its labels from the likeliest on; none of an abstention."""
+
+    object: Literal["classify"] = "classify"
+    data: list[list[InfinityLabel]]
+    model: str
+    usage: InfinityUsage = InfinityUsage()
+    id: str
+    created: int
+    mole: list[ClassifyAnswer]
 
 
 class ErrorBody(Said):

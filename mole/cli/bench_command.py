@@ -133,11 +133,12 @@ async def _ask(client: AsyncMole, arguments: BenchArguments, count: int, measure
 
 
 def _show(figures: dict[str, Any]) -> None:
-    latency = figures["latency_ms"]
+    latency = [f"{name} {ms} ms" for name, ms in figures["latency_ms"].items() if ms is not None]
     lines = [
         f"answered    {figures['answered']} of {figures['requests']}, {figures['concurrency']} at a time",
         f"throughput  {figures['answers_per_second']:.1f} answers/s over {figures['seconds']:.1f} s",
-        "latency     " + ", ".join(f"{name} {ms} ms" for name, ms in latency.items() if ms is not None),
+        "latency     " + ", ".join(latency[:3]),  # 60 columns hold no more
+        *(["            " + ", ".join(latency[3:])] if latency[3:] else []),
     ]
     lines += [f"errors      {count} × {status}" for status, count in figures["errors"].items()]
     for line in lines:

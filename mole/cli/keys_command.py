@@ -81,12 +81,9 @@ def list_keys(
     if not found:
         out().print("no key" if all_keys else "no valid key")
         return
-    from rich.table import Table
-
-    table = Table("id", "name", "key", "scopes", "a minute", "texts a day", "last used", "ends")
     for key in found:
-        table.add_row(*_row(key))
-    out().print(table)
+        for line in _lines(key):
+            out().print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -112,18 +109,16 @@ def revoke(
     out().print(f"{ended['id']} ({ended['name']}) is revoked", markup=False)
 
 
-def _row(key: dict[str, Any]) -> list[str]:
-    quota = key["quota_per_day"]
-    ends = "revoked" if key["revoked_at"] is not None else _day(key["expires_at"]) or "never"
+def _lines(key: dict[str, Any]) -> list[str]:
+    """A key as a paragraph: in a table of 80 columns the id would be cut, by which it is revoked."""
+    rate = key["rate_per_minute"] or "any"
+    quota = key["quota_per_day"] if key["quota_per_day"] is not None else "any"
+    used = _day(key["last_used_at"]) or "never"
+    ends = "revoked" if key["revoked_at"] is not None else f"ends {_day(key['expires_at']) or 'never'}"
     return [
-        key["id"],
-        key["name"],
-        f"{key['prefix']}…",
-        ", ".join(key["scopes"]),
-        str(key["rate_per_minute"] or "any"),
-        f"{key['used_today']} of {quota if quota is not None else 'any'}",
-        _day(key["last_used_at"]) or "never",
-        ends,
+        f"{key['id']}  {key['name']}  {ends}",
+        f"  {key['prefix']}…: {', '.join(key['scopes'])}",
+        f"  {rate} requests a minute, {key['used_today']} of {quota} texts today, last used {used}",
     ]
 
 

@@ -112,6 +112,5 @@ def _no_column(missing: str, row: Row) -> str:
     found = ", ".join(map(repr, row))
     if len(row) == 1 and any(sign in found for sign in OTHER_DELIMITERS):
         return f"there is no column {missing!r}, only {found}; say by --delimiter what parts the cells"
-    return (
-        f"there is no column {missing!r}; there are {found}. Name it with --text-column or --description-column"
-    )
+    mend = "Name it with --text-column or --description-column"
+    return f"there is no column {missing!r}; there are {found}. {mend}"

@@ -79,7 +79,8 @@ def test_command(command: str, answer: Block | None, demo):
 
 @pytest.mark.parametrize("block", [pytest.param(b, id=f"line{b.line}") for b in BLOCKS if b.kind == "python"])
 def test_python(block: Block, demo):
-    run([sys.executable, "-c", block.text.replace(DEFAULT_URL, demo.url)])
+    printed = run([sys.executable, "-c", block.text.replace(DEFAULT_URL, demo.url)])
+    assert "None" not in printed  # what the README asks has an answer
 
 
 def test_every_block_says_what_it_is():

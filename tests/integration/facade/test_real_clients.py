@@ -1,10 +1,15 @@
-"""The real `openai` client, and LiteLLM's where it is installed, against a real process."""
+"""The real `openai` client, LiteLLM's and Infinity's, against a real process."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -13,6 +18,7 @@ from tests.stubs import files
 from tests.stubs.gating import NOTHING_FITS
 from tests.stubs.processes import Stage
 
+ROOT = Path(__file__).resolve().parents[3]
 SENTIMENT = f"mole/{files.SENTIMENT}"
 
 
@@ -100,20 +106,38 @@ async def test_the_asynchronous_client(base_url: str):
     assert told.choices[0].message.content == "negative"
 
 
+def ask_by(client: str, base_url: str) -> Any:
+    """What a client of `OTHER_CLIENTS`, a folder made by `pip install --no-deps --target`, reads."""
+    folder = os.environ.get("OTHER_CLIENTS")
+    if folder is None:
+        pytest.skip("OTHER_CLIENTS names no folder with what .ci/clients.txt lists")
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(ROOT), folder)),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # or it asks another host for prices
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.facade.other_clients", client, base_url],
+        capture_output=True, text=True, timeout=120, env=environment, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.slow
 def test_litellm(base_url: str):
-    litellm = pytest.importorskip("litellm", reason="LiteLLM is heavy: pip install litellm to run this")
-    told = litellm.completion(
-        model=f"openai/{SENTIMENT}",
-        messages=[{"role": "user", "content": "positive"}],
-        api_base=base_url,
-        api_key="none",
-    )
-    assert told.choices[0].message.content == "positive"
-    with pytest.raises(litellm.exceptions.NotFoundError):
-        litellm.completion(
-            model="openai/gpt-4o",
-            messages=[{"role": "user", "content": "x"}],
-            api_base=base_url,
-            api_key="none",
-        )
+    assert ask_by("litellm", base_url) == {
+        "label": "positive", "streamed": "neutral", "several": ["negative", "positive"],
+        "missing": "NotFoundError", "wrong": "BadRequestError",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_infinitys_client(base_url: str):
+    told = ask_by("infinity", base_url)
+    assert (told["object"], told["model"], told["usage"]) == ("classify", SENTIMENT, 0)
+    assert len(told["labels"]) == 2
+    for labels in told["labels"]:
+        assert {label for label, _score in labels} == set(files.LABELS)
+        assert sum(score for _label, score in labels) == pytest.approx(1.0)
+        assert labels == sorted(labels, key=lambda label: -label[1])
+    assert told["unspecified"] == 1

@@ -18,15 +18,16 @@ def test_a_key_from_its_making_to_its_end(tmp_path: Path):
     assert key.startswith("mole_")  # alone, so that a script can take it
     assert "key.created" in made.stderr  # the audit log, where no file is set
     assert key not in made.stderr
-    shown = mole("keys", "list", "--database", url, COLUMNS="160")
+    shown = mole("keys", "list", "--database", url)
     for told in ("ci robot", "jobs", "0 of 50", "never", key[:12]):
         assert told in shown.stdout
     assert key not in shown.stdout
+    assert shown.stdout.split()[0] in mole("keys", "list", "--json", DATABASE_URL=url).stdout  # the id, whole
     (listed,) = json.loads(mole("keys", "list", "--json", DATABASE_URL=url).stdout)
     ended = mole("keys", "revoke", listed["id"], "--database", url)
     assert "is revoked" in ended.stdout
     assert mole("keys", "list", "--database", url).stdout == "no valid key\n"
-    assert "revoked" in mole("keys", "list", "--all", "--database", url, COLUMNS="160").stdout
+    assert "revoked" in mole("keys", "list", "--all", "--database", url).stdout
 
 
 def test_json_holds_everything(tmp_path: Path):

@@ -142,6 +142,23 @@ async def test_classify_in_vllms_form(client: httpx.AsyncClient):
     assert [(d["label"], d["probs"], d["num_classes"]) for d in told["data"]] == [(None, [], 0)]
 
 
+async def test_classify_in_infinitys_form(client: httpx.AsyncClient):
+    body = {"model": SENTIMENT, "input": ["neutral", "positive"], "raw_scores": False}
+    told = (await client.post("/v1/classify", json=body)).json()
+    assert (told["object"], told["model"]) == ("classify", SENTIMENT)
+    for labels in told["data"]:
+        assert {label["label"] for label in labels} == {"negative", "neutral", "positive"}
+        scores = [label["score"] for label in labels]
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) == pytest.approx(1)
+    assert [found["result"] for found in told["mole"]] == ["neutral", "positive"]
+    body = {"model": "default/not-specified", "input": "x", "raw_scores": False, "description": NOTHING_FITS}
+    assert (await client.post("/v1/classify", json=body)).json()["data"] == [[]]
+    answer = await client.post("/v1/classify", json=body | {"raw_scores": True})
+    error(answer, 400, "invalid_request_error", "invalid_request")
+    assert answer.json()["error"]["param"] == "raw_scores"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

@@ -84,6 +84,25 @@ class TestClassesInUse:
         assert found.as_dict()["c/new"] == pytest.approx(1.0, abs=1e-3)
         assert own(axis(0), None).as_dict()["a/x"] == pytest.approx(1.0, abs=1e-3)
 
+    def test_what_repeats_one_phrasing_is_for_the_unseen_class_whatever_their_mean(self) -> None:
+        apart = unit(np.stack([axis(NONE_AXIS) + axis(FREE_AXIS), -axis(FREE_AXIS), axis(FREE_AXIS + 1)]))
+        own = head((*CLASSES, "c/new"), {"c/new": apart})
+        asked = own(apart[0], None)
+        assert asked.as_dict()["c/new"] == pytest.approx(1.0, abs=1e-6)
+        assert asked.none == pytest.approx(0.0, abs=1e-6)
+        assert asked.open == pytest.approx(0.0, abs=1e-6)
+
+    def test_between_the_same_and_another_the_phrasing_has_a_share(self) -> None:
+        phrasing = axis(FREE_AXIS)
+        own = head((*CLASSES, "c/new"), {"c/new": np.stack([phrasing, -phrasing])})
+        found = []
+        for similarity in (0.79, 0.85, 0.91):
+            asked = similarity * phrasing + np.sqrt(1 - similarity**2) * axis(NONE_AXIS)
+            told = own(np.asarray(asked, np.float32), axis(0))
+            assert told.none + told.probabilities.sum() == pytest.approx(1.0, abs=1e-5)
+            found.append(told.as_dict()["c/new"])
+        assert found == pytest.approx([0.0, 0.5, 1.0], abs=0.02)
+
     def test_one_without_a_prototype_gets_nothing(self) -> None:
         for prototypes in ({}, {"c/new": np.zeros((0, HIDDEN), np.float32)}):
             found = head((*CLASSES, "c/new"), prototypes)(axis(FREE_AXIS), None)
