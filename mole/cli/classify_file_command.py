@@ -89,6 +89,7 @@ def _sum_up(sink: Sink, before: int, progress: Progress, arguments: FileArgument
             "rows": sink.rows,
             "failed": sink.failed,
             "before": before,
+            "abstained": progress.abstained,
             "rows_per_second": progress.rate,
         }
         if arguments.output == STANDARD:  # which holds the rows
@@ -99,7 +100,8 @@ def _sum_up(sink: Sink, before: int, progress: Progress, arguments: FileArgument
         took = duration(done / progress.rate) if done else "0 s"
         earlier = f", {before:,} of them by earlier runs" if before else ""
         failed = f", {sink.failed:,} failed" if sink.failed else ""
-        sys.stderr.write(f"{_rows(sink.rows)}{earlier}{failed}; {progress.rate:,.0f}/s, {took}\n")
+        abstained = f", {progress.abstained:,} abstained" if progress.abstained else ""
+        sys.stderr.write(f"{_rows(sink.rows)}{earlier}{failed}{abstained}; {progress.rate:,.0f}/s, {took}\n")
 
 
 def _rows(count: int) -> str:

@@ -28,11 +28,14 @@ class Progress:
         self._terminal = stream.isatty()
         self._started = self._shown = clock()
         self.done, self.failed = done_before, 0
+        self.abstained = 0
+        """rows of this run that have an answer but no result"""
 
-    def advance(self, failed: bool) -> None:
+    def advance(self, failed: bool, abstained: bool = False) -> None:
         """One row more."""
         self.done += 1
         self.failed += failed
+        self.abstained += abstained
         every = TERMINAL_EVERY_S if self._terminal else PIPE_EVERY_S
         if self._clock() - self._shown >= every:
             self._show()

@@ -93,7 +93,7 @@ class _Writer:
             taken = next(name for name in added if name in row)
             raise FileError(f"the input has a column {taken!r} of its own; choose another --prefix")
         self._sink.write(row, added, None if problem is None else {"row": number, "error": problem})
-        self._progress.advance(problem is not None)
+        self._progress.advance(problem is not None, columns["abstained"] is not None)
 
 
 def _item(row: Row, wanted: Wanted) -> dict[str, Any] | None:

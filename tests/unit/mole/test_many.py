@@ -14,13 +14,13 @@ import pytest
 
 from mole import AsyncMole, Mole, MoleAPIError, MoleConnectionError, Retry
 from mole.batches import Common, Window, cut
-from tests.unit.mole.conftest import ANSWER
+from tests.unit.mole.conftest import ABSTAINED, ANSWER
 
 SWIFT = Retry(attempts=3, first_pause_s=0.0)
 
 
 class Service:
-    """Answers batches: each item's text is its label; `fault …` fails, once or always."""
+    """Answers batches: an item's text is its label; `wrong …` fails, `unfit …` fits nothing, and so on."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -40,6 +40,8 @@ class Service:
         if text.startswith("wrong") or (text.startswith("busy") and first) or text.startswith("down"):
             status = 400 if text.startswith("wrong") else 503
             return {"error": {"type": "t", "title": "No", "status": status, "detail": text}}
+        if text.startswith("unfit"):
+            return ABSTAINED
         return {**ANSWER, "result": text}
 
     def serve(self, items: list[dict[str, Any]]) -> dict[str, Any]:

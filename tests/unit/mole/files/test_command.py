@@ -68,6 +68,17 @@ def test_failed_rows_are_told_in_place_and_in_a_file(service: Service, tmp_path:
     assert [(error["row"], error["error"]["status"]) for error in told] == [(2, 400), (4, 400)]
 
 
+def test_abstentions_are_counted_and_told(service: Service, tmp_path: Path):
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("text\na\nunfit 1\nunfit 2\n")
+    done = mole("classify-file", str(source), str(target), "--url", service.url)
+    assert done.returncode == 0
+    assert done.stderr.startswith("3 rows, 2 abstained; ")
+    with target.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["mole_abstained"] for row in rows] == ["", "out_of_scope", "out_of_scope"]
+
+
 def test_fail_fast_ends_and_goes_on_where_it_was(service: Service, tmp_path: Path):
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"text": "a"}\n{"text": "wrong"}\n{"text": "b"}\n')

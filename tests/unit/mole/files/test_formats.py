@@ -48,7 +48,7 @@ def test_json_lines(tmp_path: Path):
 @pytest.mark.parametrize(
     ("kind", "content", "told"),
     [
-        (Format.CSV, b"a,b\n1,2\n1\n", r"x:3: 1 cells, but the header has 2"),
+        (Format.CSV, b"a,b\n1,2\n1\n", r"x:3: 1 cell, but the header has 2"),
         (Format.CSV, b'a,b\n"1,2\n', r"x:2: unexpected end"),
         (Format.CSV, b"a,a\n1,2\n", "the same name"),
         (Format.CSV, b"a\n\xff\n", "is not utf-8; name its --encoding"),
