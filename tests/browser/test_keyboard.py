@@ -66,6 +66,7 @@ def test_dialogs_close_by_escape_and_give_the_focus_back(visit: Visit) -> None:
 def test_a_file_is_chosen_by_keyboard(visit: Visit) -> None:
     page = visit.open("/jobs")
     page.locator("#file").focus()
+    expect(page.locator("#file")).to_be_focused()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
     chooser.value.set_files({"name": "a.csv", "mimeType": "text/csv", "buffer": b"text\nGreat phone!\n"})
