@@ -1,8 +1,8 @@
 """The rate of `mole classify-file` against that of the worker alone, on the same texts.
 
-A real worker on the embedded base model, the coordinator before it, and the command; all on this machine, so
-that whatever they do beside is the worker's loss. The worker alone is asked with batches as large and as many at
-once as the command's. Both in turns; the goal is 0.9. On an idle machine:
+A real worker on the embedded base model, the coordinator before it, and the command; all on this machine,
+so that whatever they do beside is the worker's loss. The worker alone is asked with batches as large, and as
+many at once, as the command's. Both in turns; the goal is 0.9. On an idle machine:
 
     python benchmarks/classify_file.py --rows 800
 """
@@ -124,18 +124,15 @@ def main() -> None:
     found = measure(args)
     own, ours = (statistics.median(found[name]) for name in ("worker", "command"))
     shares: dict[str, Any] = {"share": round(ours / own, 3), "goal": GOAL}
-    rows = [
-        "| what | texts a second (median, least, most) |",
-        "|---|---|",
-        *(
-            f"| {name} | {statistics.median(found[key]):.1f} ({min(found[key]):.1f} to {max(found[key]):.1f}) |"
-            for key, name in (("worker", "the worker alone, in batches"), ("command", "`mole classify-file`"))
-        ),
-        "",
-        f"The command reaches {ours / own:.2f} of the worker's rate; goal {GOAL}. {args.rows} rows of {args.task}; "
-        f"load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
-    ]
-    reporting.write("classify_file", {"rates": found, **shares}, "\n".join(rows))
+    table = "| what | texts a second (median, least, most) |\n|---|---|\n"
+    for key, name in (("worker", "the worker alone, in batches"), ("command", "`mole classify-file`")):
+        rates = found[key]
+        table += f"| {name} | {statistics.median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f}) |\n"
+    table += (
+        f"\nThe command reaches {ours / own:.2f} of the worker's rate; goal {GOAL}. {args.rows} rows of "
+        f"{args.task}; load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores."
+    )
+    reporting.write("classify_file", {"rates": found, **shares}, table)
 
 
 if __name__ == "__main__":
