@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,12 +30,16 @@ from moe_router.gating.decision import Decision
 from moe_router.gating.pipeline import GatingConfig, GatingPipeline
 from moe_router.gating.task_router import Observation, Policy, TaskRouter
 from moe_router.registry import Registry
+from moe_router.training.expert import halves
+from moe_router.training.expert_examples import Row, read_rows
 
 TASKS = {
     "umsab": "social/sentiment_analysis", "sib200": "general/topic_classification",
     "hatecheck": "social/hate_speech", "banking77": "finance/intent_detection",
 }  # fmt: skip
-COST_WEIGHTS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
+COST_WEIGHTS = (
+    0.0, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.35, 0.42, 0.5,
+)  # fmt: skip
 THRESHOLDS = np.linspace(0.0, 1.0, 21)
 Point = tuple[float, float]
 """Share of LLM calls, share of right answers."""
@@ -64,25 +67,21 @@ class Case:
         return [1.0, probe.confidence, probe.margin] if probe is not None else [1.0, 0.0, 0.0]
 
 
-def rows(data: Path, name: str, split: str, count: int) -> list[dict[str, str]]:
-    with gzip.open(data / name / f"{split}.jsonl.gz", "rt", encoding="utf-8") as lines:
-        every = [json.loads(line) for line in lines]
+def rows(data: Path, name: str, count: int) -> list[Row]:
+    """Texts of the half of the validation file that chose nothing in the experts' training."""
+    every = halves(read_rows(data / name / "validation.jsonl.gz"))[1]
     chosen = np.random.default_rng(0).permutation(len(every))[:count]
     return [every[index] for index in chosen]
 
 
-async def ask(
-    gating: GatingPipeline, pool: LruModelPool, task: str, own: Sequence[dict[str, str]]
-) -> list[Case]:
-    async def one(row: dict[str, str]) -> Case:
+async def ask(gating: GatingPipeline, pool: LruModelPool, task: str, own: Sequence[Row]) -> list[Case]:
+    async def one(row: Row) -> Case:
         decision = await gating.decide(
-            row["text"], None, language=row["language"], task=task, served=lambda _: True
+            row.text, None, language=row.language, task=task, served=lambda _: True
         )
-        (expert,) = gating.registry.experts_for(task, row["language"])
-        wanted = ExpertRequest(
-            task_key=task, text=row["text"], language=row["language"], return_probabilities=True
-        )
-        return Case(row["label"], decision, await pool.classify(expert, wanted))
+        (expert,) = gating.registry.experts_for(task, row.language)
+        wanted = ExpertRequest(task_key=task, text=row.text, language=row.language, return_probabilities=True)
+        return Case(row.label, decision, await pool.classify(expert, wanted))
 
     return list(await asyncio.gather(*map(one, own)))
 
@@ -188,7 +187,7 @@ async def measure(data: Path, train: int, count: int) -> dict[str, Any]:
     try:
         for name, task in TASKS.items():
             # Probe and adapter have seen the training texts: there their skills would look too good.
-            asked = await ask(gating, pool, task, rows(data, name, "validation", train + count))
+            asked = await ask(gating, pool, task, rows(data, name, train + count))
             learnt, cases = asked[:train], asked[train:]
             (expert,) = registry.experts_for(task, "en")
             skill = (sum(c.llm_right for c in learnt) + 0.75 * 4) / (train + 4)

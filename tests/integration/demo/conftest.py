@@ -54,4 +54,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             yield Demo(url, [json.loads(line) for line in printed])
         finally:
             process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0, complaints.read_text()
+            try:
+                assert process.wait(60) == 0, complaints.read_text()
+            finally:
+                process.terminate()  # where interrupts are ignored, as in a shell's background

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moe_router.gating.heads import MixtureHead
+from moe_router.gating.heads import MixtureHead, unit
 from moe_router.training.head_update import HALF_ROWS, HeadRows, HeadRun, update_head
 from tests.unit.moe_router.gating.made import CLASSES, axis, head_weights
 from tests.unit.moe_router.training.feedback_world import NOVEL, noisy
@@ -27,7 +27,7 @@ def test_prior_logits_and_columns_are_those_of_the_head():
     prototypes = {"a/x": np.stack([axis(0), axis(6)]), "c/new": axis(7)[None]}
     weights = head_weights(opens={})
     head = MixtureHead(weights, (*CLASSES, "c/new"), prototypes)
-    vector = noisy(axis(7), np.random.default_rng(1), 0.3)
+    vector = unit(axis(7) + axis(0))  # near the new class, but not its phrasing word for word
     logits = head.prior_logits(vector[None])[0]
     logits[:4] += weights.arrays["describe.weight"] @ vector + weights.arrays["describe.bias"]
     p = np.exp(logits - logits.max())
