@@ -53,6 +53,16 @@ class Process:
             time.sleep(0.05)
         raise AssertionError(f"{path} never answered {status}:\n{self.log.read_text()}")
 
+    def wait_healthy(self, workers: int = 1) -> None:
+        """Waits until this coordinator, which serves already, finds so many workers, all of them healthy."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            told = httpx.get(self.url + "/api/v1/workers", timeout=10, trust_env=False).json()["workers"]
+            if [worker["state"] for worker in told] == ["healthy"] * workers:
+                return
+            time.sleep(0.05)
+        raise AssertionError(told)
+
     @property
     def resident_mib(self) -> float:
         """Memory that it holds now."""

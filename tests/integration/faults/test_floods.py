@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-import httpx
 import pytest
 
 from tests.stubs import files
@@ -25,13 +24,8 @@ def fleet(stage: Stage, device_ms: int, **coordinator: str) -> Process:
     worker.wait_for("/api/v1/health/ready")
     found = stage.coordinator(**coordinator)
     found.wait_for("/api/v1/health/ready")
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        told = httpx.get(found.url + "/api/v1/workers", timeout=10, trust_env=False).json()["workers"]
-        if told[0]["state"] == "healthy":
-            return found
-        time.sleep(0.05)
-    raise AssertionError(told)
+    found.wait_healthy()
+    return found
 
 
 async def quiet(coordinator: Process, requests: int) -> Load:

@@ -35,13 +35,8 @@ def fleet(stage: Stage, slow_ms: int, **given: str) -> tuple[Process, Process, P
         worker.wait_for("/api/v1/health/ready")
     coordinator = stage.coordinator(**given)
     coordinator.wait_for("/api/v1/health/ready")
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        told = httpx.get(coordinator.url + "/api/v1/workers", timeout=10, trust_env=False).json()["workers"]
-        if [worker["state"] for worker in told] == ["healthy"] * 2:
-            return coordinator, slow, quick
-        time.sleep(0.05)
-    raise AssertionError(told)
+    coordinator.wait_healthy(2)
+    return coordinator, slow, quick
 
 
 def post(coordinator: Process, body: Any = None, path: str = CLASSIFY) -> httpx.Response:

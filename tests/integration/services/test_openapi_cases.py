@@ -5,10 +5,8 @@ A few hundred cases by default, `--full` for 5,000 and more.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 
-import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -40,12 +38,7 @@ def services(shared_stage: Stage) -> dict[str, Process]:
     worker.wait_for("/api/v1/health/ready")
     coordinator = shared_stage.coordinator()
     coordinator.wait_for("/api/v1/health/ready")
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        told = httpx.get(coordinator.url + "/api/v1/workers", trust_env=False).json()["workers"]
-        if told[0]["state"] == "healthy":
-            break
-        time.sleep(0.05)
+    coordinator.wait_healthy()
     return {"worker": worker, "coordinator": coordinator}
 
 

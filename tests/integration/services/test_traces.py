@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import httpx
 
@@ -34,12 +33,7 @@ def test_a_request_is_one_trace(stage: Stage) -> None:
     coordinator.wait_for("/api/v1/health/ready")
     headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "X-Request-ID": "traced-1"}
     body = {"text": "positive", "options": {"task": files.SENTIMENT, "language": "en"}}
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        told = httpx.get(coordinator.url + "/api/v1/workers", trust_env=False).json()["workers"]
-        if told[0]["state"] == "healthy":
-            break
-        time.sleep(0.05)
+    coordinator.wait_healthy()
     answer = httpx.post(
         coordinator.url + "/api/v1/classify", json=body, headers=headers, timeout=30, trust_env=False
     )

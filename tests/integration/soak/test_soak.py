@@ -55,13 +55,8 @@ def start(stage: Stage) -> Process:
         worker.wait_for(f"{API}/health/ready")
     coordinator = stage.coordinator(MOLE_HEDGE_AFTER_SECONDS=HEDGE_AFTER_S)
     coordinator.wait_for(f"{API}/health/ready")
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        told = httpx.get(f"{coordinator.url}{API}/workers", timeout=10, trust_env=False).json()["workers"]
-        if [worker["state"] for worker in told] == ["healthy"] * 2:
-            return coordinator
-        time.sleep(0.05)
-    raise AssertionError(told)
+    coordinator.wait_healthy(2)
+    return coordinator
 
 
 class Mix:
