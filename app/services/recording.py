@@ -9,14 +9,13 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
+from app.services.course import Course
 from app.services.ports import Call
 from app.storage.records import ACTION_CHARS, DecisionRecord
 from moe_router.contracts import ClassifyRequest
 from moe_router.errors import DeadlineError, MoleError
-from moe_router.gating.decision import Decision
-from moe_router.gating.task_router import Action, Observation
 from moe_router.gating.weights import Floats
 from moe_router.registry import TaskSpec
 
@@ -25,16 +24,6 @@ logger = logging.getLogger(__name__)
 Record = Callable[[DecisionRecord], None]
 CANCELLED = "cancelled"
 """Fault of a request whose caller went before the answer."""
-
-
-class Course(Protocol):
-    """What happened to one request so far."""
-
-    decision: Decision
-    actions: list[Action]
-    observations: list[Observation]
-    fault: MoleError | None
-    final: Action | None
 
 
 @contextmanager

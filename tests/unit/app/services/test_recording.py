@@ -2,17 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
+from app.services.course import Course
 from app.services.ports import Call
 from app.services.recording import label_key, recorded
 from app.storage.records import DecisionRecord
 from moe_router.contracts import ClassifyOptions, ClassifyRequest
-from moe_router.errors import AbstainedError, MoleError, NoWorkerError, WorkerAnswerError
-from moe_router.gating.decision import Decision
+from moe_router.errors import AbstainedError, NoWorkerError, WorkerAnswerError
 from moe_router.gating.task_router import Action, Observation
 from tests.stubs import files
 from tests.stubs.gating import NOTHING_FITS, StubGating
@@ -22,21 +21,12 @@ REQUEST = ClassifyRequest(text="a secret text", description="a secret question")
 FIN = registry().all_experts(files.SENTIMENT)[0]
 
 
-@dataclass
-class Course:
-    decision: Decision
-    actions: list[Action] = field(default_factory=list)
-    observations: list[Observation] = field(default_factory=list)
-    fault: MoleError | None = None
-    final: Action | None = None
-
-
 async def decide(description: str | None = "a secret question", task: str | None = None) -> Course:
     gating = StubGating(registry())
     decision = await gating.decide(
         "a secret text", description, language=None, task=task, via="auto", served=lambda _: True
     )
-    return Course(decision)
+    return Course(decision, [])
 
 
 async def run(
