@@ -12,7 +12,7 @@ from app.services.budget import RetryBudget
 from app.services.bundles import Bundles
 from app.services.faults import Fault
 from app.services.fleet import Fleet
-from app.services.hedging import Hedging
+from app.services.hedging import Hedging, traced
 from app.services.metrics import Metrics
 from app.services.ports import Call
 from app.services.prober import Prober
@@ -119,13 +119,11 @@ class HttpExperts:
             worker = await room.enter(call.caller, partial(self._take, expert, call.caller, tried, last))
             tried.append(worker)
             try:
+                send = partial(self._attempt, body=body, request=request, task=task, call=call)
                 if self._hedging is not None and call.alone:
-                    send = partial(self._attempt, body=body, request=request, task=task, call=call)
                     take = partial(self._take, expert, call.caller, tried, None)
                     return await self._hedging.ask(worker, send, take, room, tried, call)
-                told = {"mole.worker": worker.worker_id}
-                with tracing.span("POST /api/v1/expert/classify", "client", attributes=told):
-                    return worker.worker_id, await self._attempt(worker, body, request, task, call)
+                return await traced(send, worker)
             except Fault as fault:
                 if not fault.mendable:
                     raise fault.error from fault
