@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from moe_router.errors import ModelAssetError
 from moe_router.experts.engines.adapters import CONFIG, WEIGHTS
+from moe_router.experts.engines.lm_head import LmHead
 from moe_router.training.expert_examples import Example
 
 ADAPTER = "trained"
@@ -70,7 +71,7 @@ class LoraModel:
         for _, weights in self._named():
             weights.data = weights.data.float()
         self.device = model.get_input_embeddings().weight.device
-        self._softcap = getattr(model.config, "final_logit_softcapping", None)
+        self._head = LmHead(model)
 
     def _named(self) -> list[tuple[str, torch.nn.Parameter]]:
         return [(name, p) for name, p in self.model.named_parameters() if "lora_" in name]
@@ -111,12 +112,7 @@ class LoraModel:
 
     def _logits(self, hidden: Tensor, options: Sequence[tuple[int, ...]]) -> Tensor:
         """(n_choices, most options) float32; -inf where a choice has fewer."""
-        tokens = sorted({token for own in options for token in own})
-        place = {token: index for index, token in enumerate(tokens)}
-        head = self.model.get_output_embeddings()
-        values = hidden.float() @ head.weight[tokens].float().T
-        if self._softcap is not None:
-            values = torch.tanh(values / self._softcap) * self._softcap
+        values, place = self._head.rows(hidden, options)
         width = max(map(len, options))
         index = torch.tensor([[place[t] for t in own] + [0] * (width - len(own)) for own in options])
         absent = torch.tensor([[False] * len(own) + [True] * (width - len(own)) for own in options])

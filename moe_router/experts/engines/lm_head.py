@@ -21,19 +21,20 @@ class LmHead:
         self._model = model
         self._softcap = getattr(model.config, "final_logit_softcapping", None)
 
-    def logits(self, hidden: torch.Tensor, choices: Sequence[Sequence[int]]) -> list[Floats]:
-        """Each row's logits of its own choices.
+    def rows(
+        self, hidden: torch.Tensor, choices: Sequence[Sequence[int]]
+    ) -> tuple[torch.Tensor, dict[int, int]]:
+        """The logits of every token that any row asks for.
 
         Args:
             hidden: (n_rows, hidden_size), the decoder's last hidden states.
             choices: for each row the tokens asked for.
 
         Returns:
-            For each row (n_choices,) float64.
+            (n_rows, n_tokens) float32, and the column of each token.
         """
         head = self._model.get_output_embeddings()  # an adapter may bring its own
         tokens = sorted({token for row in choices for token in row})
-        place = {token: index for index, token in enumerate(tokens)}
         if type(head) is torch.nn.Linear:
             weight = head.weight[tokens].float()
             values = hidden.to(weight.device).float() @ weight.T
@@ -43,5 +44,10 @@ class LmHead:
             values = head(hidden)[:, tokens].float()
         if self._softcap is not None:
             values = torch.tanh(values / self._softcap) * self._softcap
+        return values, {token: index for index, token in enumerate(tokens)}
+
+    def logits(self, hidden: torch.Tensor, choices: Sequence[Sequence[int]]) -> list[Floats]:
+        """Each row's logits of its own choices: (n_choices,) float64 for each; arguments as of `rows`."""
+        values, place = self.rows(hidden, choices)
         table = values.double().cpu().numpy()
         return [table[index, [place[token] for token in row]] for index, row in enumerate(choices)]
