@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import re
 import time
 from typing import TypeVar
 
@@ -14,11 +13,10 @@ from expert_worker.problems import InvalidBodyError, MediaTypeError, Unauthorize
 from expert_worker.settings import Settings
 from moe_router.contracts import HEADER_TIMEOUT_MS, ExpertRequest
 from moe_router.errors import RequestError, TextTooLongError
+from moe_router.media_type import MEND, is_json, media_type
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 MAX_TIMEOUT_DIGITS = 9
-JSON_TYPE = re.compile(r"application/\S+\+json")
-"""JSON under another name; a browser sends none of these for a page of another origin without asking."""
 
 
 def check_token(request: Request, settings: Settings) -> None:
@@ -58,11 +56,8 @@ def parse(model: type[ModelT], request: Request, body: bytes) -> ModelT:
         MediaTypeError: it is not declared as JSON: so a page that someone visits cannot send it.
         InvalidBodyError: it is no JSON or does not fit.
     """
-    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if declared != "application/json" and not JSON_TYPE.fullmatch(declared):
-        raise MediaTypeError(
-            "The body must be JSON and say so: with curl, add -H 'Content-Type: application/json'."
-        )
+    if not is_json(media_type(request.headers.get("content-type", ""))):
+        raise MediaTypeError(f"The body must be JSON and say so: {MEND}.")
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from app.api.errors import InvalidBodyError, MediaTypeError
-from app.api.messages import MEND, is_json, media_type
+from app.api.messages import declared_type
 from app.asgi.intake import BODY_TIMEOUT_S, SlowBodyError
 from moe_router.contracts import JobRequest
 from moe_router.errors import RequestError, TextTooLongError
+from moe_router.media_type import MEND, is_json
 
 JSON_LINES = frozenset({"application/x-ndjson", "application/jsonl", "application/x-jsonlines"})
 UPLOAD_TIMEOUT_S = 1200.0
@@ -43,7 +44,7 @@ class RequestUpload:
             MediaTypeError: the body is declared as neither JSON nor JSON Lines.
             TextTooLongError: the stated length passes the limit.
         """
-        declared = media_type(request)
+        declared = declared_type(request)
         self._lines = declared in JSON_LINES
         if not self._lines and not is_json(declared):
             raise MediaTypeError(

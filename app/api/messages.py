@@ -12,10 +12,9 @@ from starlette.responses import Response
 from app.api.errors import InvalidBodyError, MediaTypeError
 from app.asgi.exchange import exchange_of
 from app.services.runtime import Runtime
+from moe_router.media_type import MEND, is_json, media_type
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
-MEND = "with curl, add -H 'Content-Type: application/json'"
-"""What a 415 advises: curl's -d alone declares a form."""
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -23,21 +22,10 @@ def runtime_of(request: Request) -> Runtime:
     return cast(Runtime, request.app.state.runtime)
 
 
-def media_type(request: Request) -> str:
+def declared_type(request: Request) -> str:
     """What the body is declared as, without parameters; empty where nothing is said."""
-    declared = next((value for name, value in request.scope["headers"] if name == b"content-type"), b"")
-    return str(declared, "latin-1").partition(";")[0].strip().lower()
-
-
-def is_json(declared: str) -> bool:
-    """Whether a declared type is JSON.
-
-    A browser sends none of these for a page of another origin, unless CORS lets it; what is declared as
-    nothing, as text or as a form may come from such a page, through a visitor who knows nothing of it.
-    """
-    return declared == "application/json" or (
-        declared.startswith("application/") and declared.endswith("+json")
-    )
+    given = next((value for name, value in request.scope["headers"] if name == b"content-type"), b"")
+    return media_type(str(given, "latin-1"))
 
 
 def parse(model: type[ModelT], request: Request) -> ModelT:
@@ -48,7 +36,7 @@ def parse(model: type[ModelT], request: Request) -> ModelT:
         InvalidBodyError: it is no JSON (nested too deeply, lone surrogates and NaN included), or
             does not fit the schema.
     """
-    if not is_json(media_type(request)):
+    if not is_json(declared_type(request)):
         raise MediaTypeError(f"The body must be JSON and say so: {MEND}.")
     try:
         return model.model_validate_json(exchange_of(request.scope).body)
