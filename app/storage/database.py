@@ -7,11 +7,20 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from app.storage.engine import BEGIN, SQLITE, async_engine, read_url
 from app.storage.migrate import migrate
@@ -24,6 +33,8 @@ logger = logging.getLogger(__name__)
 TRANSACTION_TIMEOUT_S = 15.0
 """A database that hangs must not hold requests for longer."""
 UNDEFINED_TABLE = "42P01"
+GENERATION = "mole_generation"
+"""Of a connection: how often the database had been lost before it was made."""
 
 
 class Database:
@@ -44,6 +55,9 @@ class Database:
         self._writing = self._engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
         self._migrated = False
         self._migrating = asyncio.Lock()
+        self._generation = 0
+        event.listen(self._engine.sync_engine, "connect", self._on_connect)
+        event.listen(self._engine.sync_engine, "checkout", self._on_checkout)
 
     @property
     def dialect(self) -> str:
@@ -100,8 +114,16 @@ class Database:
                 raise self._failed(error) from error
             self._migrated = True
 
+    def reconnect(self) -> None:
+        """Sessions that begin from now on use new connections: the file may have been replaced.
+
+        Nobody else is disturbed: disposing of the pool would strand the connections that are in use.
+        """
+        self._generation += 1
+        self._migrated = False
+
     async def aclose(self) -> None:
-        """Closes the connections."""
+        """Closes the connections; none may be in use."""
         await self._engine.dispose()
 
     @asynccontextmanager
@@ -115,17 +137,25 @@ class Database:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise await self._lost(error) from error
+            raise self._lost(error) from error
         except (DBAPIError, PoolTimeoutError) as error:
             if _is_ours(error):
                 raise
-            raise await self._lost(error) from error
+            raise self._lost(error) from error
 
-    async def _lost(self, error: Exception) -> StorageError:
+    def _lost(self, error: Exception) -> StorageError:
         """Looks at everything anew next time: the file may have been replaced, the server restarted."""
-        self._migrated = False
-        await self._engine.dispose()
+        self.reconnect()
         return self._failed(error)
+
+    def _on_connect(self, _connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        entry.info[GENERATION] = self._generation
+
+    def _on_checkout(
+        self, _connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+    ) -> None:
+        if entry.info[GENERATION] != self._generation:
+            raise DisconnectionError  # the pool closes this one and connects anew
 
     def _failed(self, error: Exception) -> StorageError:
         # The driver's words alone: SQLAlchemy's message also holds the statement's parameters.

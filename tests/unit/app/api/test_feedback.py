@@ -155,7 +155,7 @@ async def test_without_a_database_answers_go_on_and_feedback_waits(tmp_path: Pat
         await until(lambda: app.state.runtime.status == "ready" and app.state.runtime.keyring.known)
         state.rename(away)
         state.write_text("a file is in the way")
-        await app.state.runtime.storage.database.aclose()  # connections would keep the old files open
+        app.state.runtime.storage.database.reconnect()  # open connections would go on with the old files
         await asked(client)
         refused = problem(
             await client.post(FEEDBACK, json={"request_id": "r-1", "score": 1}), 503, "storage-unavailable"

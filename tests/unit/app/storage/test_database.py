@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -92,6 +93,21 @@ async def test_a_file_that_was_taken_away_is_made_anew(database: Database, tmp_p
         await write(database, "b")
     await write(database, "b")
     assert await names(database) == ["b"]
+
+
+async def test_a_connection_in_use_while_the_database_is_lost_is_closed_not_stranded(
+    database: Database,
+) -> None:
+    """The driver warns of a connection that nobody closed, and the suite fails at the warning."""
+    await write(database, "a")
+    async with database.read() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+        database.reconnect()
+        assert await session.scalar(text("SELECT 1")) == 1
+        await write(database, "b")  # by a connection of its own
+    assert await names(database) == ["a", "b"]
+    await database.aclose()
+    gc.collect()
 
 
 async def test_a_full_disk_is_told_and_nothing_is_half_written(database: Database) -> None:
