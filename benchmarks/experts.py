@@ -1,6 +1,6 @@
 """Serving experts three ways on the embedded base model, in one run.
 
-(a) Hugging Face generate() a request, (b) llama.cpp's server on the same weights, (c) our worker over HTTP:
+(a) Hugging Face generate() a request, as it comes and by oneDNN, (b) llama.cpp's server on the same weights, (c) our worker over HTTP:
 python benchmarks/experts.py --data ../shared/data/finance_sentiment
 The rounds of the ways take turns, so that what else the machine does falls on all of them.
 """
@@ -32,6 +32,8 @@ from moe_router.registry import BaseModelSpec
 REPOSITORY = Path(__file__).parents[1]
 CONCURRENCY = 16
 NEW_TOKENS = 5
+GENERATE = {"generate": "highest", "generate, oneDNN": "medium"}
+"""As it comes, and with float32 products by the library that our worker takes on a CPU."""
 PORTS = (18811, 18812)
 URL = f"http://127.0.0.1:{PORTS[0]}/api/v1/expert/classify"
 
@@ -67,7 +69,9 @@ async def run(given: Any, texts: list[str], scratch: Path) -> None:
     single: dict[str, list[float]] = {}
     with parts.serving(parts.worker_command(PORTS[0]), ready, environment, scratch / "worker.log") as worker:
         for _ in range(given.rounds):
-            generated(model, tokenizer, texts[:8], rates, single)
+            for name, precision in GENERATE.items():
+                torch.set_float32_matmul_precision(precision)
+                generated(name, model, tokenizer, texts[:8], rates, single)
             await ours(given, texts, rates, single)
         if not given.without_llama:
             await llama(given, texts, rates, single, scratch)
@@ -76,6 +80,7 @@ async def run(given: Any, texts: list[str], scratch: Path) -> None:
 
 
 def generated(
+    name: str,
     model: Any,
     tokenizer: Any,
     texts: list[str],
@@ -91,8 +96,8 @@ def generated(
         output = parts.generate(model, list(prompt), NEW_TOKENS)[0, len(prompt) :]
         said = tokenizer.decode(output).strip().split("\n")[0]
         next((label for label in parts.LABELS if said == label), None)  # strict parsing
-        single.setdefault("generate", []).append(time.perf_counter() - started)
-    rates.setdefault("generate", []).append(len(prompts) / (time.perf_counter() - began))
+        single.setdefault(name, []).append(time.perf_counter() - started)
+    rates.setdefault(name, []).append(len(prompts) / (time.perf_counter() - began))
 
 
 def few_shot() -> Template:
@@ -168,6 +173,8 @@ def report(
     ratios = {
         "throughput, ours / generate (goal 10)": median["ours"] / median["generate"],
         "p50 alone, ours / generate (goal 0.25)": p50["ours"] / p50["generate"],
+        "throughput, ours / generate, oneDNN": median["ours"] / median["generate, oneDNN"],
+        "p50 alone, ours / generate, oneDNN": p50["ours"] / p50["generate, oneDNN"],
         "time, few-shot / short template (goal 1.15)": median["ours, short template"] / median["ours"],
         "rate, 4 adapters / 1 (goal 0.85)": median["ours, 4 adapters mixed"] / median["ours, one adapter"],
         "time, 77 labels / 3 (goal 1.5)": median["ours, short template"] / median["ours, 77 labels"],

@@ -46,12 +46,15 @@ def make_engine(spec: BaseModelSpec, options: EngineOptions, progress: Progress 
     source = ensure_base_model(spec.hf_name, options.cache_dir, _part(progress, 0.0, 0.5))
     import torch  # here, so that importing the pools is quick
 
+    from moe_router.experts.engines.cpu_products import prefer_onednn
     from moe_router.experts.engines.loading import load_model
     from moe_router.experts.engines.tokens import HfTokens
     from moe_router.experts.engines.transformers import TransformersEngine
 
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
+    if not torch.cuda.is_available():
+        prefer_onednn()
     if progress is not None:
         progress("loading the base model", 0.5)
     model, tokenizer = load_model(source, spec)

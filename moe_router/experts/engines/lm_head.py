@@ -36,8 +36,9 @@ class LmHead:
         head = self._model.get_output_embeddings()  # an adapter may bring its own
         tokens = sorted({token for row in choices for token in row})
         if type(head) is torch.nn.Linear:
-            weight = head.weight[tokens].float()
-            values = hidden.to(weight.device).float() @ weight.T
+            # In float64, for which nothing is compiled: these shapes hardly repeat.
+            weight = head.weight[tokens].double()
+            values = (hidden.to(weight.device).double() @ weight.T).float()
             if head.bias is not None:
                 values += head.bias[tokens].float()
         else:  # quantised, or trained as part of an adapter

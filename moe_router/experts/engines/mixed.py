@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from moe_router.experts.engines.cpu_products import rounded_rows
+
 Run = tuple[str | None, int, int]
 """An adapter's name, and the first and the last token but one that are its own."""
 
@@ -57,8 +59,12 @@ class MixedLora:
         for name, start, stop in self._runs:
             if name is not None and name in layer.lora_A:
                 down = layer.lora_A[name]
-                part = down(inputs[0][:, start:stop].to(down.weight.dtype))
-                output[:, start:stop] += (layer.lora_B[name](part) * layer.scaling[name]).to(output.dtype)
+                # As many rows as `rounded_rows` says, with those before or after; their update is dropped.
+                width = min(rounded_rows(stop - start), output.shape[1])
+                first = min(start, output.shape[1] - width)
+                part = down(inputs[0][:, first : first + width].to(down.weight.dtype))
+                update = layer.lora_B[name](part)[:, start - first : stop - first] * layer.scaling[name]
+                output[:, start:stop] += update.to(output.dtype)
         return output
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache
 
+from moe_router.experts.engines.cpu_products import rounded_rows
 from moe_router.experts.engines.mixed import MixedLora, Run, runs_of
 
 Slots = npt.NDArray[np.int64]
@@ -139,6 +140,9 @@ class PackedSession:
     def run(self) -> torch.Tensor:
         """Computes what is queued: (n_queued_tokens, hidden_size), in the order of the queue."""
         base = len(self._positions)
+        wanted = self._next - base
+        if self._model.device.type == "cpu" and (spare := rounded_rows(wanted) - wanted):
+            self.add([0] * spare, NO_SLOTS, 0, self._queue[-1].adapter)
         queue, self._queue = self._queue, []
         fresh = np.concatenate([np.arange(s.start, s.start + len(s.tokens)) for s in queue])
         self._positions = np.concatenate([self._positions, fresh])
@@ -151,12 +155,12 @@ class PackedSession:
         distance = fresh[:, None] - self._positions[None, :]
         tokens = [token for segment in queue for token in segment.tokens]
         runs = runs_of([(segment.adapter, len(segment.tokens)) for segment in queue])
-        return self._model.forward(tokens, fresh, allowed, distance, self._cache, runs)
+        return self._model.forward(tokens, fresh, allowed, distance, self._cache, runs)[:wanted]
 
-    def key_values(self) -> KeyValues:
-        """Keys and values of all that was computed."""
+    def key_values(self, count: int) -> KeyValues:
+        """Keys and values of the first slots."""
         layers: Any = self._cache.layers
-        return [(layer.keys, layer.values) for layer in layers]
+        return [(layer.keys[:, :, :count].clone(), layer.values[:, :, :count].clone()) for layer in layers]
 
 
 def _concatenated(layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -170,7 +170,7 @@ class TransformersEngine:
             session = PackedSession(self._packed)
             session.add(head, np.empty(0, dtype=np.int64), 0, None if adapter in self._odd else adapter)
             session.run()
-            self._heads[key] = session.key_values()
+            self._heads[key] = session.key_values(len(head))
             if len(self._heads) > MAX_HEADS:
                 self._heads.popitem(last=False)
         self._heads.move_to_end(key)

@@ -21,6 +21,7 @@ from moe_router.experts.engines.base import (
     OutOfMemoryError,
     infer_halving,
 )
+from moe_router.experts.engines.cpu_products import rounded_rows
 from moe_router.experts.engines.loading import load_model
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.engines.transformers import MAX_HEADS, NEGLIGIBLE, TransformersEngine
@@ -124,6 +125,20 @@ def test_a_request_gets_the_same_alone_and_in_any_mixed_batch(
     for one, found in zip(jobs, together, strict=True):
         assert found == pytest.approx(probabilities(gemma, one)[0], abs=1e-3)
         assert found.sum() == pytest.approx(1.0)
+
+
+def test_on_a_cpu_passes_come_in_few_lengths(gemma: TransformersEngine) -> None:
+    seen = []
+    decoder = gemma._packed._decoder
+    hook = decoder.register_forward_pre_hook(
+        lambda _module, _args, given: seen.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    try:
+        for count in range(1, 40):
+            gemma.infer([job(gemma, "x" * count, SHORT, FEW, adapter) for adapter in ADAPTERS])
+    finally:
+        hook.remove()
+    assert {rounded_rows(length) for length in seen} == set(seen)
 
 
 def test_adapters_answer_differently_and_leave_the_base_alone(

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from moe_router.experts.engines import cpu_products
+
+
+@pytest.fixture(autouse=True)
+def precision() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def test_products_are_as_exact_as_before() -> None:
+    used = cpu_products.prefer_onednn()
+    assert torch.get_float32_matmul_precision() == ("medium" if used else "highest")
+    left, right = torch.randn(33, 2048), torch.randn(2048, 640) / 2048**0.5
+    assert (left @ right - left.double() @ right.double()).abs().max() < 5e-5
+
+
+def test_a_processor_that_rounds_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_products, "TOLERANCE", 0.0)  # less than any processor's error
+    assert not cpu_products.prefer_onednn()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_passes_come_in_few_lengths() -> None:
+    lengths = [cpu_products.rounded_rows(count) for count in range(1, 1025)]
+    assert all(0 <= rounded - count < max(16, count / 4) for count, rounded in enumerate(lengths, 1))
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) == 36
