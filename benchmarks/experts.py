@@ -1,6 +1,7 @@
 """Serving experts three ways on the embedded base model, in one run.
 
-(a) Hugging Face generate() a request, as it comes and by oneDNN, (b) llama.cpp's server on the same weights, (c) our worker over HTTP:
+(a) Hugging Face generate() a request, as it comes and by oneDNN, (b) llama.cpp's server on the same
+weights, (c) our worker over HTTP:
 python benchmarks/experts.py --data ../shared/data/finance_sentiment
 The rounds of the ways take turns, so that what else the machine does falls on all of them.
 """
