@@ -95,8 +95,11 @@ class Recorder:
 
     async def _drain(self) -> None:
         async with self._writing:
-            while self._waiting:
-                batch = list(islice(self._waiting, BATCH))
+            # What comes meanwhile waits for its own batch: writing it at once would be a transaction a row or two.
+            left = len(self._waiting)
+            while left > 0:
+                batch = list(islice(self._waiting, min(left, BATCH)))
+                left -= len(batch)
                 try:
                     await self._write(batch)
                     outcome: Outcome = "written"
@@ -108,4 +111,5 @@ class Recorder:
                 for _ in batch:
                     self._waiting.popleft()
                 self._count(outcome, len(batch))
-            self._filled.clear()
+            if not self._waiting:
+                self._filled.clear()
