@@ -93,6 +93,24 @@ async def test_records_wait_for_a_database_that_is_gone(table: Table) -> None:
     assert table.counts == {"written": 1}
 
 
+async def test_what_comes_during_a_write_waits_for_its_own_batch(table: Table) -> None:
+    recorder = Recorder(table.write, size=100, count=table.count, linger_s=3600.0, retry_s=0.0)
+    table.gate.clear()
+    recorder.record(record("a"))
+    flush = asyncio.create_task(recorder.flush())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for name in ("b", "c"):
+        recorder.record(record(name))
+    table.gate.set()
+    await flush
+    assert table.rows == ["a"], "a stream of records must not become a stream of transactions"
+    recorder.start()
+    await recorder.aclose()
+    assert table.rows == ["a", "b", "c"]
+    assert table.batches == [1, 2]
+
+
 async def test_what_no_database_takes_blocks_nothing_behind_it(
     table: Table, caplog: pytest.LogCaptureFixture
 ) -> None:
