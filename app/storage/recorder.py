@@ -95,7 +95,7 @@ class Recorder:
 
     async def _drain(self) -> None:
         async with self._writing:
-            # What comes meanwhile waits for its own batch: writing it at once would be a transaction a row or two.
+            # What comes meanwhile waits for its own batch: else every row or two is a transaction.
             left = len(self._waiting)
             while left > 0:
                 batch = list(islice(self._waiting, min(left, BATCH)))

@@ -26,6 +26,7 @@ from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import Action, Observation, Policy, State, TaskRouter, Via
 from moe_router.gating.versions import RouterWeights
 from moe_router.gating.weights import Floats, load
+from moe_router.gating.wording import Wording
 from moe_router.registry import Expert, Registry
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class GatingPipeline:
         self._identity = encoder.identity
         self.language = language
         own = partial(load, config.model_dir, encoder=encoder.identity, hidden=encoder.hidden)
+        self._wording = Wording.load(config.model_dir)
         self._assembly = Assembly(encoder, own(domain.WEIGHTS), config.model_dir, config.policy)
         self.shipped = RouterWeights(own(task_router.WEIGHTS), own(qnetwork.WEIGHTS))
         """the router's weights that lie in the folder"""
@@ -190,7 +192,7 @@ class GatingPipeline:
         watch.lap("encode" if passes else "task")
         domains = heads.domains(asked_vector, text_vector)
         watch.lap("domain")
-        tasks = heads.router.head(asked_vector, text_vector)
+        tasks = self._tasks(heads, asked, asked_vector, text_vector)
         encodings = heads.router.qnetwork.state(asked_vector, text_vector)
         state = State(encodings, tasks, domains, guess.code, guess.probability)
         chosen = heads.router.choose_task(state)
@@ -242,16 +244,22 @@ class GatingPipeline:
             return 1, None, (await self.encoder.encode([text]))[0]
         vector = self.encoder.kept(description)
         if vector is not None:
-            if not self._needs_text(heads, vector, via):
+            if not self._needs_text(heads, description, vector, via):
                 return 0, vector, None
             return 1, vector, (await self.encoder.encode([text]))[0]
         vector, text_vector = await self.encoder.encode([description, text])
         self.encoder.keep(description, vector)
         # Judged alike whether or not the description was known, so that equal requests get equal answers.
-        return 1, vector, text_vector if self._needs_text(heads, vector, via) else None
+        return 1, vector, text_vector if self._needs_text(heads, description, vector, via) else None
 
-    def _needs_text(self, heads: Heads, description: Floats, via: Via) -> bool:
-        tasks = heads.router.head(description, None)
+    def _tasks(
+        self, heads: Heads, description: str | None, described: Floats | None, text: Floats | None
+    ) -> Distribution:
+        found = heads.router.head(described, text)
+        return self._wording(description, found) if description and self._wording is not None else found
+
+    def _needs_text(self, heads: Heads, description: str, vector: Floats, via: Via) -> bool:
+        tasks = self._tasks(heads, description, vector, None)
         best = int(tasks.probabilities.argmax())
         if tasks.probabilities[best] < self.config.early_exit:
             return True

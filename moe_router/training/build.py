@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from moe_router.gating import domain, qnetwork, task_router
+from moe_router.gating import domain, qnetwork, task_router, wording
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.heads import MixtureHead
 from moe_router.gating.weights import Weights, save
+from moe_router.gating.wording import Wording
 from moe_router.registry import Registry
 from moe_router.training import qlearning
 from moe_router.training.augment import augmented
@@ -20,6 +21,7 @@ from moe_router.training.gating import Part, coverage_risk, fit_head
 from moe_router.training.phrasings import Split, load_phrasings
 from moe_router.training.requests import Composer, Request, load_texts
 from moe_router.training.simulation import simulate, vectors_of
+from moe_router.training.wording import fit_wording, weigh
 
 LICENCES = {
     "requests and own texts": "Apache-2.0, part of this project",
@@ -46,7 +48,7 @@ class GatingRun:
 
 
 def build(run: GatingRun, registry: Registry, encoder: Encoder, report: Report) -> dict[str, Any]:
-    """Fits the domain head, the task head and the Q-network and writes them into `run.output`.
+    """Fits the domain head, the task head, the wording and the Q-network and writes them into `run.output`.
 
     Returns:
         The figures that the weights' description holds too.
@@ -63,7 +65,11 @@ def build(run: GatingRun, registry: Registry, encoder: Encoder, report: Report) 
     tasks = fit_head(train, validation, lambda task: task, meta)
     heads = make_heads(registry, domains, tasks, embed)
     held = Composer(validation.texts, "validation", run.seed + 1, run.without).epoch(600)
-    tasks = Weights(tasks.arrays, dict(tasks.meta) | {"coverage_risk": _abstaining(held, heads[1], embed)})
+    report("fitting the wording", 0.5)
+    words = _words(fit_wording(train.phrasings, run.seed), held, heads[1], embed)
+    save(run.output, wording.WEIGHTS, words)
+    curve = _abstaining(held, heads[1], Wording(words), embed)
+    tasks = Weights(tasks.arrays, dict(tasks.meta) | {"coverage_risk": curve})
     save(run.output, domain.WEIGHTS, domains)
     save(run.output, task_router.WEIGHTS, tasks)
     report("training the Q-network", 0.6)
@@ -101,10 +107,21 @@ def make_heads(
     return domain.domain_head(registry, domains, prototypes), head
 
 
-def _abstaining(requests: list[Request], head: MixtureHead, embed: Embedded) -> list[dict[str, float]]:
+def _words(weights: Weights, requests: list[Request], head: MixtureHead, embed: Embedded) -> Weights:
+    """Weighs the wording against the head on the requests that have a description."""
+    asked = [(r.description.text, r) for r in requests if r.description is not None]
+    found = [head(*vectors_of(request, embed)) for _, request in asked]
+    return weigh(weights, [text for text, _ in asked], found, [request.target for _, request in asked])
+
+
+def _abstaining(
+    requests: list[Request], head: MixtureHead, words: Wording, embed: Embedded
+) -> list[dict[str, float]]:
     confidence, correct = [], []
     for request in requests:
         found = head(*vectors_of(request, embed))
+        if request.description is not None:
+            found = words(request.description.text, found)
         best = int(found.probabilities.argmax())
         confidence.append(float(found.probabilities[best]))
         correct.append(found.names[best] == request.target)

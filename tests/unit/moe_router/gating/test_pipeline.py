@@ -20,6 +20,7 @@ from moe_router.errors import ModelAssetError, NoWorkerError, UnknownTaskError
 from moe_router.gating import domain, qnetwork, task_router
 from moe_router.gating.assembly import Assembly
 from moe_router.gating.encoder import Encoder
+from moe_router.gating.ngrams import BUCKETS, IDENTITY, buckets
 from moe_router.gating.pipeline import Decision, GatingConfig, GatingPipeline, Observation
 from moe_router.gating.versions import RouterWeights
 from moe_router.gating.weights import Floats, Weights, save
@@ -493,3 +494,31 @@ class TestAnotherRouter:
         await gating.use_registry(other)
         gating.router_of(gating.shipped)
         assert made == [other]
+
+
+async def test_the_words_of_a_description_are_a_second_opinion(load, models, tmp_path):
+    told = shutil.copytree(models, tmp_path / "told")
+    weight = np.zeros((BUCKETS, 3), np.float32)
+    weight[buckets("zebra"), 0] = 50.0
+    meta = {"encoder": IDENTITY, "hidden": BUCKETS, "classes": ["a/x", "b/z", "none"]}
+    arrays = {"weight": weight, "bias": np.zeros(3, np.float32)}
+    save(told, "wording", Weights(arrays, meta | {"weight": 1.0, "temperature": 1.0}))
+    before, after = load(), load(model_dir=told)
+    text = TEXTS["a/y"]
+
+    async def share(gating: GatingPipeline, description: str) -> float:
+        found = await gating.decide(text, description, language="de", served=lambda _: True)
+        return found.task_probabilities["a/x"]
+
+    assert await share(after, "zebra") > 10 * await share(before, "zebra")
+    sure = await after.decide(text, DESCRIPTIONS["a/x"], language="de", served=lambda _: True)
+    assert sure.task == "a/x", "what the encoder is sure of stays"
+    bare = await after.decide(text, None, language="de", served=lambda _: True)
+    assert bare.task == "a/y", "without a description there are no words to judge by"
+
+
+def test_damaged_wording_is_refused(load, models, tmp_path):
+    told = shutil.copytree(models, tmp_path / "told")
+    (told / "wording.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ModelAssetError, match="wording"):
+        load(model_dir=told)
