@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from moe_router.gating.weights import load
 from tests.browser.site import Site
 from tests.browser.visit import Visit
 
+GATING = Path(__file__).parents[2] / "benchmarks" / "results" / "gating-quality.json"
 METRICS = {
     "taught": {"rows": 640, "callers": 9, "tasks_told": 410, "answers_judged": 402},
     "guard": {"requests": 900, "candidate": {"accuracy": 0.9771, "auroc": 0.991}},
@@ -75,9 +77,10 @@ def test_a_version_goes_live_and_comes_back(visit: Visit, versions: None) -> Non
 
 
 def test_the_plots_tell_their_numbers(visit: Visit) -> None:
+    measured = json.loads(GATING.read_text(encoding="utf-8"))
     page = visit.open("/router")
     expect(page.locator("#reliability svg")).to_have_accessible_name(
-        "Accuracy against confidence in 10 bins; the expected calibration error is 0.024"
+        f"Accuracy against confidence in 10 bins; the expected calibration error is {measured['ece']:.3f}"
     )
     page.locator("#reliability summary").click()
     expect(page.locator("#reliability tbody tr").first).to_contain_text("measured")

@@ -79,7 +79,8 @@ def test_native_requests_are_families_of_their_own_and_one_in_ten_is_held_out():
         for task in tasks:
             held = [p.split == "validation" for p in own if p.target == task]
             assert len(held) >= 64
-            assert sum(held) == len(held) // 10
+            # One may be in neither part, as its text stands in both.
+            assert len(held) // 10 - 1 <= sum(held) <= len(held) // 10
 
 
 def test_every_task_of_the_demo_is_asked_for_in_both_splits():
