@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from moe_router.gating import abstention
 from moe_router.gating.heads import MixtureHead
 from moe_router.gating.task_router import Observation, TaskRouter
 from moe_router.gating.weights import Floats
+from moe_router.gating.wording import Wording
 from moe_router.registry import Registry
 from moe_router.training.embedded import Embedded
 from moe_router.training.replay import Replay, Step
@@ -53,6 +54,7 @@ WORDINGS = (
 class Asked:
     """A request of the stream."""
 
+    description: str
     vectors: tuple[Floats | None, Floats | None]
     target: str
     caller: str
@@ -96,14 +98,16 @@ def stream(count: int, registry: Registry, data: Path | None, embed: Embedded, s
     for index in range(count):
         kind = rng.random()
         if kind < 0.4:
-            pair = named[rng.integers(len(named))], texts[rng.integers(len(texts))]
+            wording = int(rng.integers(len(WORDINGS)))
+            asked, pair = WORDINGS[wording], (named[wording], texts[rng.integers(len(texts))])
             target = NAMED
         else:
             pool = flipped if kind < 0.6 else plain
             request = pool[rng.integers(len(pool))]
             pair, target = vectors_of(request, embed), request.target
+            asked = request.description.text if request.description is not None else ""
         luck = {name: bool(rng.random() < skill) for name, skill in skills[target].items()}
-        found.append(Asked(pair, target, f"caller-{index % CALLERS}", luck))
+        found.append(Asked(asked, pair, target, f"caller-{index % CALLERS}", luck))
     return found
 
 
@@ -113,7 +117,7 @@ def best_reward(asked: Asked, registry: Registry) -> float:
 
 
 def serve(
-    asked: Asked, router: TaskRouter, domains: MixtureHead, threshold: float, at: float
+    asked: Asked, router: TaskRouter, domains: MixtureHead, words: Wording, threshold: float, at: float
 ) -> tuple[float, dict[str, Any]]:
     """Answers a request as the coordinator does: the reward, and the judged decision as a row."""
     row: dict[str, Any] = {
@@ -122,6 +126,7 @@ def serve(
     }  # fmt: skip
     hidden = next(len(v) for v in asked.vectors if v is not None)
     state = state_at(router, domains, replay_of([row], hidden), 0)
+    state = replace(state, tasks=words(asked.description, state.tasks))
     chosen = router.choose_task(state)
     if abstention.judge(state.tasks, chosen, threshold) is not None:
         return 0.0, row

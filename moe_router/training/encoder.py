@@ -86,11 +86,16 @@ class _Model(nn.Module):
             max_position_embeddings=514, type_vocab_size=2, layer_norm_eps=shape.epsilon, pad_token_id=1,
             # Drawing dropout masks costs a third of a step on a CPU; the low rank regularises enough.
             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+            # On a CPU the fused attention's backward pass takes as long as all else together.
+            attn_implementation="eager",
         )  # fmt: skip
         base = XLMRobertaModel(config, add_pooling_layer=False)
         base.load_state_dict(
             {name: torch.from_numpy(np.array(w)) for name, w in weights.items()}, strict=False
         )
+        for module in base.modules():  # which autocast would otherwise convert for every part anew
+            if isinstance(module, nn.Linear):
+                module.to(torch.bfloat16)
         targets = ["query", "key", "value", "dense"]
         lora = LoraConfig(r=run.rank, lora_alpha=run.alpha, target_modules=targets)
         self.encoder = get_peft_model(base, lora)

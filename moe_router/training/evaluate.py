@@ -1,4 +1,4 @@
-"""Judges gating on the validation families, through the very code that serves requests."""
+"""Judges gating on the validation families and the test requests, by the very code that serves requests."""
 
 from __future__ import annotations
 
@@ -50,27 +50,32 @@ async def evaluate_gating(
     seed: int = 1,
     rounds: int = 2,
 ) -> dict[str, Any]:
-    """Decides validation requests and sums up.
+    """Decides validation requests, and those of the test, and sums up.
 
     Args:
         pipeline: as it serves.
         data: the folder of the datasets; None for the project's own texts alone.
         report: is told how far it is.
         seed: of the composition of requests.
-        rounds: every validation phrasing is asked so often, each time with a fresh text.
+        rounds: every phrasing is asked so often, each time with a fresh text.
 
     Returns:
-        Accuracy by kind, style and language, OOS AUROC, ECE, abstention and latency, for JSON.
+        Accuracy by kind, style and language, OOS AUROC, ECE, abstention and latency, for JSON; the same of
+        the test requests under `test`.
     """
-    composer = Composer(load_texts(data, "validation", 25, seed), "validation", seed)
-    requests = [r for _ in range(rounds) for r in composer.epoch(400)]
-    judged = []
-    for index, request in enumerate(requests):
-        judged.append(await _judge(pipeline, request))
-        if index % 50 == 0:
-            report("deciding requests", index / len(requests))
-    report("deciding requests", 1.0)
-    result = summarise(judged)
+    texts = load_texts(data, "validation", 25, seed)
+    result = {}
+    for split, bare in (("validation", 400), ("test", 0)):
+        composer = Composer(texts, split, seed)
+        requests = [r for _ in range(rounds) for r in composer.epoch(bare)]
+        judged = []
+        for index, request in enumerate(requests):
+            judged.append(await _judge(pipeline, request))
+            if index % 50 == 0:
+                report(f"deciding {split} requests", index / len(requests))
+        result[split] = summarise(judged)
+    report("decided", 1.0)
+    result = result["validation"] | {"test": result["test"]}
     if data is not None:
         result["language"] = evaluate_language(pipeline.language, data)
     return result

@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
 def markdown(result: dict[str, Any]) -> str:
     """The figures as Markdown tables."""
-    accuracy, abstention = result["accuracy"], result["abstention"]
-    rows = [
-        "| what | value |",
-        "|---|---|",
-        f"| task accuracy with a description | {accuracy['described']:.4f} |",
-        f"| domain accuracy with a description | {accuracy['domain']:.4f} |",
-        f"| out-of-scope AUROC | {result['out_of_scope_auroc']:.4f} |",
-        f"| expected calibration error | {result['ece']:.4f} |",
-        f"| answered, and wrong of these | {abstention['coverage']:.4f}, {abstention['risk']:.4f} |",
-        f"| latency, median and p95 | {result['latency_ms']['p50']} ms, {result['latency_ms']['p95']} ms |",
-        f"| encoder passes a request | {result['encoder_passes']} |",
-    ]
+    both = (result, result["test"])
+    rows = ["| what | validation | test |", "|---|---|---|"]
+    for name, read in _FIGURES:
+        rows.append(f"| {name} | {read(both[0])} | {read(both[1])} |")
     rows += [
-        f"| language of {name.replace('_', ' ')} | {own['accuracy']:.4f} |"
+        f"| language of {name.replace('_', ' ')} | {own['accuracy']:.4f} | |"
         for name, own in result.get("language", {}).items()
     ]
     for title in ("by_origin", "by_kind", "by_style", "by_task", "by_language"):
-        rows += ["", f"| {title.removeprefix('by_')} | task accuracy | n |", "|---|---|---|"]
-        rows += [f"| {name} | {own['accuracy']:.4f} | {own['n']} |" for name, own in accuracy[title].items()]
+        rows += ["", f"| {title.removeprefix('by_')} | validation | n | test | n |", "|---|---|---|---|---|"]
+        groups = [one["accuracy"][title] for one in both]
+        rows += [f"| {name} | {_cells(groups[0], name)} | {_cells(groups[1], name)} |" for name in groups[0]]
     return "\n".join(rows)
+
+
+_FIGURES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("task accuracy with a description", lambda of: f"{of['accuracy']['described']:.4f}"),
+    ("domain accuracy with a description", lambda of: f"{of['accuracy']['domain']:.4f}"),
+    ("out-of-scope AUROC", lambda of: f"{of['out_of_scope_auroc']:.4f}"),
+    ("expected calibration error", lambda of: f"{of['ece']:.4f}"),
+    (
+        "answered, and wrong of these",
+        lambda of: f"{of['abstention']['coverage']:.4f}, {of['abstention']['risk']:.4f}",
+    ),
+    (
+        "latency, median and p95",
+        lambda of: f"{of['latency_ms']['p50']} ms, {of['latency_ms']['p95']} ms",
+    ),
+    ("encoder passes a request", lambda of: f"{of['encoder_passes']}"),
+)
+
+
+def _cells(group: dict[str, dict[str, float]], name: str) -> str:
+    own = group.get(name)
+    return f"{own['accuracy']:.4f} | {own['n']}" if own is not None else "|"
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
@@ -37,7 +53,7 @@ def write(result: dict[str, Any], folder: Path) -> None:
     (folder / "gating.json").write_text(
         json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    text = f"# Gating on the validation families\n\n{markdown(result)}\n"
+    text = f"# Gating on the validation families and the test\n\n{markdown(result)}\n"
     (folder / "gating.md").write_text(text, encoding="utf-8")
     _plots(result, folder)
 

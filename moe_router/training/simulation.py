@@ -1,7 +1,8 @@
 """Episodes whose experts are drawn, not logged: so the router learns what confidence and skill are worth.
 
 Each arm is right as often as its confidence says; arms find the same requests hard. What gating
-says of a request is what it really says.
+says of a request is what it really says. Some callers name the task themselves: then gating is
+certain, no description is read, and nothing but the answers is left to weigh.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moe_router.gating.heads import MixtureHead
 from moe_router.gating.qnetwork import PRIOR_SKILL
@@ -19,6 +21,8 @@ from moe_router.training.embedded import Embedded
 from moe_router.training.episodes import Episodes
 from moe_router.training.requests import Request
 
+NAMED = 0.25
+"""Share of the requests whose caller names the task."""
 ARMS = 3
 """A probe, an expert, and a stronger or another one."""
 Heads = tuple[MixtureHead, MixtureHead]
@@ -30,7 +34,9 @@ def simulate(
 ) -> Episodes:
     """Episodes of these requests with drawn arms."""
     rng = np.random.default_rng(seed)
-    return Episodes(**gated(requests, registry, heads, embed, rng), **drawn_arms(len(requests), rng))
+    known, arms = gated(requests, registry, heads, embed, rng), drawn_arms(len(requests), rng)
+    name_tasks(known, (rng.random(len(requests)) < NAMED) & (known["target"] >= 0))
+    return Episodes(**known, **arms)
 
 
 def gated(
@@ -53,6 +59,16 @@ def gated(
         "language_probability": rng.beta(8, 1, len(requests)).astype(np.float32),
         "target": np.array([names.index(r.target) if r.target in names else -1 for r in requests], np.intp),
     }
+
+
+def name_tasks(known: dict[str, Any], named: NDArray[np.bool_]) -> None:
+    """Makes of these rows requests whose caller names the task, as the pipeline sees them."""
+    tasks = known["target"][named]
+    known["description"][named] = 0.0
+    known["task_probability"][named] = np.eye(known["task_probability"].shape[1], dtype=np.float32)[tasks]
+    known["none_probability"][named] = 0.0
+    known["domain_probability"][named] = 0.0
+    known["domain_probability"][np.flatnonzero(named), tasks] = 1.0
 
 
 def drawn_arms(count: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -101,7 +101,15 @@ def test_episodes_are_what_gating_says_of_the_requests(built, registry, encoder)
     episodes = simulation.simulate(own, registry, heads, embed, seed=0)
     names = tuple(registry.tasks)
     assert episodes.target.tolist() == [names.index(r.target) if r.target in names else -1 for r in own]
-    for row, request in enumerate(own):
+    named = episodes.task_probability.max(axis=1) == 1.0
+    assert 5 < named.sum() < 25  # a quarter of 60, of those that some task serves
+    assert not episodes.description[named].any()
+    assert (episodes.none_probability[named] == 0.0).all()
+    for row in np.flatnonzero(named):
+        assert episodes.task_probability[row, episodes.target[row]] == 1.0
+        assert episodes.domain_probability[row, episodes.target[row]] == 1.0
+    for row in np.flatnonzero(~named):
+        request = own[row]
         description, text = simulation.vectors_of(request, embed)
         found = heads[1](description, text)
         np.testing.assert_allclose(episodes.task_probability[row], found.probabilities, atol=1e-6)
