@@ -37,7 +37,6 @@ from moe_router.gating.pipeline import MODELS, GatingConfig, GatingPipeline
 from moe_router.gating.task_router import Policy
 from moe_router.gating.versions import RouterWeights
 from moe_router.gating.weights import Floats, Weights
-from moe_router.gating.wording import Wording
 from moe_router.training.embedded import Embedded
 from moe_router.training.judging import guarded
 from moe_router.training.learner import LearnRun, Serving, learn
@@ -71,20 +70,18 @@ class Bench:
         own = self.gating.shipped
         meta = dict(own.q_weights.meta) | {"skills": told_skills(self.registry)}
         self.shipped = RouterWeights(own.tasks, Weights(own.q_weights.arrays, meta))
-        words = Wording.load(models)
-        if words is None:
-            raise SystemExit(f"{models} has no weights of the wording; make them with `mole train gating`")
-        self.words = words
         self.hidden = self.gating.encoder.encoder.hidden
 
     def serving(self, live: RouterWeights) -> Serving:
         """What the learner takes."""
-        return Serving(live, self.shipped, self.gating.heads.domains, self.gating.router_of)
+        return Serving(
+            live, self.shipped, self.gating.heads.domains, self.gating.words, self.gating.router_of
+        )
 
     def accuracy(self, weights: RouterWeights) -> float:
         """On the old tasks, by requests that the guard does not decide by."""
         router = self.gating.router_of(weights)
-        return guarded(router, self.gating.heads.domains, self.judges).accuracy
+        return guarded(router, self.gating.heads.domains, self.gating.words, self.judges).accuracy
 
 
 def ours(bench: Bench, requests: list[Asked], every: int | None) -> tuple[list[float], dict[str, Any]]:
@@ -93,7 +90,9 @@ def ours(bench: Bench, requests: list[Asked], every: int | None) -> tuple[list[f
     router = bench.gating.router_of(live)
     for index, asked in enumerate(requests):
         threshold = abstention.threshold_for(live.tasks.meta, TARGET_RISK)
-        reward, row = serve(asked, router, bench.gating.heads.domains, bench.words, threshold, float(index))
+        reward, row = serve(
+            asked, router, bench.gating.heads.domains, bench.gating.words, threshold, float(index)
+        )
         rewards.append(reward)
         rows.append(row)
         if every and (index + 1) % every == 0:

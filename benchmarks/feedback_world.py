@@ -19,7 +19,7 @@ from moe_router.gating import abstention
 from moe_router.gating.heads import MixtureHead
 from moe_router.gating.task_router import Observation, TaskRouter
 from moe_router.gating.weights import Floats
-from moe_router.gating.wording import Wording
+from moe_router.gating.wording import Wording, joined
 from moe_router.registry import Registry
 from moe_router.training.embedded import Embedded
 from moe_router.training.replay import Replay, Step
@@ -117,7 +117,7 @@ def best_reward(asked: Asked, registry: Registry) -> float:
 
 
 def serve(
-    asked: Asked, router: TaskRouter, domains: MixtureHead, words: Wording, threshold: float, at: float
+    asked: Asked, router: TaskRouter, domains: MixtureHead, words: Wording | None, threshold: float, at: float
 ) -> tuple[float, dict[str, Any]]:
     """Answers a request as the coordinator does: the reward, and the judged decision as a row."""
     row: dict[str, Any] = {
@@ -126,7 +126,7 @@ def serve(
     }  # fmt: skip
     hidden = next(len(v) for v in asked.vectors if v is not None)
     state = state_at(router, domains, replay_of([row], hidden), 0)
-    state = replace(state, tasks=words(asked.description, state.tasks))
+    state = replace(state, tasks=joined(words, asked.description, state.tasks))
     chosen = router.choose_task(state)
     if abstention.judge(state.tasks, chosen, threshold) is not None:
         return 0.0, row

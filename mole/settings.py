@@ -60,6 +60,24 @@ class CommandSettings(BaseSettings):
         description="Root of relative adapter and template paths.",
     )
 
+    encoder: str | None = Field(
+        None,
+        validation_alias=AliasChoices("MOLE_ENCODER", "encoder"),
+        description="The text encoder to train and judge gating with; the default where unset.",
+    )
+    target_risk: float = Field(
+        0.05,
+        gt=0.0,
+        lt=1.0,
+        validation_alias=AliasChoices("MOLE_TARGET_RISK", "target_risk"),
+        description="Share of answered requests that may go to a wrong task, as the coordinator has it.",
+    )
+    lid_path: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("MOLE_LID_PATH", "lid_path"),
+        description="lid.176.bin or its folder, as the coordinator has it.",
+    )
+
     @property
     def registry_file(self) -> Path:
         """Where the registry is."""

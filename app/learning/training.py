@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from app.services import audit, factory
 from app.services.router_sync import RouterSync
 from app.settings import Settings
-from moe_router.errors import ModelAssetError
+from moe_router.errors import ModelAssetError, VersionConflictError
 from moe_router.gating.versions import pack
 from moe_router.registry import load_registry
 
@@ -46,7 +46,8 @@ async def train(storage: Storage, settings: Settings, run: TrainRun, report: Rep
     """Trains, judges and stores a candidate, and promotes it where it passes.
 
     Returns:
-        For JSON: `outcome` (nothing, candidate, promoted or rejected), the version's `id` and its metrics.
+        For JSON: `outcome` (nothing, candidate, promoted or rejected), the version's `id` and its metrics;
+        of a candidate that passed, `not_promoted` says why it is not live.
 
     Raises:
         ConfigError: the registry is invalid.
@@ -91,7 +92,7 @@ def _memory(gating: GatingPipeline, cache: Path, data: Path | None, report: Repo
 def _learn(gating: GatingPipeline, replay: Any, memory: Memory, seed: int) -> Candidate | None:
     from moe_router.training.learner import LearnRun, Serving, learn
 
-    serving = Serving(gating.learned, gating.shipped, gating.heads.domains, gating.router_of)
+    serving = Serving(gating.learned, gating.shipped, gating.heads.domains, gating.words, gating.router_of)
     return learn(replay, serving, memory, LearnRun(seed=seed))
 
 
@@ -110,7 +111,11 @@ async def _store(storage: Storage, found: Candidate, parent: int | None, run: Tr
     )
     outcome = "candidate" if passed else "rejected"
     if passed and run.promote:
-        await storage.router_versions.promote(version, at=time.time())
+        try:
+            # Training takes minutes: what an operator has promoted or taken back meanwhile stands.
+            await storage.router_versions.promote(version, at=time.time(), over=parent)
+        except VersionConflictError as error:
+            return {"outcome": outcome, "id": version, "not_promoted": error.detail, **found.metrics}
         audit.record("router.promoted", actor=audit.command_actor(), version=version)
         outcome = "promoted"
     return {"outcome": outcome, "id": version, **found.metrics}

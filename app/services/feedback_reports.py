@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from app.storage.judged import JudgedRows
 
 FRESH_S = 2.0
-"""Summing up takes a tenth of a second of the event loop: it must not be anybody's to ask for at will."""
+"""Summing up takes a tenth of a second of a core: it must not be anybody's to ask for at will."""
 
 
 class FeedbackReports:
@@ -32,6 +32,7 @@ class FeedbackReports:
         """
         async with self._lock:
             if self._made is None or self._clock() - self._made[0] >= FRESH_S:
-                made = report(await judged.newest(READ_ROWS), total=await judged.count())
+                rows = await judged.newest(READ_ROWS)
+                made = await asyncio.to_thread(report, rows, total=await judged.count())
                 self._made = self._clock(), made
             return self._made[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,9 @@ from sqlalchemy import func, select
 
 from app.storage.database import Database
 from app.storage.models import Decision, Feedback
+
+AT_ONCE = 100
+"""Rows read before the event loop may turn: about a millisecond of JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +65,8 @@ class JudgedRows:
             .limit(limit)
         )
         async with self._database.read() as session:
-            return [JudgedRow(*row) for row in await session.execute(query)]
+            found: list[JudgedRow] = []
+            for part in (await session.execute(query)).partitions(AT_ONCE):
+                found += [JudgedRow(*row) for row in part]
+                await asyncio.sleep(0)
+            return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -14,6 +14,8 @@ from app.storage.database import Database
 from app.storage.models import RouterVersion
 from moe_router.errors import UnknownVersionError, VersionConflictError
 
+ANY: Final = -1
+"""Whichever version is live."""
 VersionState = Literal["live", "candidate", "retired", "rejected"]
 
 
@@ -90,17 +92,27 @@ class RouterVersions:
         async with self._database.read() as session:
             return [_info(row) for row in await session.execute(query)]
 
-    async def promote(self, version_id: int, *, at: float) -> VersionInfo:
+    async def promote(self, version_id: int, *, at: float, over: int | None = ANY) -> VersionInfo:
         """Makes a version the live one; the one before retires.
+
+        Args:
+            version_id: of the version.
+            at: Unix time in seconds.
+            over: the version that must be live until now, None for the shipped weights; ANY for whichever is.
 
         Raises:
             StorageError: the database cannot be used now.
             UnknownVersionError: there is no such version.
-            VersionConflictError: another process promoted at the same time.
+            VersionConflictError: another one than `over` is live, or another process promoted at the same
+                time.
         """
         try:
             async with self._database.write() as session:
                 await self._known(session, version_id)
+                if over != ANY:
+                    live = await session.scalar(select(RouterVersion.id).where(RouterVersion.state == "live"))
+                    if live != over:
+                        raise VersionConflictError(f"{_named(live)} is live by now, not {_named(over)}.")
                 await _end_live(session, "retired")
                 become = update(RouterVersion).where(RouterVersion.id == version_id)
                 await session.execute(become.values(state="live", promoted_at=at))
@@ -171,6 +183,10 @@ class RouterVersions:
         query = select(RouterVersion.id).where(RouterVersion.id == version_id).with_for_update()
         if await session.scalar(query) is None:
             raise UnknownVersionError(version_id)
+
+
+def _named(version: int | None) -> str:
+    return "the package's own router" if version is None else f"version {version}"
 
 
 async def _end_live(session: AsyncSession, state: VersionState) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from moe_router.errors import ModelAssetError
-from moe_router.gating import domain
+from moe_router.gating import abstention, domain
 from moe_router.gating.decision import Beliefs
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.heads import Distribution, MixtureHead
@@ -35,6 +35,8 @@ class Heads:
     probes: dict[str, Probe]
     prototypes: dict[str, Floats]
     """the vectors of each task's phrasings, (phrasings, hidden)"""
+    threshold: float
+    """a request whose likeliest task is less likely is abstained from"""
     certain: dict[str, tuple[Floats, Distribution, Distribution, Beliefs]] = field(default_factory=dict)
     """what is known of a request whose task is given and of which nothing is encoded, by task"""
 
@@ -42,7 +44,14 @@ class Heads:
 class Assembly:
     """Builds heads. Blocking, since phrasings that were not seen before are encoded."""
 
-    def __init__(self, encoder: Encoder, domain_weights: Weights, model_dir: Path, policy: Policy) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        domain_weights: Weights,
+        model_dir: Path,
+        policy: Policy,
+        target_risk: float,
+    ) -> None:
         """Takes what stays the same over all registries and versions of the router.
 
         Args:
@@ -50,11 +59,13 @@ class Assembly:
             domain_weights: of the domain head.
             model_dir: the folder that relative probe paths start from.
             policy: how the router weighs and explores.
+            target_risk: share of answered requests that may go to a wrong task.
         """
         self._encoder = encoder
         self._domain_weights = domain_weights
         self._model_dir = model_dir
         self._policy = policy
+        self._target_risk = target_risk
         self._phrasings: dict[str, Floats] = {}
 
     def build(self, registry: Registry, weights: RouterWeights, version: int | None) -> Heads:
@@ -70,7 +81,8 @@ class Assembly:
             if key not in prototypes and key not in weights.tasks.meta["classes"]:
                 logger.warning("task %s has no description and no weights: only options.task reaches it", key)
         domains = domain.domain_head(registry, self._domain_weights, prototypes)
-        return Heads(registry, domains, router, probes, prototypes)
+        threshold = abstention.threshold_for(weights.tasks.meta, self._target_risk)
+        return Heads(registry, domains, router, probes, prototypes, threshold)
 
     def router(
         self,

@@ -26,7 +26,7 @@ from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import Action, Observation, Policy, State, TaskRouter, Via
 from moe_router.gating.versions import RouterWeights
 from moe_router.gating.weights import Floats, load
-from moe_router.gating.wording import Wording
+from moe_router.gating.wording import Wording, joined
 from moe_router.registry import Expert, Registry
 
 logger = logging.getLogger(__name__)
@@ -63,13 +63,15 @@ class GatingPipeline:
         self._identity = encoder.identity
         self.language = language
         own = partial(load, config.model_dir, encoder=encoder.identity, hidden=encoder.hidden)
-        self._wording = Wording.load(config.model_dir)
-        self._assembly = Assembly(encoder, own(domain.WEIGHTS), config.model_dir, config.policy)
+        self.words = Wording.load(config.model_dir)
+        """the second opinion on descriptions; None where the folder has none"""
+        self._assembly = Assembly(
+            encoder, own(domain.WEIGHTS), config.model_dir, config.policy, config.target_risk
+        )
         self.shipped = RouterWeights(own(task_router.WEIGHTS), own(qnetwork.WEIGHTS))
         """the router's weights that lie in the folder"""
         self._learned = self.shipped
         self._version: int | None = None
-        self._threshold = abstention.threshold_for(self.shipped.tasks.meta, config.target_risk)
         self._heads: Heads | None = None
         self._reload = asyncio.Lock()
 
@@ -140,9 +142,7 @@ class GatingPipeline:
                     f"but {self._identity!r} is in use"
                 )
         async with self._reload:
-            threshold = abstention.threshold_for(weights.tasks.meta, self.config.target_risk)
-            heads = await asyncio.to_thread(self._assembly.build, self.registry, weights, version)
-            self._heads, self._threshold = heads, threshold
+            self._heads = await asyncio.to_thread(self._assembly.build, self.registry, weights, version)
             self._learned, self._version = weights, version
 
     def router_of(self, weights: RouterWeights) -> TaskRouter:
@@ -255,8 +255,7 @@ class GatingPipeline:
     def _tasks(
         self, heads: Heads, description: str | None, described: Floats | None, text: Floats | None
     ) -> Distribution:
-        found = heads.router.head(described, text)
-        return self._wording(description, found) if description and self._wording is not None else found
+        return joined(self.words, description, heads.router.head(described, text))
 
     def _needs_text(self, heads: Heads, description: str, vector: Floats, via: Via) -> bool:
         tasks = self._tasks(heads, description, vector, None)
@@ -296,7 +295,7 @@ class GatingPipeline:
                 heads.certain[task] = known
         encodings, tasks, domains, beliefs = known
         state = State(encodings, tasks, domains, guess.code, guess.probability)
-        refusal = self._unserved(heads, task, served, via)
+        refusal = self._untold(heads, task, guess.code) or self._unserved(heads, task, served, via)
         probe = self._probe(heads, task, vector, via) if refusal is None else None
         watch.lap("task")
         return Decision.of(
@@ -316,9 +315,18 @@ class GatingPipeline:
     ) -> Abstention | None:
         if state.language == UNDETERMINED and not description and language is None:
             return abstention.unknown_language(abstention.nearest(state.tasks))
-        return abstention.judge(state.tasks, chosen, self._threshold) or self._unserved(
-            heads, chosen, served, via
+        return (
+            abstention.judge(state.tasks, chosen, heads.threshold)
+            or self._untold(heads, chosen, state.language)
+            or self._unserved(heads, chosen, served, via)
         )
+
+    @staticmethod
+    def _untold(heads: Heads, task: str, language: str) -> Abstention | None:
+        """Where a task states its languages, the text's must be known."""
+        if language != UNDETERMINED or heads.registry.languages_of(task) is None:
+            return None
+        return abstention.unknown_language([task])
 
     @staticmethod
     def _unserved(heads: Heads, task: str, served: Callable[[str], bool], via: Via) -> Abstention | None:

@@ -32,6 +32,11 @@ KEPT = 4096
 _LEAST = np.float32(1e-9)
 
 
+def joined(words: Wording | None, description: str | None, tasks: Distribution) -> Distribution:
+    """What the words add to what the encoder makes of a request; nothing where there are none."""
+    return words(description, tasks) if words is not None and description else tasks
+
+
 class Wording:
     """Joins what the words say to a distribution over the tasks. Pure and thread-safe."""
 

@@ -12,7 +12,7 @@ from moe_router.gating import domain, qnetwork, task_router, wording
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.heads import MixtureHead
 from moe_router.gating.weights import Weights, save
-from moe_router.gating.wording import Wording
+from moe_router.gating.wording import Wording, joined
 from moe_router.registry import Registry
 from moe_router.training import qlearning
 from moe_router.training.augment import augmented
@@ -66,15 +66,16 @@ def build(run: GatingRun, registry: Registry, encoder: Encoder, report: Report) 
     heads = make_heads(registry, domains, tasks, embed)
     held = Composer(validation.texts, "validation", run.seed + 1, run.without).epoch(600)
     report("fitting the wording", 0.5)
-    words = _words(fit_wording(train.phrasings, run.seed), held, heads[1], embed)
-    save(run.output, wording.WEIGHTS, words)
-    curve = _abstaining(held, heads[1], Wording(words), embed)
+    weighed = _words(fit_wording(train.phrasings, run.seed), held, heads[1], embed)
+    save(run.output, wording.WEIGHTS, weighed)
+    words = Wording(weighed)
+    curve = _abstaining(held, heads[1], words, embed)
     tasks = Weights(tasks.arrays, dict(tasks.meta) | {"coverage_risk": curve})
     save(run.output, domain.WEIGHTS, domains)
     save(run.output, task_router.WEIGHTS, tasks)
     report("training the Q-network", 0.6)
     composer = Composer(train.texts, "train", run.seed, run.without)
-    episodes = simulate(composer.epoch(1500), registry, heads, embed, run.seed)
+    episodes = simulate(composer.epoch(1500), registry, heads, words, embed, run.seed)
     network = qlearning.train(episodes, qlearning.DqnRun(seed=run.seed), meta)
     save(run.output, qnetwork.WEIGHTS, network)
     report("gating trained", 1.0)
@@ -119,9 +120,8 @@ def _abstaining(
 ) -> list[dict[str, float]]:
     confidence, correct = [], []
     for request in requests:
-        found = head(*vectors_of(request, embed))
-        if request.description is not None:
-            found = words(request.description.text, found)
+        asked = request.description.text if request.description is not None else None
+        found = joined(words, asked, head(*vectors_of(request, embed)))
         best = int(found.probabilities.argmax())
         confidence.append(float(found.probabilities[best]))
         correct.append(found.names[best] == request.target)

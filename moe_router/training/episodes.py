@@ -38,6 +38,8 @@ class Episodes:
     """(n, k): of the domain of each task"""
     language_probability: Floats
     """(n,)"""
+    undetermined: Bools
+    """(n,): the text is in no language that could be told"""
     target: Ints
     """(n,): the task asked for, -1 where none fits"""
     offered: Bools
@@ -193,6 +195,7 @@ def _base(
         "none_probability": own.none_probability[:, None, None],
         "domain_probability": domain[:, :, None],
         "language_probability": own.language_probability[:, None, None],
+        "undetermined": own.undetermined[:, None, None],
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from moe_router.contracts import UNDETERMINED
 from moe_router.gating.heads import MixtureHead
 from moe_router.gating.qnetwork import PRIOR_SKILL
 from moe_router.gating.task_router import PROBE as PROBE_NAME
@@ -98,4 +99,5 @@ def _states(
         "none_probability": np.array([s.tasks.none for s in states], np.float32),
         "domain_probability": np.array([[s.domains.of(d) for d in domain_of] for s in states], np.float32),
         "language_probability": replay.language_probability[rows],
+        "undetermined": np.array([replay.language[row] == UNDETERMINED for row in rows], np.bool_),
     }

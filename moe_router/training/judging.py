@@ -1,7 +1,8 @@
 """Whether a candidate may take the live router's place: a guard, and the held-out feedback.
 
 The guard: on requests of the validation families the candidate is not worse than the live router,
-nor than the shipped one, so that many small losses do not add up. The feedback: on rows that taught
+nor than the shipped one, so that many small losses do not add up; nor on simulated answers, whose
+rightness nobody can have lied about. The feedback: on rows that taught
 neither of them, the candidate is better at the task or at the answers, and at neither worse.
 """
 
@@ -18,11 +19,17 @@ from numpy.typing import NDArray
 from moe_router.gating.heads import NONE, MixtureHead
 from moe_router.gating.task_router import TaskRouter
 from moe_router.gating.weights import Floats
+from moe_router.gating.wording import Wording
 from moe_router.training.memory import Memory
 from moe_router.training.metrics import auroc
-from moe_router.training.offpolicy import Estimate, path_value, task_accuracy
+from moe_router.training.offpolicy import Estimate, path_values, task_accuracy
+from moe_router.training.play import play
 from moe_router.training.replay import Replay
+from moe_router.training.simulation import simulate
 from moe_router.training.states import states_of
+
+PLAYED = 400
+"""Simulated requests by which the answers are guarded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,9 @@ class Bars:
     auroc_fall: float = 0.005
     """of telling what fits no task"""
     value_fall: float = 0.01
-    """of the answers, where the gain is in the tasks"""
+    """of the answers by the feedback, where the gain is in the tasks"""
+    answers_fall: float = 0.01
+    """of the answers to simulated requests"""
     least_rows: float = 10.0
     """held-out rows, as many as they are worth; an estimate on fewer counts for nothing"""
 
@@ -44,9 +53,11 @@ class Guarded:
     """A router on the guarded requests."""
 
     accuracy: float
-    """share of the requests that fit a task for which it goes for the right one"""
+    """share of the requests that fit a task for which it goes for the right one; nan where there are none"""
     auroc: float
     """of the confidence, for whether a request fits any task; nan where all do"""
+    value: float
+    """of its answers to simulated requests, less what they cost"""
     confidence: Floats
     right: NDArray[np.bool_] = field(repr=False)
 
@@ -64,13 +75,15 @@ class Verdict:
         return not self.reasons
 
 
-def guarded(router: TaskRouter, domains: MixtureHead, memory: Memory) -> Guarded:
-    """Decides the guarded requests for tasks of the registry, and those that fit none."""
+def guarded(
+    router: TaskRouter, domains: MixtureHead, words: Wording | None, memory: Memory, seed: int = 0
+) -> Guarded:
+    """Decides the guarded requests for tasks of the registry or for none, and answers simulated ones."""
     known = {*router.registry.tasks, NONE}
     kept = [row for row, target in enumerate(memory.guard_target) if target in known]
     targets = np.array([memory.guard_target[row] for row in kept])
     chosen, confidence = [], []
-    for state in states_of(router, domains, [memory.guard[row] for row in kept]):
+    for state in states_of(router, domains, words, [memory.guard[row] for row in kept]):
         task = router.choose_task(state)
         chosen.append(task)
         confidence.append(state.tasks.of(task))
@@ -78,7 +91,11 @@ def guarded(router: TaskRouter, domains: MixtureHead, memory: Memory) -> Guarded
     fits = targets != NONE
     accuracy = float(right[fits].mean()) if fits.any() else float("nan")
     sure = np.array(confidence, np.float32)
-    return Guarded(accuracy, auroc(sure.astype(np.float64), fits), sure, right)
+    made = simulate(
+        memory.requests[:PLAYED], router.registry, (domains, router.head), words, memory.embed, seed
+    )
+    value = play(router.qnetwork, made.priced(router.policy.cost_weight))
+    return Guarded(accuracy, auroc(sure.astype(np.float64), fits), value, sure, right)
 
 
 def judge(
@@ -102,13 +119,13 @@ def judge(
         bars: what has to be reached.
     """
     tasks = [task_accuracy(router, domains, held, asked) for router in routers]
-    values = [path_value(router, domains, held) for router in routers]
+    values = path_values(routers, domains, held)
     reasons = [*_guard_reasons(candidate, others, bars), *_feedback_reasons(tasks, values, bars)]
     metrics = {
         "guard": {
             "requests": len(candidate.right),
             **{
-                name: {"accuracy": _number(g.accuracy), "auroc": _number(g.auroc)}
+                name: {"accuracy": _number(g.accuracy), "auroc": _number(g.auroc), "value": _number(g.value)}
                 for name, g in zip(("candidate", "live", "shipped"), (candidate, *others), strict=False)
             },
         },
@@ -124,10 +141,15 @@ def judge(
 
 
 def _guard_reasons(candidate: Guarded, others: Sequence[Guarded], bars: Bars) -> list[str]:
+    if math.isnan(candidate.accuracy):
+        return ["guard: no request that guards is for a task of the registry"]
     best = max(g.accuracy for g in others)
     reasons = []
     if candidate.accuracy < best - bars.accuracy_fall:
         reasons.append(f"guard: accuracy {candidate.accuracy:.4f}, before {best:.4f}")
+    dearest = max(g.value for g in others)
+    if candidate.value < dearest - bars.answers_fall:
+        reasons.append(f"guard: value of the answers {candidate.value:.4f}, before {dearest:.4f}")
     clearest = max(g.auroc for g in others)
     if candidate.auroc < clearest - bars.auroc_fall:
         reasons.append(f"guard: out-of-scope AUROC {candidate.auroc:.4f}, before {clearest:.4f}")

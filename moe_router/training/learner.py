@@ -19,6 +19,7 @@ from moe_router.gating.heads import MixtureHead
 from moe_router.gating.task_router import TaskRouter
 from moe_router.gating.versions import RouterWeights
 from moe_router.gating.weights import Floats, Weights
+from moe_router.gating.wording import Wording
 from moe_router.training import qlearning
 from moe_router.training.episodes import joined
 from moe_router.training.evidence import Outcome, asked_tasks, caller_weights, outcomes
@@ -33,7 +34,7 @@ from moe_router.training.skills import PRIOR, posterior_skills, prior_skills
 from moe_router.training.states import vectors_at
 
 SEVERAL = 4
-"""With so many callers whole callers are held out; with fewer, the newest rows."""
+"""With so many callers whole callers are held out; with fewer, the newest rows of each."""
 HELD_OUT = 0.25
 FEEDBACK_SHARE = 0.25
 """Feedback is at most this share of the Q-network's episodes."""
@@ -61,6 +62,7 @@ class Serving:
     live: RouterWeights
     shipped: RouterWeights
     domains: MixtureHead
+    words: Wording | None
     make: Callable[[RouterWeights], TaskRouter]
 
 
@@ -115,7 +117,8 @@ def learn(replay: Replay, serving: Serving, memory: Memory, run: LearnRun) -> Ca
     weights = _train(lessons, serving, live, memory, run)
     router = serving.make(weights)
     own, before, shipped = (
-        guarded(r, serving.domains, memory) for r in (router, live, serving.make(serving.shipped))
+        guarded(r, serving.domains, serving.words, memory, run.seed + 1)
+        for r in (router, live, serving.make(serving.shipped))
     )
     judged = _Lessons.of(replay.take(held), known)
     verdict = judge(
@@ -132,18 +135,23 @@ def learn(replay: Replay, serving: Serving, memory: Memory, run: LearnRun) -> Ca
 
 
 def hold_out(replay: Replay, seed: int) -> tuple[list[int], list[int]]:
-    """The rows that teach and the rows that judge: whole callers, or the newest where there are few."""
+    """The rows that teach and the rows that judge: whole callers, or the newest of each of a few."""
     callers = set(replay.caller)
     if len(callers) < SEVERAL:
-        count = int(HELD_OUT * len(replay))
-        order = np.argsort(-replay.judged_at, kind="stable").tolist()
-        return sorted(order[count:]), sorted(order[:count])
+        newest = [row for caller in callers for row in _newest(replay, caller)]
+        return sorted({*range(len(replay))} - {*newest}), sorted(newest)
     turned = sorted(callers, key=lambda caller: hashlib.blake2b(f"{seed}:{caller}".encode()).digest())
     held = set(turned[: int(HELD_OUT * len(turned))])
     return (
         [row for row, caller in enumerate(replay.caller) if caller not in held],
         [row for row, caller in enumerate(replay.caller) if caller in held],
     )
+
+
+def _newest(replay: Replay, caller: str) -> list[int]:
+    order = np.argsort(-replay.judged_at, kind="stable").tolist()
+    own = [row for row in order if replay.caller[row] == caller]
+    return own[: int(HELD_OUT * len(own))]
 
 
 def _train(
@@ -181,7 +189,7 @@ def _train_values(
         return started.q_weights
     own, rows = made
     heads = (serving.domains, router.head)
-    anchor = simulate(memory.requests, router.registry, heads, memory.embed, run.seed)
+    anchor = simulate(memory.requests, router.registry, heads, serving.words, memory.embed, run.seed)
     weight = caller_weights([lessons.replay.caller[row] for row in rows])
     most = FEEDBACK_SHARE / (1 - FEEDBACK_SHARE) * len(anchor.target)
     drawn = rng.choice(len(rows), size=int(min(most, REPEATS * len(rows))), p=_share(weight))

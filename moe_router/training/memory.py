@@ -14,7 +14,7 @@ from moe_router.training.embedded import Embedded
 from moe_router.training.phrasings import OUT_OF_SCOPE, load_phrasings
 from moe_router.training.requests import Composer, Request, load_texts
 from moe_router.training.simulation import vectors_of
-from moe_router.training.states import Vectors
+from moe_router.training.states import Composed
 
 EPISODES = 2_000
 """Simulated requests that anchor the Q-network."""
@@ -29,7 +29,7 @@ class Memory:
     requests: Sequence[Request]
     """the anchor of the Q-network"""
     embed: Embedded
-    guard: list[Vectors]
+    guard: Sequence[Composed]
     """the guarded requests, of validation families"""
     guard_target: tuple[str, ...]
     """of each: a task key, or `none`"""
@@ -54,7 +54,7 @@ def remember(data: Path | None, embed: Embedded, seed: int = 0) -> Memory:
         embed([p.text for p in phrasings]),
         requests,
         embed,
-        [vectors_of(request, embed) for request in guarded],
+        [(r.description.text if r.description else None, vectors_of(r, embed)) for r in guarded],
         tuple(_class(request.target) for request in guarded),
     )
 

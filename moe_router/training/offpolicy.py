@@ -10,7 +10,9 @@ Swaminathan & Joachims, 2015):
 c splits the weight evenly between callers. The probability is that of the whole path: of the task,
 of each one asked, and of accepting the answer that was given. Where the serving router did not
 explore, V covers only the requests on which both act alike; `effective` says how many rows that is
-worth. Who could be reached is known only of those who were asked; the others count as reachable.
+worth. Routers are compared on the rows whose path each of them may take: else one would look better
+for doing otherwise where things went wrong, of which nothing is known. Who could be reached is known
+only of those who were asked; the others count as reachable.
 """
 
 from __future__ import annotations
@@ -48,14 +50,21 @@ def task_accuracy(
     return _weighted(np.array(right, float), caller_weights([replay.caller[row] for row in rows]))
 
 
-def path_value(router: TaskRouter, domains: MixtureHead, replay: Replay) -> Estimate:
-    """What the router's answers would be worth: quality less price."""
+def path_values(routers: Sequence[TaskRouter], domains: MixtureHead, replay: Replay) -> list[Estimate]:
+    """What each router's answers would be worth, quality less price, on the rows that tell it of all."""
     quality = replay.quality()
     rows = [row for row in range(len(replay)) if replay.task[row] is not None and not np.isnan(quality[row])]
-    weight = [_path_probability(router, domains, replay, row) / replay.propensity[row] for row in rows]
-    worth = [float(quality[row]) - _price(router, replay, row) for row in rows]
-    callers = caller_weights([replay.caller[row] for row in rows])
-    return _weighted(np.array(worth, float), np.array(weight, float) * callers)
+    weight = np.array(
+        [[_path_probability(router, domains, replay, row) for row in rows] for router in routers]
+    ) / np.array([replay.propensity[row] for row in rows])
+    common = (weight > 0).all(axis=0)
+    callers = caller_weights([replay.caller[row] for row in rows]) * common
+    return [
+        _weighted(
+            np.array([float(quality[row]) - _price(router, replay, row) for row in rows]), own * callers
+        )
+        for router, own in zip(routers, weight, strict=True)
+    ]
 
 
 def _weighted(values: NDArray[np.floating], weight: NDArray[np.floating]) -> Estimate:

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from moe_router.gating.heads import MixtureHead
 from moe_router.gating.qnetwork import PRIOR_SKILL
 from moe_router.gating.weights import Floats
+from moe_router.gating.wording import Wording, joined
 from moe_router.registry import Registry
 from moe_router.training.embedded import Embedded
 from moe_router.training.episodes import Episodes
 from moe_router.training.requests import Request
 
+UNDETERMINED_SHARE = 0.05
+"""Share of the requests whose text is in no language that could be told."""
 NAMED = 0.25
 """Share of the requests whose caller names the task."""
 ARMS = 3
@@ -30,22 +33,36 @@ Heads = tuple[MixtureHead, MixtureHead]
 
 
 def simulate(
-    requests: Sequence[Request], registry: Registry, heads: Heads, embed: Embedded, seed: int
+    requests: Sequence[Request],
+    registry: Registry,
+    heads: Heads,
+    words: Wording | None,
+    embed: Embedded,
+    seed: int,
 ) -> Episodes:
     """Episodes of these requests with drawn arms."""
     rng = np.random.default_rng(seed)
-    known, arms = gated(requests, registry, heads, embed, rng), drawn_arms(len(requests), rng)
+    known = gated(requests, registry, heads, words, embed, rng)
+    arms = drawn_arms(len(requests), rng)
     name_tasks(known, (rng.random(len(requests)) < NAMED) & (known["target"] >= 0))
     return Episodes(**known, **arms)
 
 
 def gated(
-    requests: Sequence[Request], registry: Registry, heads: Heads, embed: Embedded, rng: np.random.Generator
+    requests: Sequence[Request],
+    registry: Registry,
+    heads: Heads,
+    words: Wording | None,
+    embed: Embedded,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """What gating knows of each request; the language's probability is drawn."""
+    """What gating knows of each request; the language's probability is drawn, and whether there is one."""
     names = tuple(registry.tasks)
     vectors = [vectors_of(request, embed) for request in requests]
-    tasks = [heads[1](*pair) for pair in vectors]
+    asked = [r.description.text if r.description is not None else None for r in requests]
+    tasks = [joined(words, text, heads[1](*pair)) for text, pair in zip(asked, vectors, strict=True)]
+    unknown = rng.random(len(requests)) < UNDETERMINED_SHARE
+    sure = np.where(unknown, rng.uniform(0.0, 0.5, len(requests)), rng.beta(8, 1, len(requests)))
     domains = [heads[0](*pair).as_dict() for pair in vectors]
     zero = np.zeros(embed.hidden, np.float32)
     return {
@@ -56,7 +73,8 @@ def gated(
         "domain_probability": np.array(
             [[own.get(name.split("/")[0], 0.0) for name in names] for own in domains], np.float32
         ),
-        "language_probability": rng.beta(8, 1, len(requests)).astype(np.float32),
+        "language_probability": sure.astype(np.float32),
+        "undetermined": unknown,
         "target": np.array([names.index(r.target) if r.target in names else -1 for r in requests], np.intp),
     }
 

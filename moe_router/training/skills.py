@@ -31,7 +31,13 @@ def prior_skills(meta: Mapping[str, Any], known: Skills) -> dict[str, dict[str, 
         meta: the description of the live Q-network.
         known: the live skills, the probes' own included.
     """
-    return {task: dict(own) for task, own in dict(meta.get(PRIOR, known)).items()}
+    kept, learned = meta.get(PRIOR, known), meta.get("skills", {})
+    prior = {task: dict(own) for task, own in dict(kept).items()}
+    for task, own in known.items():
+        for name, skill in own.items():
+            if name not in learned.get(task, {}):  # came since, such as a probe that was switched on
+                prior.setdefault(task, {}).setdefault(name, skill)
+    return prior
 
 
 def posterior_skills(

@@ -90,12 +90,17 @@ def expert(
 
 
 async def _evaluate(registry: Path, models: Path | None, data: Path | None, seed: int) -> dict[str, Any]:
+    from moe_router.assets.encoder import EMBEDDED
     from moe_router.gating.pipeline import MODELS, GatingConfig, GatingPipeline
     from moe_router.registry import load_registry
     from moe_router.training.evaluate import evaluate_gating
     from mole.settings import CommandSettings
 
-    config = GatingConfig(CommandSettings().cache, model_dir=models or MODELS)
+    settings = CommandSettings()
+    config = GatingConfig(
+        settings.cache, model_dir=models or MODELS, lid_path=settings.lid_path,
+        encoder=settings.encoder or EMBEDDED, target_risk=settings.target_risk,
+    )  # fmt: skip
     pipeline = GatingPipeline.load(load_registry(registry), config)
     try:
         with progress_bar() as bar:

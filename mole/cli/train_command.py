@@ -228,8 +228,9 @@ def _registry(path: Path) -> Registry:
 
 def encoder_in_use() -> Encoder:
     """Gating's text encoder."""
-    from moe_router.assets.encoder import ensure_encoder
+    from moe_router.assets.encoder import EMBEDDED, ensure_encoder
     from moe_router.gating.encoder import Encoder
     from mole.settings import CommandSettings
 
-    return Encoder(ensure_encoder(CommandSettings().cache), max_tokens=256)
+    settings = CommandSettings()
+    return Encoder(ensure_encoder(settings.cache, name=settings.encoder or EMBEDDED), max_tokens=256)

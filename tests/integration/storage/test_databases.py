@@ -208,7 +208,9 @@ async def test_versions_are_promoted_and_taken_back(database: Database) -> None:
     assert back.id == first  # never the second, which was taken back
     assert await versions.rollback() is None
     assert await versions.live() is None
-    await versions.promote(first, at=40.0)
+    with pytest.raises(VersionConflictError, match="the package's own router is live by now, not version 2"):
+        await versions.promote(first, at=40.0, over=second)
+    await versions.promote(first, at=40.0, over=None)
     await versions.promote(first, at=50.0)
     assert [v.state for v in await versions.list()].count("live") == 1
     for unknown in (versions.promote(99, at=1.0), versions.weights(99), versions.reject(99)):

@@ -34,6 +34,7 @@ class Gating:
         self.encoder = SimpleNamespace(encoder=SimpleNamespace(identity="toy", hidden=HIDDEN))
         own = world.serving()
         self.heads = SimpleNamespace(domains=own.domains)
+        self.words = None
         self.router_of = own.make
 
     async def use_router(self, weights: Any, _version: int | None) -> None:
@@ -102,6 +103,23 @@ async def test_a_better_router_goes_live_and_the_next_run_goes_on_from_it(storag
     assert again["id"] == 2
     assert (await storage.router_versions.list())[0].parent_id == 1
     assert (await storage.router_versions.live()).id == 1
+
+
+async def test_what_an_operator_does_meanwhile_stands(storage, settings, monkeypatch):
+    await judged(storage)
+    blob, meta = pack(world.shipped())
+    theirs = await storage.router_versions.add(blob, meta=meta, metrics={}, parent_id=None, at=1.0)
+    add = storage.router_versions.add
+
+    async def add_late(*args: Any, **given: Any) -> int:
+        await storage.router_versions.promote(theirs, at=2.0)
+        return await add(*args, **given)
+
+    monkeypatch.setattr(storage.router_versions, "add", add_late)
+    found = await train(storage, settings, TrainRun(None), quiet)
+    assert found["outcome"] == "candidate"
+    assert found["not_promoted"] == f"version {theirs} is live by now, not the package's own router."
+    assert (await storage.router_versions.live()).id == theirs
 
 
 async def test_a_dry_run_stores_nothing_and_the_cap_holds(storage, settings):

@@ -183,6 +183,14 @@ class TestAbstaining:
         assert fixed.abstained is None or fixed.abstained.reason != "unknown_language"
         assert (fixed.language, fixed.language_probability) == ("en", 1.0)
 
+    async def test_a_task_that_states_its_languages_needs_the_texts_to_be_known(self, load):
+        own = load(registry({"a/y": {"supported_languages": ["en", "de"]}, "b/z": {}}))
+        found = await ask(own, "12345 👍", task="a/y")
+        assert (found.task, found.abstained.reason) == (None, "unknown_language")
+        assert found.abstained.nearest_tasks == ["a/y"]
+        assert (await ask(own, "12345 👍", task="a/y", language="en")).abstained is None
+        assert (await ask(own, "12345 👍", task="b/z")).abstained is None
+
     async def test_a_task_that_no_worker_serves(self, gating):
         for options in ({"description": DESCRIPTIONS["a/y"]}, {"task": "a/y"}):
             found = await ask(gating, TEXTS["a/y"], served=lambda key: key != "m", **options)

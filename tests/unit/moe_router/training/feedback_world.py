@@ -44,7 +44,7 @@ def memory(rng: np.random.Generator, each: int = 40) -> Memory:
         np.stack([vector for vector, _ in rows]),
         asked * 10,
         Embedded(Axes(), lambda *_: None),
-        [(vector, None) for vector, _ in guard],
+        [(None, (vector, None)) for vector, _ in guard],
         tuple(name for _, name in guard),
     )
 
@@ -86,7 +86,7 @@ def serving(
         return TaskRouter(found, weights.tasks, network, {}, skills=skills, policy=policy or Policy())
 
     domains = domain_head(found, head_weights(["a", "b"], {}), {})
-    return Serving(live or first, first, domains, make)
+    return Serving(live or first, first, domains, None, make)
 
 
 def row(**changed: Any) -> dict[str, Any]:

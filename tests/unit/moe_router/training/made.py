@@ -24,6 +24,7 @@ def episodes(
         description=share(count, HIDDEN), text=share(count, HIDDEN),
         task_probability=share(count, tasks), none_probability=share(count),
         domain_probability=share(count, tasks), language_probability=share(count),
+        undetermined=rng.random(count) < 0.3,
         target=rng.integers(-1, tasks, count), offered=np.ones((count, arms), bool),
         price=np.tile(np.arange(arms, dtype=np.float32) / 10, (count, 1)), skill=share(count, arms),
         confidence=share(count, arms), margin=share(count, arms), label=rng.integers(0, 3, (count, arms)),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from moe_router.contracts import UNDETERMINED
 from moe_router.gating.heads import Distribution
-from moe_router.gating.qnetwork import FEATURES, MAX_PRICE
+from moe_router.gating.qnetwork import MAX_PRICE
 from moe_router.gating.task_router import Action, Observation, Policy, State, features
 from moe_router.registry import Expert
 from moe_router.training.episodes import (
@@ -30,7 +30,8 @@ SEEDS = st.integers(0, 2**32 - 1)
 def state_of(own: Episodes, row: int) -> State:
     domains = Distribution(("a", "b", "c"), own.domain_probability[row], 0.0, 0.0)
     tasks = Distribution(TASKS, own.task_probability[row], float(own.none_probability[row]), 0.0)
-    return State(np.zeros(1, np.float32), tasks, domains, "en", float(own.language_probability[row]))
+    language = UNDETERMINED if own.undetermined[row] else "en"
+    return State(np.zeros(1, np.float32), tasks, domains, language, float(own.language_probability[row]))
 
 
 def action_of(own: Episodes, row: int, arm: int) -> Action:
@@ -84,17 +85,6 @@ def test_phi_of_what_follows_the_answers(seed):
         for arm in set(range(3)) - set(arms.tolist()):
             expected = shown(own, row, int(task[row]), action_of(own, row, arm), seen)
             np.testing.assert_allclose(found[row, 3 + arm], expected, rtol=1e-5)
-
-
-def test_training_never_sees_an_undetermined_language():
-    """So that the weight of that feature stays what the optimiser's decay makes of it."""
-    own = episodes(2, np.random.default_rng(0))
-    state = State(
-        np.zeros(1, np.float32), state_of(own, 0).tasks, state_of(own, 0).domains, UNDETERMINED, 0.1
-    )
-    found = features(state, "a/x", Action("probe"), (), skills={}, policy=POLICY)
-    assert found.undetermined == 1.0
-    assert not start_features(own)[..., FEATURES.index("undetermined")].any()
 
 
 def test_what_may_follow():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as changed
+
 import numpy as np
 import pytest
 
+from moe_router.contracts import UNDETERMINED
 from moe_router.training.episodes import PROBE
 from moe_router.training.evidence import asked_tasks, outcomes
 from moe_router.training.feedback_episodes import feedback_episodes
@@ -66,3 +69,15 @@ def test_a_fixed_task_hides_the_description():
     made, _ = episodes(row(steps=(BIG,), correct_label="yes", task_fixed=True))
     assert not made.description.any()
     assert made.task_probability[0].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_language_that_could_not_be_told_stays_so():
+    own = serving(own=REGISTRY)
+    judged = changed(
+        replay([row(correct_task="b/z"), row(correct_task="a/x")]), language=(UNDETERMINED, "en")
+    )
+    router = own.make(shipped())
+    made, _ = feedback_episodes(
+        judged, asked_tasks(judged), outcomes(judged), router, own.domains, np.random.default_rng(0)
+    )
+    assert made.undetermined.tolist() == [True, False]

@@ -11,15 +11,17 @@ import pytest
 from moe_router.gating.task_router import Policy
 from moe_router.gating.versions import pack
 from moe_router.training.head_update import HeadRun
+from moe_router.training.judging import Bars
 from moe_router.training.learner import LearnRun, hold_out, learn
 from moe_router.training.memory import Memory
 from moe_router.training.replay import Step
-from moe_router.training.skills import PRIOR
+from moe_router.training.skills import PRIOR, prior_skills
 from moe_router.training.states import state_at
 from tests.unit.moe_router.gating.made import CLASSES, axis, registry
 from tests.unit.moe_router.training.feedback_world import NOVEL, memory, noisy, replay, row, serving, shipped
 
-RUN = LearnRun(q_updates=20)
+RUN = LearnRun(q_updates=20, bars=Bars(answers_fall=1.0))
+"""The toy network was made by hand: its answers are no measure for one that is being trained."""
 FAULTED = Step("expert:m", None, 0.0, 0.0, 1.0, fault="no-worker")
 
 
@@ -105,6 +107,23 @@ def test_one_callers_poison_does_not_outweigh_the_others(kept):
     assert chosen(found.weights, truth[:1]) == ["b/z"]
 
 
+def test_one_who_lies_about_answers_does_not_teach_the_router_to_distrust_what_is_sure(kept):
+    """He calls sure answers wrong and unsure ones right; nobody else says anything."""
+    lies = []
+    for i in range(2000):
+        sure = i % 2 == 0
+        step = Step("expert:m", "yes", 0.97 if sure else 0.2, 0.94 if sure else 0.05, 1.0, accepted=True)
+        lies.append(
+            row(caller="evil", judged_at=float(-i), steps=(step,), correct_label="no" if sure else "yes")
+        )
+    run = LearnRun(q_updates=400, q_learning_rate=3e-3)
+    trained = learn(replay(shifted(40, np.random.default_rng(1))), serving(), kept, run).weights
+    found = learn(replay(lies), serving(trained), kept, run)
+    guard = found.metrics["guard"]
+    assert guard["live"]["value"] > guard["shipped"]["value"]
+    assert guard["candidate"]["value"] > guard["live"]["value"] - 0.01 or not found.verdict.passed
+
+
 class TestFaults:
     def dead(self, count: int) -> list[dict[str, Any]]:
         return [
@@ -144,6 +163,12 @@ def test_skills_start_anew_from_what_was_known_before_feedback(kept):
     assert first.q_weights.meta["skills"]["a/x"]["m"] == pytest.approx(0.75 * 20 / 80)
     assert again.q_weights.meta["skills"] == first.q_weights.meta["skills"]
     assert again.q_weights.meta[PRIOR] == {}
+
+
+def test_a_probe_that_came_later_counts_as_it_was_measured():
+    meta = {"skills": {"a/x": {"m": 0.2}}, PRIOR: {"b/z": {"m": 0.6}}}
+    known = {"a/x": {"m": 0.2, "probe": 0.9}}
+    assert prior_skills(meta, known) == {"a/x": {"probe": 0.9}, "b/z": {"m": 0.6}}
 
 
 def test_an_explored_expert_that_is_better_gets_the_candidate_promoted(kept):
@@ -186,3 +211,12 @@ class TestHoldingOut:
         taught, held = hold_out(rows, 0)
         assert len(held) == 10
         assert min(rows.judged_at[held]) >= max(rows.judged_at[taught])
+
+    def test_the_newest_of_each_so_that_one_who_sends_much_does_not_judge_alone(self):
+        rows = replay(
+            [row(caller="much", judged_at=100.0 + i) for i in range(60)]
+            + [row(caller="some", judged_at=float(i)) for i in range(20)]
+        )
+        _, held = hold_out(rows, 0)
+        callers = [rows.caller[i] for i in held]
+        assert (callers.count("much"), callers.count("some")) == (15, 5)

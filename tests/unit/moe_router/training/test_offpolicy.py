@@ -7,7 +7,7 @@ import math
 import pytest
 
 from moe_router.gating.task_router import Policy
-from moe_router.training.offpolicy import path_value, task_accuracy
+from moe_router.training.offpolicy import path_values, task_accuracy
 from moe_router.training.replay import Step
 from tests.unit.moe_router.gating.made import axis, registry
 from tests.unit.moe_router.training.feedback_world import replay, row, serving, shipped
@@ -23,7 +23,7 @@ def step(name: str, **changed: object) -> Step:
 
 def estimate(rows, policy=None):
     own = serving(own=REGISTRY, policy=policy or Policy(cost_weight=0.1))
-    return path_value(own.make(shipped()), own.domains, replay(rows))
+    return path_values([own.make(shipped())], own.domains, replay(rows))[0]
 
 
 # The toy network values every action on a task alike, so that the first offered one is the best: of the
@@ -67,6 +67,30 @@ def test_a_faulted_expert_counts_as_out_of_reach_and_its_call_as_free():
     fault = step("old", label=None, accepted=False, fault="no-worker")
     found = estimate([row(steps=(fault, step("new")), fault="no-worker", correct_label="yes")])
     assert found.value == pytest.approx(1 - 0.2)
+
+
+def test_routers_are_compared_on_the_rows_that_each_of_them_could_have_led_to():
+    """The first does otherwise just where things went wrong: of what it does there nothing is known."""
+    own = serving(own=REGISTRY, policy=Policy(cost_weight=0.1))
+    live = own.make(shipped())
+    rows = [row(steps=BOTH, correct_label=("yes", "no")[i % 2], caller=f"c-{i}") for i in range(40)]
+    judged = replay(rows)
+
+    class Elsewhere:
+        """Goes for another task on every second request."""
+
+        asked = 0
+
+        def __getattr__(self, name: str):
+            return getattr(live, name)
+
+        def choose_task(self, state: object) -> str:
+            self.asked += 1
+            return "b/z" if self.asked % 2 == 0 else live.choose_task(state)
+
+    found = path_values([Elsewhere(), live], own.domains, judged)
+    assert found[0] == found[1]
+    assert found[0].effective == pytest.approx(20)
 
 
 def test_a_wrong_task_and_an_expert_that_is_gone_have_probability_0():

@@ -103,6 +103,7 @@ def toy(count: int = 600) -> Episodes:
     return episodes(
         count, rng, target=target, task_probability=known, domain_probability=known,
         none_probability=np.zeros(count, np.float32), language_probability=np.ones(count, np.float32),
+        undetermined=np.zeros(count, bool),
         offered=np.tile([True, True, False], (count, 1)),
         price=np.tile(np.array([0.0, 2.0, 0.0], np.float32), (count, 1)),
         skill=np.tile(np.array([0.5, 0.7, 0.5], np.float32), (count, 1)),

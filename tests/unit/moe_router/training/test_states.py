@@ -39,6 +39,6 @@ def test_a_task_that_the_caller_fixed_is_certain_and_hides_the_description(own):
 
 def test_composed_requests_may_lack_either_vector(own):
     router, domains = own
-    states = list(states_of(router, domains, [(axis(0), None), (None, axis(1))]))
+    states = list(states_of(router, domains, None, [("x", (axis(0), None)), (None, (None, axis(1)))]))
     assert [router.choose_task(state) for state in states] == ["a/x", "a/y"]
     assert {state.language for state in states} == {LANGUAGE}
