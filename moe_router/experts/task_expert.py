@@ -138,7 +138,8 @@ class TaskExpert:
             here = extraction.Found()
             part = {**values, INPUT: text[window.start : window.end]}
             decode = partial(extraction.decoder, text, window, self._grammar, self._encode, here)
-            jobs.append(DecodeJob(self._tokens.prompt(self._template, part, self._adapter), decode))
+            prompt = self._tokens.prompt(self._template, part, self._adapter)
+            jobs.append(DecodeJob(prompt, decode, extraction.most_fed(text, window, self._encode)))
             found.append(here)
         return Work(tuple(jobs), text, tuple(found))
 
@@ -158,10 +159,11 @@ class TaskExpert:
 
     def _entities(self, work: Work) -> Finding:
         calibrated = [self._calibrated(found) for found in work.found]
-        entities = extraction.merged(work.text, calibrated, self.labels)
+        ruled = formats.find(work.text, self.labels)
+        entities = extraction.merged(ruled, calibrated)
         # The product of every choice of every window; what a rule adds counts with the rule's precision.
         sure = float(np.exp(sum(found.log_probability for found in calibrated)))
-        sure *= float(np.prod([entity.confidence for entity in formats.find(work.text, self.labels)]))
+        sure *= float(np.prod([entity.confidence for entity in ruled]))
         raw = [[entity.value, entity.type] for found in work.found for entity in found.entities]
         return Finding(ENTITIES, min(sure, 1.0), None, entities, json.dumps(raw, ensure_ascii=False))
 

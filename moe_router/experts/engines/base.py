@@ -64,11 +64,13 @@ class DecodeJob:
 
     prompt: Prompt
     decoder: Callable[[], Decoder]
+    most_fed: int = 0
+    """Tokens that a decision may feed."""
 
     @property
     def cost(self) -> int:
-        """Tokens to compute before decoding begins; each decision then adds a few."""
-        return len(self.prompt.tail)
+        """Tokens to compute before decoding begins, and at a decision."""
+        return len(self.prompt.tail) + self.most_fed
 
 
 Job = LabelJob | DecodeJob
