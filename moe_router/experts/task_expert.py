@@ -122,7 +122,10 @@ class TaskExpert:
     def warmed_up(self, outcomes: Sequence[Outcome]) -> None:
         """Takes the outcomes of `warm_up_jobs`."""
         if self._adapter is None and not self._extracts:
-            self._prior = np.mean([outcome for outcome in outcomes if outcome is not None], axis=0)
+            prior = np.mean([outcome for outcome in outcomes if outcome is not None], axis=0)
+            # A model server tells some tokens only: the bias of a label that is not seen is not known, and
+            # dividing by next to nothing would make that label the answer wherever it is seen.
+            self._prior = prior if np.isfinite(prior).all() else None
 
     def _prepare(self, text: str, language: str, description: str | None, fields: Mapping[str, str]) -> Work:
         values = {

@@ -114,6 +114,10 @@ class TransformersEngine:
                 self._decode([job for _, job in group if isinstance(job, DecodeJob)])
         return outcomes
 
+    def cost(self, job: Job) -> int:
+        """Tokens of the prompt's tail and of what is read after it."""
+        return job.cost
+
     def _groups(self, jobs: Sequence[Job]) -> Iterator[list[tuple[int, Job]]]:
         """Jobs that may share a pass, those of an adapter side by side; sets the adapters for them."""
         ordered = sorted(enumerate(jobs), key=lambda item: item[1].prompt.adapter or "")
