@@ -90,7 +90,7 @@ class TransformersEngine:
         with self._lock:
             adapters.load(self._model, name, path)
             self._adapters.add(name)
-            if not is_plain(adapters.layers_of(self._model), name):
+            if not is_plain(adapters.layers_of(self._model), name, self._model.get_output_embeddings()):
                 self._odd.add(name)
             self._attach()
 

@@ -170,18 +170,28 @@ def test_adapters_share_a_pass(gemma: TransformersEngine, monkeypatch: pytest.Mo
         assert mine == pytest.approx(theirs, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    # The output layer of the tiny Llama is its own, that of Gemma is the embedding.
+    [("gemma", {"use_dora": True}), ("llama", {"target_modules": ["q_proj", "lm_head"]})],
+)
 def test_an_adapter_that_is_more_than_plain_lora_is_left_to_peft(
-    gemma_folder: Path, adapter_folders: tuple[Path, Path], tmp_path: Path
+    request: pytest.FixtureRequest,
+    adapter_folders: tuple[Path, Path],
+    tmp_path: Path,
+    kind: str,
+    more: dict[str, Any],
 ) -> None:
     from peft import PeftModel
 
-    folder = tiny.save_adapter(tmp_path / "dora", gemma_folder, use_dora=True)
-    engine = load(gemma_folder)
+    base: Path = request.getfixturevalue(f"{kind}_folder")
+    folder = tiny.save_adapter(tmp_path / "odd", base, kind, **more)
+    engine = load(base)
     engine.load_adapter("plain", str(adapter_folders[0]))
-    engine.load_adapter("dora", str(folder))
-    asked = [job(engine, "card payment", adapter=name) for name in ("plain", "dora", None)]
+    engine.load_adapter("odd", str(folder))
+    asked = [job(engine, "card payment", adapter=name) for name in ("plain", "odd", None)]
     together = probabilities(engine, *asked)
-    model, _ = load_model(gemma_folder, BaseModelSpec(hf_name=str(gemma_folder), torch_dtype="float32"))
+    model, _ = load_model(base, BaseModelSpec(hf_name=str(base), torch_dtype="float32"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         wrapped: Any = PeftModel.from_pretrained(model, str(folder))
