@@ -96,6 +96,8 @@ class TaskExpert:
             self._trie = self._label_trie()
         self._prior: Floats | None = None
         self._temperature = 1.0 if trained is None else trained.temperature
+        # Dividing by a prior, and a temperature above 1, make much of little probabilities.
+        self._magnifies = adapter is None or self._temperature > 1
 
     def prepare(self, request: ExpertRequest) -> Work:
         """Tokenises a request; CPU only, safe in any thread.
@@ -135,7 +137,8 @@ class TaskExpert:
             INPUT: text,
         }
         if not self._extracts:
-            return Work((LabelJob(self._tokens.prompt(self._template, values, self._adapter), self._trie),))
+            prompt = self._tokens.prompt(self._template, values, self._adapter)
+            return Work((LabelJob(prompt, self._trie, exact=self._magnifies),))
         jobs, found = [], []
         for window in extraction.windows_of(text):
             here = extraction.Found()

@@ -51,6 +51,8 @@ class LabelJob:
 
     prompt: Prompt
     trie: LabelTrie
+    exact: bool = False
+    """Whether every branch of the trie is read, also those that hardly any probability reaches."""
 
     @property
     def cost(self) -> int:

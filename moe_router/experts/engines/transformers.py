@@ -45,7 +45,8 @@ float32 on 2 cores); it pays where it can leave branches out.
 NEGLIGIBLE = 5e-4
 """The least likely branches of a big trie, up to this probability in all, are not looked into.
 
-Their labels share what reaches them, so that no label's probability is off by more."""
+Their labels share what reaches them, so that no label's probability is off by more. Whether a trie is pruned
+hangs on the batch: what is made of its probabilities afterwards must not magnify what is small (`exact`)."""
 
 MAX_HEADS = 64
 """Cached template heads per model; the one that was not used for longest goes."""
@@ -216,7 +217,10 @@ class TransformersEngine:
         offset = 0
         for row in rows:
             job = jobs[row][1]
-            nodes = job.trie.context_of(job.trie.worth_reading(logits[row], NEGLIGIBLE))
+            trie = job.trie
+            nodes = (
+                trie.context if job.exact else trie.context_of(trie.worth_reading(logits[row], NEGLIGIBLE))
+            )
             wanted += self._grow(session, job, seen[row], row, nodes, offset)
             offset += len(nodes)
         if wanted:
