@@ -17,6 +17,7 @@ those of its own line; of the whole list, all of them, of all windows.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ WINDOW_WORDS = 80
 
 OVERLAP_WORDS = 20
 """Words that neighbouring windows share; a longer entity may be cut at a window's edge."""
+
+MAX_WORD_CHARS = 256
+"""A longer stretch without a space, such as an encoded file, is no part of an entity."""
 
 MAX_ENTITY_WORDS = 16
 MAX_ENTITIES = 32
@@ -55,7 +59,12 @@ class Word:
     start: int
     end: int
     solid: bool
-    """Whether an entity may begin or end with it: it is not mere punctuation."""
+    """Whether an entity may begin or end with it: it is neither mere punctuation nor too long."""
+
+    @property
+    def too_long(self) -> bool:
+        """Whether no entity may contain it."""
+        return self.end - self.start > MAX_WORD_CHARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,20 @@ class Window:
     start: int
     end: int
     words: tuple[Word, ...]
+    before: int = 0
+    """The end of the last word that an entity of the window before may have."""
+    after: float = math.inf
+    """The start of the first word that an entity of the window after may have."""
+
+    def tells(self, start: int, end: int) -> bool:
+        """Whether the entity text[start:end] is this window's to tell.
+
+        At an edge it may be cut, and its end is forced, hence cheap; a neighbour that sees more tells it.
+        """
+        solid = [word for word in self.words if word.solid]
+        cut_left = start <= solid[0].start and end < self.before
+        cut_right = end >= solid[-1].end and start > self.after
+        return not (cut_left or cut_right)
 
 
 def words_of(text: str) -> list[Word]:
@@ -108,7 +131,8 @@ def words_of(text: str) -> list[Word]:
         if core:
             end = at + left + len(core)
             # "Dr." and "Inc." keep their full stop as an edge that may be taken in.
-            words.append(Word(at + left, end, any(c.isalnum() for c in core)))
+            solid = len(core) <= MAX_WORD_CHARS and any(c.isalnum() for c in core)
+            words.append(Word(at + left, end, solid))
             words += [
                 Word(end + i, end + i + 1, chunk[left + len(core) + i] == ".")
                 for i in range(match.end() - end)
@@ -119,17 +143,24 @@ def words_of(text: str) -> list[Word]:
 def windows_of(text: str, size: int = WINDOW_WORDS, overlap: int = OVERLAP_WORDS) -> list[Window]:
     """Windows that together cover all words, each sharing `overlap` words with the next."""
     words = words_of(text)
-    windows = []
-    for first in range(0, max(len(words) - overlap, 1), size - overlap):
-        part = words[first : first + size]
-        if part:
-            windows.append(Window(part[0].start, part[-1].end, tuple(part)))
-    return windows
+    if not words:
+        return []
+    firsts = range(0, max(len(words) - overlap, 1), size - overlap)
+    parts = [tuple(words[first : first + size]) for first in firsts]
+    solid = [[word for word in part if word.solid] for part in parts]
+    ends = [0, *(own[-1].end if own else 0 for own in solid[:-1])]
+    starts = [*(own[0].start if own else math.inf for own in solid[1:]), math.inf]
+    return [
+        Window(part[0].start, part[-1].end, part, before, after)
+        for part, before, after in zip(parts, ends, starts, strict=True)
+    ]
 
 
 def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, found: Found) -> Decoder:
-    """A constrained decoder for one window; what it finds is put into `found`."""
+    """A constrained decoder for one window; what it finds is put into `found`, in place of what was there."""
     walk = _Walk()
+    found.entities.clear()  # a batch that failed is run again
+    found.log_probability = 0.0
     place = 0
     for _ in range(MAX_ENTITIES):
         walk.feed += grammar.dash
@@ -147,6 +178,9 @@ def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, fou
         kind = yield from walk.choose(types, end=grammar.line_end[0])
         walk.feed += grammar.line_end
         start, end = window.words[first].start, window.words[last].end
+        place = last + 1
+        if not window.tells(start, end):
+            continue
         confidence = float(np.exp(walk.log_probability - line_start))
         found.entities.append(
             Entity(
@@ -157,7 +191,6 @@ def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, fou
                 confidence=min(confidence, 1.0),
             )
         )
-        place = last + 1
     found.log_probability = walk.log_probability
 
 
@@ -175,6 +208,8 @@ def answer(
             if window.words[k].start < entity.end and entity.start < window.words[k].end
         ]
         if not inside or entity.start < window.start or entity.end > window.end:
+            continue
+        if any(window.words[k].too_long for k in inside):
             continue
         place = inside[-1] + 1
         for k in inside:
@@ -203,7 +238,17 @@ def _value(
 
 
 def _solid_after(words: Sequence[Word], index: int) -> bool:
-    return any(word.solid for word in words[index + 1 :])
+    """Whether an entity that has this word may go on to a later one and end there."""
+    for word in words[index + 1 :]:
+        if word.solid or word.too_long:
+            return word.solid
+    return False
+
+
+def most_fed(text: str, window: Window, encode: EncodeWord) -> int:
+    """Tokens of the longest word that an entity may have: a decision feeds about so many at most."""
+    longest = max((w for w in window.words if not w.too_long), key=lambda w: w.end - w.start, default=None)
+    return 0 if longest is None else len(encode(text[longest.start : longest.end]))
 
 
 def _tokens(text: str, word: Word, encode: EncodeWord, *, first: bool) -> tuple[int, ...]:
@@ -270,13 +315,13 @@ class _Walk:
         return choices[best]
 
 
-def merged(text: str, windows: Sequence[Found], types: Iterable[str]) -> list[Entity]:
-    """One list from overlapping windows and rules: in order, without overlaps.
+def merged(ruled: Sequence[Entity], windows: Sequence[Found]) -> list[Entity]:
+    """One list from what rules and overlapping windows found: in order, without overlaps.
 
     A rule's finding stands before a model's; a model's value that breaks the rule of its type is dropped; of
     two that overlap the surer stays.
     """
-    kept = formats.find(text, types)
+    kept = list(ruled)
     claims = [entity for window in windows for entity in window.entities]
     for entity in sorted(claims, key=lambda e: (-e.confidence, e.start, e.end)):
         free = all(entity.end <= other.start or entity.start >= other.end for other in kept)

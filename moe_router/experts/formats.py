@@ -68,12 +68,20 @@ def _is_url(value: str) -> bool:
         return False
 
 
-_EMAIL = Rule(re.compile(r"[^\s@<>()\[\],;:\"']+@[^\s@<>()\[\],;:\"'!?]+\.[^\W\d_]{2,}"), _is_email, 0.99)
+# Searching is linear in the text: a candidate is looked for where a run of its characters begins, not at each
+# of them, and no further than a valid one reaches (64 characters before the @, 45 of an IP address).
+_LOCAL = r"[^\s@<>()\[\],;:\"']"
+_EMAIL = Rule(
+    re.compile(rf"(?<!{_LOCAL}){_LOCAL}{{1,64}}@[^\s@<>()\[\],;:\"'!?]+\.[^\W\d_]{{2,}}"), _is_email, 0.99
+)
 _CARD_GROUPS = r"\d{4}([ -])(?:\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{6}\1\d{4,5})"
 _CARD = Rule(re.compile(rf"(?<![\w-])(?:\d{{12,19}}|{_CARD_GROUPS})(?![\w-])"), _is_card, 0.98)
 _IBAN = Rule(re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _is_iban, 0.99)
 _IP = Rule(
-    re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*)(?![\w:])"),
+    re.compile(
+        r"(?<![\w.:])(?=[0-9A-Fa-f:.]{2,45}(?![\w:]))"
+        r"(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*)(?![\w:])"
+    ),
     _is_ip,
     0.99,
 )

@@ -210,8 +210,8 @@ class ModelHost:
     ) -> Finding:
         assert self._batcher is not None  # noqa: S101  checked by the caller
         work = await asyncio.to_thread(expert.prepare, request)
-        submit = self._batcher.submit
-        waits = [submit(job, cost=job.cost, group=group, deadline=deadline) for job in work.jobs]
+        submit, cost = self._batcher.submit, self.engine.cost
+        waits = [submit(job, cost=cost(job), group=group, deadline=deadline) for job in work.jobs]
         return expert.finish(work, await _all(waits))
 
     @contextmanager

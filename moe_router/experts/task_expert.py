@@ -96,6 +96,8 @@ class TaskExpert:
             self._trie = self._label_trie()
         self._prior: Floats | None = None
         self._temperature = 1.0 if trained is None else trained.temperature
+        # Dividing by a prior, and a temperature above 1, make much of little probabilities.
+        self._magnifies = adapter is None or self._temperature > 1
 
     def prepare(self, request: ExpertRequest) -> Work:
         """Tokenises a request; CPU only, safe in any thread.
@@ -122,7 +124,10 @@ class TaskExpert:
     def warmed_up(self, outcomes: Sequence[Outcome]) -> None:
         """Takes the outcomes of `warm_up_jobs`."""
         if self._adapter is None and not self._extracts:
-            self._prior = np.mean([outcome for outcome in outcomes if outcome is not None], axis=0)
+            prior = np.mean([outcome for outcome in outcomes if outcome is not None], axis=0)
+            # A model server tells some tokens only: the bias of a label that is not seen is not known, and
+            # dividing by next to nothing would make that label the answer wherever it is seen.
+            self._prior = prior if np.isfinite(prior).all() else None
 
     def _prepare(self, text: str, language: str, description: str | None, fields: Mapping[str, str]) -> Work:
         values = {
@@ -132,13 +137,15 @@ class TaskExpert:
             INPUT: text,
         }
         if not self._extracts:
-            return Work((LabelJob(self._tokens.prompt(self._template, values, self._adapter), self._trie),))
+            prompt = self._tokens.prompt(self._template, values, self._adapter)
+            return Work((LabelJob(prompt, self._trie, exact=self._magnifies),))
         jobs, found = [], []
         for window in extraction.windows_of(text):
             here = extraction.Found()
             part = {**values, INPUT: text[window.start : window.end]}
             decode = partial(extraction.decoder, text, window, self._grammar, self._encode, here)
-            jobs.append(DecodeJob(self._tokens.prompt(self._template, part, self._adapter), decode))
+            prompt = self._tokens.prompt(self._template, part, self._adapter)
+            jobs.append(DecodeJob(prompt, decode, extraction.most_fed(text, window, self._encode)))
             found.append(here)
         return Work(tuple(jobs), text, tuple(found))
 
@@ -158,10 +165,11 @@ class TaskExpert:
 
     def _entities(self, work: Work) -> Finding:
         calibrated = [self._calibrated(found) for found in work.found]
-        entities = extraction.merged(work.text, calibrated, self.labels)
+        ruled = formats.find(work.text, self.labels)
+        entities = extraction.merged(ruled, calibrated)
         # The product of every choice of every window; what a rule adds counts with the rule's precision.
         sure = float(np.exp(sum(found.log_probability for found in calibrated)))
-        sure *= float(np.prod([entity.confidence for entity in formats.find(work.text, self.labels)]))
+        sure *= float(np.prod([entity.confidence for entity in ruled]))
         raw = [[entity.value, entity.type] for found in work.found for entity in found.entities]
         return Finding(ENTITIES, min(sure, 1.0), None, entities, json.dumps(raw, ensure_ascii=False))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Collection
 from pathlib import Path
@@ -54,7 +55,23 @@ def _read(name: str, folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     kind = str(config.peft_type).rpartition(".")[2]
     if kind != "LORA":
         raise ModelAssetError(f"adapter {name!r}: {folder / CONFIG}: peft_type {kind} is not LORA")
+    if reason := _touches_base(config, weights):
+        raise ModelAssetError(f"adapter {name!r}: {folder}: {reason}")
     return config, weights
+
+
+def _touches_base(config: Any, weights: Collection[str]) -> str | None:
+    """What of the adapter would be put in place of the base's own weights, which all experts share."""
+    if config.modules_to_save:
+        return f"modules_to_save {sorted(config.modules_to_save)} replaces base weights; train it without"
+    if config.bias != "none":
+        return f"bias {config.bias!r} replaces the base's biases; train it with bias='none'"
+    if foreign := sorted(key for key in weights if "lora_" not in key):
+        return (
+            f"{WEIGHTS} holds base weights, such as {foreign[0]!r}; "
+            "save it with save_embedding_layers=False and nothing trained but LoRA"
+        )
+    return None
 
 
 def _inject(model: Any, name: str, config: Any, weights: dict[str, torch.Tensor]) -> None:
@@ -68,6 +85,13 @@ def _inject(model: Any, name: str, config: Any, weights: dict[str, torch.Tensor]
     unknown = result.unexpected_keys
     if unknown:
         raise ValueError(f"{len(unknown)} tensors fit nothing in the model, such as {unknown[0]!r}")
+    own = re.compile(rf"\.lora_\w+\.{re.escape(name)}(\.|$)")
+    # What is not in the file keeps the numbers of a fresh adapter, which answers as the base.
+    if missing := [key for key in result.missing_keys if own.search(key)]:
+        count = sum(1 for key in model.state_dict() if own.search(key))
+        raise ValueError(
+            f"{WEIGHTS} lacks {len(missing)} of {count} tensors, such as {missing[0]!r}; save it again"
+        )
 
 
 def remove(model: Any, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from moe_router.errors import MoleError
 from moe_router.experts.prompting import Template
@@ -51,6 +51,8 @@ class LabelJob:
 
     prompt: Prompt
     trie: LabelTrie
+    exact: bool = False
+    """Whether every branch of the trie is read, also those that hardly any probability reaches."""
 
     @property
     def cost(self) -> int:
@@ -64,16 +66,19 @@ class DecodeJob:
 
     prompt: Prompt
     decoder: Callable[[], Decoder]
+    most_fed: int = 0
+    """Tokens that a decision may feed."""
 
     @property
     def cost(self) -> int:
-        """Tokens to compute before decoding begins; each decision then adds a few."""
-        return len(self.prompt.tail)
+        """Tokens to compute before decoding begins, and at a decision."""
+        return len(self.prompt.tail) + self.most_fed
 
 
 Job = LabelJob | DecodeJob
 Outcome = Floats | None
-"""(n_labels,) float64 log-probabilities of a LabelJob; None for a DecodeJob, whose decoder has the result."""
+"""(n_labels,) float64 log-probabilities of a LabelJob, -inf for a label that the engine cannot see; None for
+a DecodeJob, whose decoder has the result."""
 
 
 class Tokens(Protocol):
@@ -113,6 +118,10 @@ class Engine(Protocol):
         """
         ...
 
+    def cost(self, job: Job) -> int:
+        """Tokens to compute for a job, for the budget of a batch."""
+        ...
+
     def load_adapter(self, name: str, path: str) -> None:
         """Loads an adapter beside the others, unmerged.
 
@@ -134,11 +143,22 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class AnswersEach(Protocol):
+    """An engine whose jobs fail one by one: there is nothing to find out by asking again."""
+
+    def infer_each(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
+        """As `Engine.infer`, but a job that fails has its exception in its place."""
+        ...
+
+
 def infer_halving(engine: Engine, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
     """As `Engine.infer`, but halves a batch that does not fit, and answers each job by itself.
 
     A job that fails alone carries its own exception and takes no other down with it.
     """
+    if isinstance(engine, AnswersEach):
+        return engine.infer_each(jobs)
     try:
         return list(engine.infer(jobs))
     except Exception as error:  # noqa: BLE001  a batch may fail for one of its jobs: try them apart

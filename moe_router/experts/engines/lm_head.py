@@ -33,7 +33,9 @@ class LmHead:
         Returns:
             (n_rows, n_tokens) float32, and the column of each token.
         """
-        head = self._model.get_output_embeddings()  # an adapter may bring its own
+        head = self._model.get_output_embeddings()
+        if getattr(head, "disable_adapters", False):  # some adapter's layer, but not of the one in use
+            head = head.get_base_layer()
         tokens = sorted({token for row in choices for token in row})
         if type(head) is torch.nn.Linear:
             # In float64, for which nothing is compiled: these shapes hardly repeat.
@@ -41,7 +43,7 @@ class LmHead:
             values = (hidden.to(weight.device).double() @ weight.T).float()
             if head.bias is not None:
                 values += head.bias[tokens].float()
-        else:  # quantised, or trained as part of an adapter
+        else:  # quantised, or with the adapter in use
             values = head(hidden)[:, tokens].float()
         if self._softcap is not None:
             values = torch.tanh(values / self._softcap) * self._softcap

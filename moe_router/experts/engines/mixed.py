@@ -68,11 +68,15 @@ class MixedLora:
         return output
 
 
-def is_plain(layers: Sequence[Any], name: str) -> bool:
-    """Whether an adapter is nothing but scaling × B(A(x)) on linear layers: no DoRA, no embeddings."""
+def is_plain(layers: Sequence[Any], name: str, head: Any) -> bool:
+    """Whether an adapter is nothing but scaling × B(A(x)) on linear layers: no DoRA, no embeddings.
+
+    Nor anything on the output layer `head`, which is asked outside of the passes that have runs.
+    """
     for layer in layers:
         variants = getattr(layer, "lora_variant", {})
         odd = name in variants or name in getattr(layer, "lora_embedding_A", {})
+        odd = odd or (layer is head and name in layer.lora_A)
         if odd or not isinstance(layer.get_base_layer(), torch.nn.Linear):
             return False
     return True

@@ -3,7 +3,7 @@
 Servers such as vLLM (with LoRA modules) and llama.cpp's tell the likeliest next tokens. Their tokenizers stay
 theirs, so labels are matched as text: of the tokens told, those that a label's rest begins with count for
 it; a token that several labels begin with is followed by another request. With k tokens told, a label that
-begins with none of them is less likely than the k-th; it counts as next to impossible.
+begins with none of them is less likely than the k-th; it counts as impossible, log-probability -inf.
 
 The server tokenises the prompt as one text: unlike with our own engine, a control token spelled out in a
 user's text may be read as one, if the server's tokenizer does so.
@@ -21,7 +21,7 @@ import numpy as np
 
 from moe_router.errors import ModelAssetError, NoWorkerError
 from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, Prompt
-from moe_router.experts.engines.text_tokens import TextTokens, text_of
+from moe_router.experts.engines.text_tokens import CHARS_PER_TOKEN, TextTokens, text_of
 from moe_router.experts.scoring import Floats, log_softmax
 
 TOP = 20
@@ -33,7 +33,7 @@ PARALLEL = 16
 TIMEOUT_S = 60.0
 
 UNSEEN = 1e-9
-"""Probability of what is not among the tokens told."""
+"""A decoder's choice that is not among the tokens told has this probability."""
 
 NEGLIGIBLE = 1e-3
 """Tokens below this share are not followed further."""
@@ -87,7 +87,20 @@ class OpenAIEngine:
 
     def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Asks the server for all jobs at once; it batches them itself."""
-        return list(self._threads.map(self._job, jobs))
+        outcomes: list[Outcome] = []
+        for outcome in self.infer_each(jobs):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            outcomes.append(outcome)
+        return outcomes
+
+    def infer_each(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
+        """As `infer`, but a job that fails has its exception in its place; none is asked twice."""
+        return list(self._threads.map(self._answer, jobs))
+
+    def cost(self, job: Job) -> int:
+        """About as many tokens as the server reads; a trie is matched here, and not read."""
+        return -(-len(job.prompt.tail) // CHARS_PER_TOKEN)
 
     def memory_bytes(self) -> int:
         """Nothing here: the weights are the server's."""
@@ -98,28 +111,40 @@ class OpenAIEngine:
         self._threads.shutdown(wait=False)
         self._http.close()
 
-    def _job(self, job: Job) -> Outcome:
-        if isinstance(job, DecodeJob):
-            self._decode(job)
-            return None
-        return self._score(job)
+    def _answer(self, job: Job) -> Outcome | BaseException:
+        try:
+            if isinstance(job, DecodeJob):
+                self._decode(job)
+                return None
+            return self._score(job)
+        except Exception as error:  # noqa: BLE001  it is the job's own and goes to whoever asked
+            return error
 
     def _score(self, job: LabelJob) -> Floats:
         labels = {index: text_of(tokens) for index, tokens in enumerate(job.trie.sequences)}
         shares = self._shares(job.prompt, "", labels)
-        return log_softmax(np.log([shares[index] for index in labels]))
+        with np.errstate(divide="ignore"):  # the logarithm of 0 is meant
+            found: Floats = np.log([shares[index] for index in labels])
+        return found
 
     def _shares(self, prompt: Prompt, said: str, labels: dict[int, str]) -> dict[int, float]:
-        """The probability of each label that begins with what is `said`; they sum to 1."""
+        """The probability of each label that begins with what is `said`; they sum to 1.
+
+        Labels share evenly where none was told.
+        """
         if len(labels) == 1:
             return dict.fromkeys(labels, 1.0)
-        shares = dict.fromkeys(labels, UNSEEN)
         told = self._next(prompt, said)
         leading = {
             token: own
-            for token in told
-            if token and (own := {i: label for i, label in labels.items() if label.startswith(said + token)})
+            for token, p in told.items()
+            if token
+            and p > 0
+            and (own := {i: label for i, label in labels.items() if label.startswith(said + token)})
         }
+        if not leading:
+            return dict.fromkeys(labels, 1 / len(labels))
+        shares = dict.fromkeys(labels, 0.0)
         whole = sum(told[token] for token in leading)
         for token, own in leading.items():
             weight = told[token] / whole

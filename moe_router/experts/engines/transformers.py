@@ -45,7 +45,8 @@ float32 on 2 cores); it pays where it can leave branches out.
 NEGLIGIBLE = 5e-4
 """The least likely branches of a big trie, up to this probability in all, are not looked into.
 
-Their labels share what reaches them, so that no label's probability is off by more."""
+Their labels share what reaches them, so that no label's probability is off by more. Whether a trie is pruned
+hangs on the batch: what is made of its probabilities afterwards must not magnify what is small (`exact`)."""
 
 MAX_HEADS = 64
 """Cached template heads per model; the one that was not used for longest goes."""
@@ -90,7 +91,7 @@ class TransformersEngine:
         with self._lock:
             adapters.load(self._model, name, path)
             self._adapters.add(name)
-            if not is_plain(adapters.layers_of(self._model), name):
+            if not is_plain(adapters.layers_of(self._model), name, self._model.get_output_embeddings()):
                 self._odd.add(name)
             self._attach()
 
@@ -113,6 +114,10 @@ class TransformersEngine:
                 self._score([(i, job) for i, job in group if isinstance(job, LabelJob)], outcomes)
                 self._decode([job for _, job in group if isinstance(job, DecodeJob)])
         return outcomes
+
+    def cost(self, job: Job) -> int:
+        """Tokens of the prompt's tail and of what is read after it."""
+        return job.cost
 
     def _groups(self, jobs: Sequence[Job]) -> Iterator[list[tuple[int, Job]]]:
         """Jobs that may share a pass, those of an adapter side by side; sets the adapters for them."""
@@ -212,7 +217,10 @@ class TransformersEngine:
         offset = 0
         for row in rows:
             job = jobs[row][1]
-            nodes = job.trie.context_of(job.trie.worth_reading(logits[row], NEGLIGIBLE))
+            trie = job.trie
+            nodes = (
+                trie.context if job.exact else trie.context_of(trie.worth_reading(logits[row], NEGLIGIBLE))
+            )
             wanted += self._grow(session, job, seen[row], row, nodes, offset)
             offset += len(nodes)
         if wanted:

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from moe_router.contracts import Entity
 from moe_router.experts.engines.base import Decision
-from moe_router.experts.extraction import Found, Grammar, Window, decoder, merged, windows_of, words_of
+from moe_router.experts.extraction import (
+    Found,
+    Grammar,
+    Window,
+    answer,
+    decoder,
+    merged,
+    most_fed,
+    windows_of,
+    words_of,
+)
+from moe_router.experts.formats import find
 from moe_router.experts.scoring import Floats, log_softmax
 
 TYPES = ("PERSON", "PHONE", "PLACE")
@@ -25,9 +36,9 @@ GRAMMAR = Grammar.of(TYPES, encode)
 Model = Callable[[str, tuple[int, ...]], Floats]
 
 
-def run(text: str, window: Window, model: Model) -> tuple[Found, str]:
+def run(text: str, window: Window, model: Model, found: Found | None = None) -> tuple[Found, str]:
     """Decodes with a model that is given what was written so far; returns that too."""
-    found, written = Found(), ""
+    found, written = Found() if found is None else found, ""
     running = decoder(text, window, GRAMMAR, encode, found)
     asked: Decision | None = next(running, None)
     for _ in range(5000):
@@ -91,6 +102,20 @@ def test_a_model_that_knows_finds_what_it_means() -> None:
     assert 0 < math.exp(found.log_probability) < 1
 
 
+def test_decoding_anew_leaves_nothing_of_the_attempt_before() -> None:
+    text = "Ann Lee in Bonn"
+    [window] = windows_of(text)
+    once, _ = run(text, window, writes("- Ann Lee = PERSON\n- Bonn = PLACE\n- END"))
+    found = Found()
+    broken = decoder(text, window, GRAMMAR, encode, found)
+    asked: Decision | None = next(broken)
+    while asked is not None and not found.entities:
+        asked = broken.send(log_softmax(np.zeros(len(asked.choices))))
+    found.log_probability = -1.0
+    run(text, window, writes("- Ann Lee = PERSON\n- Bonn = PLACE\n- END"), found)
+    assert found == once
+
+
 def test_a_script_without_spaces_is_cut_by_character() -> None:
     text = "我叫王小明，住在北京。"
     [window] = windows_of(text)
@@ -107,8 +132,58 @@ def test_a_word_that_begins_another_can_be_told_from_it() -> None:
     assert [e.start for e in shorter.entities] == [6]
 
 
+def test_an_endless_word_is_no_part_of_an_entity_and_never_fed() -> None:
+    text = f"Ann {'x' * 30_000} Bob"
+    [window] = windows_of(text)
+    found, written = run(text, window, writes("- Ann = PERSON\n- Bob = PERSON\n- END"))
+    assert [e.value for e in found.entities] == ["Ann", "Bob"]
+    assert len(written) < 100
+    assert most_fed(text, window, encode) == 3
+    across = entity("PERSON", 0, text, 0.5)
+    assert answer(text, window, [across], GRAMMAR, encode) == encode("- END")
+
+
 def test_a_text_without_words_has_no_windows() -> None:
     assert windows_of(" \n\t") == []
+
+
+def test_an_entity_across_a_windows_edge_is_told_whole() -> None:
+    words = [f"w{index}" for index in range(120)]
+    words[78:82] = ["Ann", "Lee", "de", "Vega"]
+    text = " ".join(words)
+    first, second = windows_of(text)
+    assert text[: first.end].endswith(" Ann Lee")
+    # Where the first window ends it must close the value: that choice costs it nothing.
+    cut, _ = run(text, first, writes("- Ann Lee = PERSON\n- END"))
+    whole, _ = run(text, second, writes("- Ann Lee de Vega = PERSON\n- END"))
+    assert [(e.value, e.type) for e in merged([], [cut, whole])] == [("Ann Lee de Vega", "PERSON")]
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b1", ".", "(", "王"]), min_size=1, max_size=70),
+    st.integers(0, 100),
+    st.integers(0, 3),
+)
+def test_every_entity_is_told_by_a_window_that_sees_it_as_well_as_any(
+    chunks: list[str], at: int, length: int
+) -> None:
+    text = " ".join(chunks)
+    windows = windows_of(text, size=12, overlap=5)
+    solid = [word for word in words_of(text) if word.solid]
+    if not solid:
+        return
+    first = at % len(solid)
+    start, end = solid[first].start, solid[min(first + length, len(solid) - 1)].end
+    seen = [w for w in windows if w.start <= start and end <= w.end]
+    telling = [w for w in seen if w.tells(start, end)]
+    whole = [
+        w
+        for w in seen
+        if (w is windows[0] or any(word.solid and word.end <= start for word in w.words))
+        and (w is windows[-1] or any(word.solid and end <= word.start for word in w.words))
+    ]
+    assert telling == (whole or telling)
+    assert bool(telling) == bool(seen)
 
 
 def entity(kind: str, start: int, value: str, confidence: float) -> Entity:
@@ -116,10 +191,9 @@ def entity(kind: str, start: int, value: str, confidence: float) -> Entity:
 
 
 def test_windows_are_merged_without_doubles_or_overlaps() -> None:
-    text = "Ann Lee lives in Bonn"
     first = Found([entity("PERSON", 0, "Ann Lee", 0.6), entity("PLACE", 17, "Bonn", 0.4)])
     second = Found([entity("PERSON", 4, "Lee", 0.5), entity("PLACE", 17, "Bonn", 0.7)])
-    assert merged(text, [first, second], TYPES) == [
+    assert merged([], [first, second]) == [
         entity("PERSON", 0, "Ann Lee", 0.6),
         entity("PLACE", 17, "Bonn", 0.7),
     ]
@@ -128,7 +202,7 @@ def test_windows_are_merged_without_doubles_or_overlaps() -> None:
 def test_rules_stand_before_the_model_and_drop_what_breaks_them() -> None:
     text = "Mail ann@example.org or Bob"
     claims = Found([entity("PERSON", 5, "ann@example.org", 0.9), entity("EMAIL", 24, "Bob", 0.9)])
-    [kept] = merged(text, [claims], ["PERSON", "EMAIL"])
+    [kept] = merged(find(text, ["PERSON", "EMAIL"]), [claims])
     assert (kept.type, kept.value) == ("EMAIL", "ann@example.org")
 
 

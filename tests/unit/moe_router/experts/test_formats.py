@@ -48,6 +48,22 @@ def test_only_the_tasks_types_are_looked_for() -> None:
     assert find("a@example.org", ["PERSON", "IBAN"]) == []
 
 
+@pytest.mark.timeout(20)  # a quadratic search takes minutes
+@pytest.mark.parametrize("run", ["a", ":", "::.", "1:.", "a:a:", "a.", "(a", "@a", "www."])
+def test_a_long_run_is_searched_once(run: str) -> None:
+    text = run * (200_000 // len(run))
+    assert find(f"{text} bob@example.org", TYPES)[-1].value == "bob@example.org"
+
+
+def test_an_address_after_a_long_run_is_found_as_before() -> None:
+    long = "a" * 65
+    assert find(f"{long}@example.org", ["EMAIL"]) == []
+    assert [e.value for e in find(f"{'a' * 64}@example.org", ["EMAIL"])] == [f"{'a' * 64}@example.org"]
+    assert [e.value for e in find("(::ffff:192.168.100.200), ::1.", ["IP_ADDRESS"])] == [
+        "::ffff:192.168.100.200",
+    ]
+
+
 def test_findings_do_not_overlap() -> None:
     [entity] = find("mail bob@www.example.org now", TYPES)
     assert entity.type == "EMAIL"

@@ -69,7 +69,8 @@ def save_adapter(folder: Path, base: Path, kind: str = "gemma", seed: int = 1, *
     """A LoRA adapter for the model in `base`, with weights that matter."""
     own = model(kind, len(tokenizer()))
     torch.manual_seed(seed)
-    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", **more)
+    more = {"target_modules": ["q_proj", "v_proj"], **more}
+    config = LoraConfig(r=2, task_type="CAUSAL_LM", **more)
     with warnings.catch_warnings():
         # peft asks transformers for a property that the latter is about to rename.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)

@@ -13,13 +13,14 @@ import pytest
 
 from moe_router.contracts import ExpertRequest
 from moe_router.errors import ModelAssetError, NoWorkerError
-from moe_router.experts.engines.base import LabelJob
-from moe_router.experts.engines.openai import OpenAIEngine, probabilities_of
+from moe_router.experts.engines.base import LabelJob, infer_halving
+from moe_router.experts.engines.openai import PARALLEL, OpenAIEngine, probabilities_of
 from moe_router.experts.engines.text_tokens import TextTokens, text_of
 from moe_router.experts.pool import PoolConfig, SingleModelPool
 from moe_router.experts.prompting import Template
 from moe_router.experts.scoring import LabelTrie
-from moe_router.registry import BaseModelSpec, Registry
+from moe_router.experts.task_expert import TaskExpert
+from moe_router.registry import BaseModelSpec, Expert, Registry, TaskSpec
 
 NEXT = {
     "Text: good\nMood:": {" pos": 0.5, " ne": 0.2, " negative": 0.1, " what": 0.2},
@@ -69,11 +70,31 @@ def test_labels_get_the_probability_of_the_tokens_that_lead_to_them(chat_form: b
     assert all(body["max_tokens"] == 1 for body in server.asked)
 
 
-def test_a_label_that_is_not_told_is_next_to_impossible() -> None:
-    [scores] = engine_on(Server()).infer([job(("positive", "unheard"))])
+def test_a_label_that_is_not_told_is_impossible_unless_none_is() -> None:
+    [scores, none_told] = engine_on(Server()).infer([job(("positive", "unheard")), job(("unheard", "so"))])
     assert scores is not None
-    assert np.exp(scores).sum() == pytest.approx(1.0)
-    assert np.exp(scores[1]) < 1e-8
+    assert np.exp(scores).tolist() == [1.0, 0.0]
+    assert none_told is not None
+    np.testing.assert_allclose(np.exp(none_told), [0.5, 0.5])
+
+
+def test_a_label_unseen_in_the_prior_alone_is_not_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = tuple(f"{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(77))
+    spec = TaskSpec.model_validate({"base_model_key": "big", "label_set": labels})
+    expert = TaskExpert(Expert("x", "a/b", "big", None, None, None, None, 1.0), spec, None, TOKENS, None)
+    texts = [text_of(job.prompt.head) + text_of(job.prompt.tail) for job in expert.warm_up_jobs()]
+    work = expert.prepare(ExpertRequest(task_key="a/b", text="good", language="en"))
+    asked = text_of(work.jobs[0].prompt.head) + text_of(work.jobs[0].prompt.tail)
+    lead = expert._template.label_prefix
+    seen = {lead + label: 0.05 for label in labels[:20]}
+    for text in texts:
+        monkeypatch.setitem(NEXT, text, seen)
+    monkeypatch.setitem(NEXT, asked, {lead + labels[3]: 0.9, lead + labels[50]: 0.02})
+    engine = engine_on(Server())
+    expert.warmed_up(engine.infer(expert.warm_up_jobs()))
+    found = expert.finish(work, engine.infer(work.jobs))
+    assert found.result == labels[3]
+    assert found.confidence == pytest.approx(0.9 / 0.92)
 
 
 def test_an_adapter_is_a_model_of_the_server() -> None:
@@ -110,6 +131,27 @@ def test_a_failing_server_is_no_worker_and_the_text_stays_out_of_the_error() -> 
     assert "good" not in caught.value.detail
     with pytest.raises(NoWorkerError, match="no log-probabilities"):
         probabilities_of({"choices": [{"text": "x", "logprobs": None}]})
+
+
+def test_a_job_that_fails_is_told_by_itself_and_none_is_asked_twice() -> None:
+    server = Server()
+    engine = engine_on(server)
+    jobs = [job(("positive", "so")), job(("positive", "so"), "gone"), job(("positive", "so"))]
+    first, failed, last = infer_halving(engine, jobs)
+    assert isinstance(failed, KeyError)
+    assert not isinstance(first, BaseException)
+    assert not isinstance(last, BaseException)
+    assert len(server.asked) == 2
+    server.status = 500
+    assert all(isinstance(outcome, NoWorkerError) for outcome in infer_halving(engine, jobs[::2]))
+    assert len(server.asked) == 4
+
+
+def test_many_labels_leave_room_for_others_in_a_batch(tmp_path: Path) -> None:
+    asked = job(tuple(f"the label of number {index}" for index in range(77)))
+    budget = PoolConfig(adapter_root=tmp_path, cache_dir=tmp_path, worker_id="w").max_batch_tokens
+    cost = engine_on(Server()).cost(asked)
+    assert 0 < cost * PARALLEL <= budget
 
 
 def test_a_long_text_is_cut_and_text_survives_the_round_trip() -> None:

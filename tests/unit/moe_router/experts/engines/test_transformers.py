@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from moe_router.contracts import ExpertRequest
 from moe_router.errors import ModelAssetError
 from moe_router.experts.engines.base import (
     Decision,
@@ -27,7 +28,8 @@ from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.engines.transformers import MAX_HEADS, NEGLIGIBLE, TransformersEngine
 from moe_router.experts.prompting import Template
 from moe_router.experts.scoring import LabelTrie
-from moe_router.registry import BaseModelSpec
+from moe_router.experts.task_expert import TaskExpert
+from moe_router.registry import BaseModelSpec, Expert, TaskSpec
 from tests.unit.moe_router.experts import tiny
 
 FEW = ["positive", "negative", "neutral"]
@@ -127,6 +129,26 @@ def test_a_request_gets_the_same_alone_and_in_any_mixed_batch(
         assert found.sum() == pytest.approx(1.0)
 
 
+def an_expert(engine: TransformersEngine, labels: list[str]) -> TaskExpert:
+    task = TaskSpec.model_validate({"base_model_key": "g", "label_set": labels})
+    made = TaskExpert(Expert("x", "a/b", "g", None, None, None, None, 1.0), task, None, engine.tokens, None)
+    made.warmed_up(engine.infer(made.warm_up_jobs()))
+    return made
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(min_size=1, max_size=40), min_size=2, max_size=8))
+def test_a_zero_shot_expert_answers_the_same_alone_and_in_any_batch(
+    gemma: TransformersEngine, texts: list[str]
+) -> None:
+    expert = an_expert(gemma, MANY)
+    works = [expert.prepare(ExpertRequest(task_key="a/b", text=text, language="en")) for text in texts]
+    together = gemma.infer([job for work in works for job in work.jobs])
+    for work, outcome in zip(works, together, strict=True):
+        alone = expert.finish(work, gemma.infer(work.jobs)).probabilities
+        assert expert.finish(work, [outcome]).probabilities == pytest.approx(alone, abs=1e-3)
+
+
 def test_on_a_cpu_passes_come_in_few_lengths(gemma: TransformersEngine) -> None:
     seen = []
     decoder = gemma._packed._decoder
@@ -170,18 +192,28 @@ def test_adapters_share_a_pass(gemma: TransformersEngine, monkeypatch: pytest.Mo
         assert mine == pytest.approx(theirs, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    # The output layer of the tiny Llama is its own, that of Gemma is the embedding.
+    [("gemma", {"use_dora": True}), ("llama", {"target_modules": ["q_proj", "lm_head"]})],
+)
 def test_an_adapter_that_is_more_than_plain_lora_is_left_to_peft(
-    gemma_folder: Path, adapter_folders: tuple[Path, Path], tmp_path: Path
+    request: pytest.FixtureRequest,
+    adapter_folders: tuple[Path, Path],
+    tmp_path: Path,
+    kind: str,
+    more: dict[str, Any],
 ) -> None:
     from peft import PeftModel
 
-    folder = tiny.save_adapter(tmp_path / "dora", gemma_folder, use_dora=True)
-    engine = load(gemma_folder)
+    base: Path = request.getfixturevalue(f"{kind}_folder")
+    folder = tiny.save_adapter(tmp_path / "odd", base, kind, **more)
+    engine = load(base)
     engine.load_adapter("plain", str(adapter_folders[0]))
-    engine.load_adapter("dora", str(folder))
-    asked = [job(engine, "card payment", adapter=name) for name in ("plain", "dora", None)]
+    engine.load_adapter("odd", str(folder))
+    asked = [job(engine, "card payment", adapter=name) for name in ("plain", "odd", None)]
     together = probabilities(engine, *asked)
-    model, _ = load_model(gemma_folder, BaseModelSpec(hf_name=str(gemma_folder), torch_dtype="float32"))
+    model, _ = load_model(base, BaseModelSpec(hf_name=str(base), torch_dtype="float32"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         wrapped: Any = PeftModel.from_pretrained(model, str(folder))
