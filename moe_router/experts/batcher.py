@@ -41,7 +41,8 @@ class Batcher(Generic[JobT, ResultT]):
     """A bounded queue in front of a blocking function that takes batches.
 
     Fair between groups: the next request is always of the waiting group that has had least of the device, so
-    that a flood for one task cannot starve another.
+    that a flood for one task cannot starve another. Nobody saves up: a group that comes, or comes back,
+    starts level with the waiting one that has had least.
 
     Args:
         run: computes a batch in a thread; returns one result, or exception, per job in their order.
@@ -117,11 +118,9 @@ class Batcher(Generic[JobT, ResultT]):
         self._threads.shutdown(wait=False)
 
     def _enqueue(self, group: str, entry: _Entry[JobT, ResultT]) -> None:
-        known = self._groups.get(group)
-        if known is None:
-            # A newcomer starts level with the others; it has no claim to what they had before.
-            level = min((other.had for other in self._groups.values()), default=0.0)
-            known = self._groups[group] = _Group(had=level)
+        known = self._groups.setdefault(group, _Group())
+        if not known.waiting:
+            known.had = max(known.had, self._level())
         known.waiting.append(entry)
         self._waiting += 1
         if not self._pump_due:  # once per turn of the loop, so that requests of one turn share a batch
@@ -133,6 +132,7 @@ class Batcher(Generic[JobT, ResultT]):
         if known is not None and entry in known.waiting:
             known.waiting.remove(entry)
             self._waiting -= 1
+            self._drop_idle()
 
     def _pump(self) -> None:
         self._pump_due = False
@@ -159,9 +159,23 @@ class Batcher(Generic[JobT, ResultT]):
                 group.had += entry.cost
             elif not entry.answer.done():
                 entry.answer.set_exception(DeadlineError("The time was up while the request waited."))
-        if self._waiting == 0:
-            self._groups.clear()  # nobody waits: what was had no longer matters
+        self._drop_idle()
         return batch
+
+    def _level(self) -> float:
+        """What the waiting group that has had least has had."""
+        return min((group.had for group in self._groups.values() if group.waiting), default=0.0)
+
+    def _drop_idle(self) -> None:
+        """Forgets idle groups, less those that have had more than is level: they'd come back as equals."""
+        level = self._level()
+        gone = [
+            name
+            for name, group in self._groups.items()
+            if not group.waiting and (self._waiting == 0 or group.had <= level)
+        ]
+        for name in gone:
+            del self._groups[name]
 
     def _neediest(self) -> _Group[JobT, ResultT] | None:
         waiting = [group for group in self._groups.values() if group.waiting]

@@ -87,6 +87,39 @@ async def test_a_flood_for_one_task_does_not_starve_another(
     assert "b" in device.batches[1]
 
 
+@pytest.mark.parametrize("comer", ["idle", "new"])
+async def test_a_group_that_was_idle_claims_nothing_for_it(device: Device, comer: str) -> None:
+    one_by_one: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=99)
+    asked = [ask(one_by_one, "i", "idle"), *(ask(one_by_one, f"b{i}", "busy") for i in range(20))]
+    for _ in range(8):
+        await device.has_started()
+        device.go.release()
+    await device.has_started()
+    asked += [ask(one_by_one, f"c{i}", comer) for i in range(4)]
+    await asyncio.sleep(0)
+    device.go.release(100)
+    await asyncio.gather(*asked)
+    after = "".join(job[0] for [job] in device.batches[9:17])
+    assert after in ("bcbcbcbc", "cbcbcbcb")
+    await one_by_one.aclose()
+
+
+async def test_groups_that_are_gone_leave_nothing_behind_while_others_wait(device: Device) -> None:
+    one_by_one: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=99)
+    asked = [ask(one_by_one, f"b{i}", "busy") for i in range(20)]
+    for index in range(6):
+        await device.has_started()
+        asked.append(ask(one_by_one, "once", f"caller {index}"))
+        await asyncio.sleep(0)
+        device.go.release(2)
+        await device.has_started()
+        assert len(one_by_one._groups) <= 3
+    device.go.release(100)
+    await asyncio.gather(*asked)
+    assert not one_by_one._groups
+    await one_by_one.aclose()
+
+
 async def test_a_full_queue_refuses_at_once(batcher: Batcher[str, str], device: Device) -> None:
     running = ask(batcher, "a")
     await device.has_started()
