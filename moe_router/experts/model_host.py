@@ -6,11 +6,10 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from moe_router.assets.cache import Progress
 from moe_router.contracts import ExpertAnswer, ExpertRequest
@@ -209,10 +208,11 @@ class ModelHost:
         self, expert: TaskExpert, request: ExpertRequest, deadline: float | None, group: str
     ) -> Finding:
         assert self._batcher is not None  # noqa: S101  checked by the caller
-        work = await asyncio.to_thread(expert.prepare, request)
-        submit = self._batcher.submit
-        waits = [submit(job, cost=job.cost, group=group, deadline=deadline) for job in work.jobs]
-        return expert.finish(work, await _all(waits))
+        with self._batcher.place(deadline) as place:
+            work = await asyncio.to_thread(expert.prepare, request)
+            costs = [job.cost for job in work.jobs]
+            outcomes = await self._batcher.run(place, work.jobs, costs=costs, group=group, deadline=deadline)
+        return expert.finish(work, outcomes)
 
     @contextmanager
     def _using(self, served: Served) -> Iterator[None]:
@@ -227,7 +227,7 @@ class ModelHost:
 
     @property
     def queue_depth(self) -> int:
-        """Jobs that wait or are being computed."""
+        """Jobs that are being made, wait or are being computed."""
         return 0 if self._batcher is None else self._batcher.depth
 
     @property
@@ -246,16 +246,3 @@ class ModelHost:
 
     def _infer(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
         return infer_halving(self.engine, jobs)
-
-
-async def _all(waits: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
-    """Awaits them all; the first failure, or a cancellation, cancels the rest."""
-    if len(waits) == 1:
-        return [await waits[0]]
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

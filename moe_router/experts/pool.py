@@ -41,7 +41,7 @@ class ExpertPool(Protocol):
         ...
 
     def queue_depth(self) -> int:
-        """Jobs that wait or are being computed."""
+        """Jobs that are being made, wait or are being computed."""
         ...
 
     async def aclose(self) -> None:
@@ -132,7 +132,7 @@ class SingleModelPool:
         return await self._host.classify(expert, request, deadline=deadline, caller=caller)
 
     def queue_depth(self) -> int:
-        """Jobs that wait or are being computed."""
+        """Jobs that are being made, wait or are being computed."""
         return self._host.queue_depth
 
     def batches(self) -> SizeTally:
@@ -203,7 +203,7 @@ class LruModelPool:
         return tuple(self._hosts)
 
     def queue_depth(self) -> int:
-        """Jobs that wait or are being computed, on all models."""
+        """Jobs that are being made, wait or are being computed, on all models."""
         return sum(host.queue_depth for host in self._hosts.values())
 
     async def aclose(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from moe_router.errors import (
     ModelAssetError,
     NotReadyError,
     NoWorkerError,
+    OverloadedError,
     RequestError,
     UnknownTaskError,
     UnsupportedLanguageError,
 )
 from moe_router.experts.engines.base import Job, Outcome, OutOfMemoryError
 from moe_router.experts.engines.factory import EngineOptions, make_engine
+from moe_router.experts.extraction import windows_of
 from moe_router.experts.model_host import PoolConfig
 from moe_router.experts.pool import LruModelPool, SingleModelPool
 from moe_router.experts.roster import resolve
@@ -215,6 +218,71 @@ async def test_engine_failures_reach_the_caller_and_pass(registry: Registry, con
     answers = await asyncio.gather(*(pool.classify(expert, ask("a/plain", f"text {i}")) for i in range(9)))
     assert len(answers) == 9
     await pool.aclose()
+
+
+class Held:
+    """The real engine, which computes when let to."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.started = threading.Event()
+        self.go = threading.Event()
+        self.go.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
+        self.started.set()
+        assert self.go.wait(timeout=30)
+        found: list[Outcome] = self.inner.infer(jobs)
+        return found
+
+
+async def test_a_full_queue_refuses_before_it_reads_the_request(
+    registry: Registry, config: PoolConfig
+) -> None:
+    made: list[Held] = []
+
+    def held(spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        made.append(Held(make_engine(spec, options, progress)))
+        return made[-1]
+
+    pool = SingleModelPool(registry, "g", replace(config, max_queue=1), held)
+    pool.preload(None)
+    pool.warm_up()
+    made[0].go.clear()
+    made[0].started.clear()
+    plain = pool.find("a/plain", "en")
+    asked = [asyncio.create_task(pool.classify(plain, ask("a/plain")))]
+    assert await asyncio.to_thread(made[0].started.wait, timeout=30)
+    asked.append(asyncio.create_task(pool.classify(plain, ask("a/plain"))))
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):  # not MissingFieldError, which reading it would tell
+        await pool.classify(pool.find("a/query", "en"), ask("a/query"))
+    made[0].go.set()
+    assert len(await asyncio.gather(*asked)) == 2
+    await pool.aclose()
+
+
+async def test_a_text_of_more_windows_than_the_queue_holds_is_read(
+    registry: Registry, config: PoolConfig
+) -> None:
+    pool = SingleModelPool(registry, "g", replace(config, max_queue=2))
+    pool.preload(None)
+    text = "word " * 300 + "ann@example.org"
+    assert len(windows_of(text)) > 2
+    answer = await pool.classify(pool.find("a/spans", "en"), ask("a/spans", text))
+    assert ("EMAIL", "ann@example.org") in [(e.type, e.value) for e in answer.entities or []]
+    await pool.aclose()
+
+
+async def test_a_request_that_was_accepted_is_answered_though_the_pool_closes(pool: SingleModelPool) -> None:
+    asked = asyncio.create_task(pool.classify(pool.find("a/plain", "en"), ask("a/plain")))
+    await asyncio.sleep(0)
+    assert pool.queue_depth() == 1
+    await pool.aclose()
+    assert (await asked).result in ("positive", "negative", "neutral")
 
 
 class Loads:
