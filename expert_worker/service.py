@@ -175,6 +175,10 @@ class Service:
             self.detail = f"an edit of the registry is refused: {error.detail}"
             logger.error("%s", self.detail)
             return
+        except Exception as error:
+            self.detail = f"an edit of the registry is refused: {type(error).__name__}: {error}"
+            logger.exception("%s", self.detail)
+            return
         self.registry, self.detail = registry, self._unserved()
         logger.info("the edited registry is served")
 

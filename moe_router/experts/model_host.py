@@ -77,6 +77,8 @@ class ModelHost:
         self._users: Counter[str] = Counter()
         self._unused = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._keepers = 0
+        self._unkept = asyncio.Event()
         self._engine: Engine | None = None
         self._batcher: Batcher[Job, Outcome] | None = None
 
@@ -100,6 +102,10 @@ class ModelHost:
         if self._engine is None:
             raise NoWorkerError(f"The model {self.model_key!r} is not loaded.")
         return self._engine
+
+    def declare(self, registry: Registry) -> None:
+        """Takes a registry before anything is loaded."""
+        self._registry = registry
 
     def load(self, progress: Progress | None = None) -> None:
         """Loads the base model, the adapters and the templates; blocking.
@@ -126,14 +132,18 @@ class ModelHost:
         )
 
     def warm_up(self) -> None:
-        """Asks every expert once: template heads are read, and the zero-shot experts' priors measured."""
-        for expert, task_expert in self.experts.items():
-            started = time.monotonic()
-            jobs = task_expert.warm_up_jobs()
-            task_expert.warmed_up(self.engine.infer(jobs))
-            logger.info(
-                "%s (%s) warmed up in %.2f s", expert.task_key, expert.name, time.monotonic() - started
-            )
+        """Asks every expert once: template heads are read, and the zero-shot experts' priors measured.
+
+        An expert that fails is kept in `failures` as one that cannot be made.
+
+        Raises:
+            ModelAssetError: none is left.
+        """
+        had_any = bool(self._roster.served)
+        self._builder().warm_up(self._roster)
+        if had_any and not self._roster.served:
+            reasons = "; ".join(self.failures.values())
+            raise ModelAssetError(f"{self.model_key!r} serves no expert: {reasons}")
 
     async def reload(self, registry: Registry) -> None:
         """Serves an edited registry; requests go on meanwhile, and old adapters go once none uses them.
@@ -142,17 +152,35 @@ class ModelHost:
             ModelAssetError: a new expert cannot be made, or the base model's own entry changed, which needs a
                 restart; all stays as it was.
         """
-        if registry.base_models.get(self.model_key) != self._registry.base_models[self.model_key]:
+        if not self.fits(registry):
             raise ModelAssetError(
                 f"the entry of the base model {self.model_key!r} changed: restart to load it"
             )
-        before = self._roster
-        self._roster = await asyncio.to_thread(self._builder().rebuild, registry, before)
-        self._registry = registry
-        for name in set(before.adapters.values()) - set(self._roster.adapters.values()):
+        self.take(registry, await self.stage(registry))
+
+    def fits(self, registry: Registry) -> bool:
+        """Whether the base model's own entry is the same in another registry."""
+        return registry.base_models.get(self.model_key) == self._registry.base_models[self.model_key]
+
+    async def stage(self, registry: Registry) -> Roster:
+        """Makes the experts of an edited registry that fits, beside those that go on answering.
+
+        Raises:
+            ModelAssetError: a new or changed expert cannot be made.
+        """
+        return await asyncio.to_thread(self._builder().rebuild, registry, self._roster)
+
+    def take(self, registry: Registry, staged: Roster) -> None:
+        """Serves what was staged; the adapters that it does without go once no request uses them."""
+        before, self._roster, self._registry = self._roster, staged, registry
+        for name in set(before.adapters.values()) - set(staged.adapters.values()):
             task = asyncio.create_task(self._retire(name))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
+
+    async def discard(self, staged: Roster) -> None:
+        """Lets go what was staged and is not wanted after all."""
+        await asyncio.to_thread(self._builder().discard, staged, self._roster)
 
     async def _retire(self, adapter: str) -> None:
         while self._users[adapter]:
@@ -215,6 +243,16 @@ class ModelHost:
         return expert.finish(work, outcomes)
 
     @contextmanager
+    def kept(self) -> Iterator[None]:
+        """While a request waits for the model, or is answered by it, `aclose` waits."""
+        self._keepers += 1
+        try:
+            yield
+        finally:
+            self._keepers -= 1
+            self._unkept.set()
+
+    @contextmanager
     def _using(self, served: Served) -> Iterator[None]:
         """While a request is under way its adapter stays."""
         name = served.adapter or ""
@@ -237,9 +275,16 @@ class ModelHost:
 
     async def aclose(self) -> None:
         """Answers what was taken, then gives the memory back."""
+        while self._keepers:
+            self._unkept.clear()
+            await self._unkept.wait()
         if self._batcher is not None:
             await self._batcher.aclose()
         await asyncio.gather(*self._retiring, return_exceptions=True)
+        self.unload()
+
+    def unload(self) -> None:
+        """Gives the memory back at once; nothing may be under way."""
         if self._engine is not None:
             self._engine.close()
             self._engine = None

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moe_router.errors import ModelAssetError
+from moe_router.experts.engines.base import OutOfMemoryError
 from moe_router.registry import BaseModelSpec
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def load_model(source: Path | str, spec: BaseModelSpec) -> tuple[Any, Any]:
 
     Raises:
         ModelAssetError: the model cannot be had or loaded.
+        OutOfMemoryError: there is no room for it.
     """
     cuda = torch.cuda.is_available()
     options: dict[str, Any] = {"dtype": _dtype(spec, cuda), "attn_implementation": "sdpa"}
@@ -42,6 +44,8 @@ def load_model(source: Path | str, spec: BaseModelSpec) -> tuple[Any, Any]:
         with _ONE_AT_A_TIME:
             model = AutoModelForCausalLM.from_pretrained(str(source), **options)
         tokenizer = AutoTokenizer.from_pretrained(str(source))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemoryError(f"the memory does not hold the base model {source}: {error}") from error
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelAssetError(f"the base model {source} cannot be loaded: {error}") from error
     model.train(False)
