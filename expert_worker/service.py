@@ -75,6 +75,7 @@ def single_model_pool(registry: Registry, settings: Settings) -> Pool:
         max_queue=settings.max_queue,
         max_batch_tokens=settings.max_batch_tokens,
         num_threads=settings.num_threads,
+        require_4bit=settings.require_4bit,
         api_key=settings.engine_api_key.get_secret_value() if settings.engine_api_key else None,
     )
     return SingleModelPool(registry, settings.model_key, config)

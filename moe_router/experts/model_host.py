@@ -40,6 +40,7 @@ class PoolConfig:
         max_batch_tokens: bound on the tokens of a batch, template heads not counted.
         max_text_tokens: a text is cut off after so many tokens; extraction reads it whole, in windows.
         num_threads: CPU threads of a pass; None leaves it to torch.
+        require_4bit: whether a model that asks for 4 bits is refused where they cannot be had.
         api_key: for a model server, where the registry names one.
         memory_budget_bytes: bound on the base models that an LruModelPool holds; None is measured.
     """
@@ -52,6 +53,7 @@ class PoolConfig:
     max_batch_tokens: int = 1024
     max_text_tokens: int = 2048
     num_threads: int | None = None
+    require_4bit: bool = False
     memory_budget_bytes: int | None = None
     api_key: str | None = field(default=None, repr=False)
 
@@ -121,6 +123,7 @@ class ModelHost:
             self._config.max_text_tokens,
             self._config.num_threads,
             self._config.api_key,
+            require_4bit=self._config.require_4bit,
         )
         self._engine = self._make_engine(spec, options, progress)
         self._roster = self._builder().build(self._registry)
