@@ -25,7 +25,8 @@ from sklearn.linear_model import LogisticRegression
 
 from moe_router.assets.cache import DEFAULT_CACHE
 from moe_router.contracts import ExpertAnswer, ExpertRequest
-from moe_router.experts.pool import LruModelPool, PoolConfig
+from moe_router.experts.lru_pool import LruModelPool
+from moe_router.experts.model_host import PoolConfig
 from moe_router.gating.decision import Decision
 from moe_router.gating.pipeline import GatingConfig, GatingPipeline
 from moe_router.gating.task_router import Observation, Policy, TaskRouter

@@ -75,6 +75,7 @@ def single_model_pool(registry: Registry, settings: Settings) -> Pool:
         max_queue=settings.max_queue,
         max_batch_tokens=settings.max_batch_tokens,
         num_threads=settings.num_threads,
+        require_4bit=settings.require_4bit,
         api_key=settings.engine_api_key.get_secret_value() if settings.engine_api_key else None,
     )
     return SingleModelPool(registry, settings.model_key, config)
@@ -174,6 +175,10 @@ class Service:
         except MoleError as error:
             self.detail = f"an edit of the registry is refused: {error.detail}"
             logger.error("%s", self.detail)
+            return
+        except Exception as error:
+            self.detail = f"an edit of the registry is refused: {type(error).__name__}: {error}"
+            logger.exception("%s", self.detail)
             return
         self.registry, self.detail = registry, self._unserved()
         logger.info("the edited registry is served")

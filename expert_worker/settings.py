@@ -91,6 +91,12 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("MOLE_NUM_THREADS"),
         description="CPU threads of one forward pass; the library's choice where unset.",
     )
+    require_4bit: bool = Field(
+        False,
+        validation_alias=AliasChoices("MOLE_REQUIRE_4BIT"),
+        description="Refuses a base model with `load_in_4bit` where 4 bits cannot be had; else it is loaded "
+        "whole, with a warning.",
+    )
     max_text_chars: int = Field(
         50_000,
         ge=1,

@@ -19,7 +19,6 @@ from moe_router.registry import Expert, Registry
 
 LOCAL = "local"
 LATENCIES_KEPT = 256
-RETIRE_LOOK_S = 0.5
 WARM_UP_TEXT = "Hello."
 
 logger = logging.getLogger(__name__)
@@ -32,6 +31,9 @@ class Pool(Protocol):
         self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
         """Answers one request, loading its model first where need be."""
+
+    async def reload(self, registry: Registry) -> None:
+        """Serves an edited registry; raises MoleError and stays as it was where it cannot."""
 
     def queue_depth(self) -> int:
         """Requests that wait or run."""
@@ -127,13 +129,19 @@ class LocalExperts:
         return {}
 
     async def use(self, registry: Registry, _mapping: WorkerMapping) -> None:
-        """Takes another registry: a new pool, while the old one finishes what it has."""
+        """Takes another registry; models in memory stay there, and what did not change goes on answering.
+
+        Raises:
+            ModelAssetError: an expert of a model in memory cannot be made; all stays as it was.
+        """
         if self._registry == registry:
             return
-        old, self._pool, self._registry = self._pool, self._make_pool(registry), registry
+        if self._pool is None:
+            self._pool = self._make_pool(registry)
+        else:
+            await self._pool.reload(registry)
+        self._registry = registry
         self._spawn(self._warm(self._pool, registry))
-        if old is not None:
-            self._spawn(self._retire(old))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -152,11 +160,6 @@ class LocalExperts:
             )
         except MoleError as error:
             logger.warning("the model %s is not loaded ahead: %s", model_key, error.detail)
-
-    async def _retire(self, pool: Pool) -> None:
-        while pool.queue_depth():  # noqa: ASYNC110 - rare, and a pool tells nobody when it is idle
-            await asyncio.sleep(RETIRE_LOOK_S)
-        await pool.aclose()
 
     async def start(self) -> None:
         """Nothing to begin: `use` has."""

@@ -101,7 +101,8 @@ def make_keyring(settings: Settings, storage: Storage) -> Keyring:
 def _pool(registry: Registry, settings: Settings) -> Pool:
     if settings.hf_cache_path is not None:  # the hub's own library knows no other way, and reads it at import
         os.environ["HF_HUB_CACHE"] = str(settings.hf_cache_path)
-    from moe_router.experts.pool import LruModelPool, PoolConfig  # torch: only where a model is loaded
+    from moe_router.experts.lru_pool import LruModelPool  # torch: only where a model is loaded
+    from moe_router.experts.model_host import PoolConfig
 
     config = PoolConfig(
         adapter_root=settings.adapter_path,

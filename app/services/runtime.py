@@ -268,9 +268,15 @@ class Runtime:
         return self._watch.files if self._watch is not None else None
 
     async def _take(self, files: Files) -> None:
+        before = self._files()
+        await self.experts.use(files.registry, files.mapping)  # first: what is routed to is there already
         if self._gating is not None:
-            await self._gating.use_registry(files.registry)
-        await self.experts.use(files.registry, files.mapping)
+            try:
+                await self._gating.use_registry(files.registry)
+            except MoleError:
+                if before is not None:
+                    await self.experts.use(before.registry, before.mapping)
+                raise
         if self._gating is None and (self._loading is None or self._loading.done()):
             self._failure = None
             self._loading = asyncio.create_task(self._load(files.registry))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -21,12 +22,43 @@ JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
 
+class Place(Generic[ResultT]):
+    """A request's place in the queue, from its admission until the last of its jobs is in a batch.
+
+    Attributes:
+        jobs: how many it has; None before they are made.
+        waiting: how many of them are in no batch yet.
+        held: whether it still counts.
+        answer: all results, or the first failure.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: int | None = None
+        self.waiting = 0
+        self.held = True
+        self.answer: asyncio.Future[list[ResultT]] = asyncio.get_running_loop().create_future()
+        self._results: dict[int, ResultT] = {}
+
+    def take(self, index: int, result: ResultT | BaseException) -> None:
+        """Takes one job's result; the answer is there when it was the last."""
+        if self.answer.done():
+            return
+        if isinstance(result, BaseException):
+            self.answer.set_exception(result)
+            return
+        self._results[index] = result
+        if len(self._results) == self.jobs:
+            self.answer.set_result([self._results[i] for i in range(self.jobs)])
+
+
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[JobT, ResultT]):
     job: JobT
     cost: int
     deadline: float | None
-    answer: asyncio.Future[ResultT]
+    place: Place[ResultT]
+    index: int
+    waits: bool = True
 
 
 @dataclass(slots=True)
@@ -40,13 +72,17 @@ class _Group(Generic[JobT, ResultT]):
 class Batcher(Generic[JobT, ResultT]):
     """A bounded queue in front of a blocking function that takes batches.
 
+    A request takes a place before its jobs are made, so that one too many is refused before it costs
+    anything; it has one place however many jobs it turns out to be.
+
     Fair between groups: the next request is always of the waiting group that has had least of the device, so
-    that a flood for one task cannot starve another.
+    that a flood for one task cannot starve another. Nobody saves up: a group that comes, or comes back,
+    starts level with the waiting one that has had least.
 
     Args:
         run: computes a batch in a thread; returns one result, or exception, per job in their order.
         max_batch_cost: bound on the sum of the costs in a batch; a job that costs more goes alone.
-        max_queue: bound on the jobs that wait; more are refused at once.
+        max_queue: bound on the requests that wait; more are refused at once.
         max_in_flight: batches that may run at a time.
         clock: seconds, the one that deadlines are given in.
     """
@@ -66,50 +102,95 @@ class Batcher(Generic[JobT, ResultT]):
         self._max_in_flight = max_in_flight
         self._clock = clock
         self._groups: dict[str, _Group[JobT, ResultT]] = {}
+        self._places = 0
+        self._unmade = 0
         self._waiting = 0
         self._running: set[asyncio.Task[None]] = set()
         self._computing = 0
         self._pump_due = False
         self._closed = False
+        self._idle = asyncio.Event()
         self.batches = SizeTally()
         self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix="engine")
 
     @property
     def depth(self) -> int:
-        """Jobs that wait or are being computed."""
-        return self._waiting + self._computing
+        """Jobs that are being made, wait or are being computed."""
+        return self._unmade + self._waiting + self._computing
 
-    async def submit(self, job: JobT, *, cost: int, group: str, deadline: float | None = None) -> ResultT:
-        """Queues a job and waits for its result. Cancelling takes it out of the queue.
+    @contextmanager
+    def place(self, deadline: float | None = None) -> Iterator[Place[ResultT]]:
+        """Admits a request, whose jobs are then made and given to `run`; `drain` waits for it.
 
         Raises:
             OverloadedError: the queue is full; nothing was started.
             NotReadyError: the batcher is draining.
-            DeadlineError: the time was up before the result came.
+            DeadlineError: the time is up.
         """
         if self._closed:
             raise NotReadyError("The expert is draining.")
         if deadline is not None and deadline <= self._clock():
             raise DeadlineError("The time was up before the request reached the expert.")
-        if self._waiting >= self._max_queue:
-            raise OverloadedError(f"{self._waiting} requests are waiting for this expert's model.")
-        entry = _Entry(job, cost, deadline, asyncio.get_running_loop().create_future())
-        self._enqueue(group, entry)
+        if self._places >= self._max_queue:
+            raise OverloadedError(f"{self._places} requests are waiting for this expert's model.")
+        place: Place[ResultT] = Place()
+        self._places += 1
+        self._unmade += 1
+        try:
+            yield place
+        finally:
+            if place.jobs is None:
+                self._unmade -= 1
+            self._leave(place)
+
+    async def run(
+        self,
+        place: Place[ResultT],
+        jobs: Sequence[JobT],
+        *,
+        costs: Sequence[int],
+        group: str,
+        deadline: float | None = None,
+    ) -> list[ResultT]:
+        """Queues the jobs of an admitted request and waits for all results, in order.
+
+        The first failure, or a cancellation, takes the rest out of the queue.
+
+        Raises:
+            DeadlineError: the time was up before the results came.
+        """
+        made = [
+            _Entry(job, cost, deadline, place, index)
+            for index, (job, cost) in enumerate(zip(jobs, costs, strict=True))
+        ]
+        place.jobs = place.waiting = len(made)
+        self._unmade -= 1
+        for entry in made:
+            self._enqueue(group, entry)
+        if not made:
+            return []
         try:
             async with asyncio.timeout(None if deadline is None else max(deadline - self._clock(), 0.0)):
-                result: ResultT = await entry.answer
-                return result
+                return await place.answer
         except TimeoutError:
             raise DeadlineError("The time was up before the expert had answered.") from None
         finally:
-            entry.answer.cancel()
-            self._forget(group, entry)
+            place.answer.cancel()
+            for entry in made:
+                self._forget(group, entry)
+
+    async def submit(self, job: JobT, *, cost: int, group: str, deadline: float | None = None) -> ResultT:
+        """Runs a request of one job that is made already; raises as `place` and `run`."""
+        with self.place(deadline) as place:
+            [result] = await self.run(place, [job], costs=[cost], group=group, deadline=deadline)
+            return result
 
     async def drain(self) -> None:
         """Takes nothing more, and waits until all that was taken is answered."""
         self._closed = True
-        while self._running or self._waiting:
-            await asyncio.sleep(0) if not self._running else await asyncio.wait(set(self._running))
+        while self._running or self._places:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def aclose(self) -> None:
         """Drains, then lets the threads go."""
@@ -117,11 +198,9 @@ class Batcher(Generic[JobT, ResultT]):
         self._threads.shutdown(wait=False)
 
     def _enqueue(self, group: str, entry: _Entry[JobT, ResultT]) -> None:
-        known = self._groups.get(group)
-        if known is None:
-            # A newcomer starts level with the others; it has no claim to what they had before.
-            level = min((other.had for other in self._groups.values()), default=0.0)
-            known = self._groups[group] = _Group(had=level)
+        known = self._groups.setdefault(group, _Group())
+        if not known.waiting:
+            known.had = max(known.had, self._level())
         known.waiting.append(entry)
         self._waiting += 1
         if not self._pump_due:  # once per turn of the loop, so that requests of one turn share a batch
@@ -130,9 +209,23 @@ class Batcher(Generic[JobT, ResultT]):
 
     def _forget(self, group: str, entry: _Entry[JobT, ResultT]) -> None:
         known = self._groups.get(group)
-        if known is not None and entry in known.waiting:
+        if known is not None and entry.waits:
             known.waiting.remove(entry)
-            self._waiting -= 1
+            self._take_out(entry)
+            self._drop_idle()
+
+    def _take_out(self, entry: _Entry[JobT, ResultT]) -> None:
+        entry.waits = False
+        self._waiting -= 1
+        entry.place.waiting -= 1
+        if not entry.place.waiting:
+            self._leave(entry.place)
+
+    def _leave(self, place: Place[ResultT]) -> None:
+        if place.held:
+            place.held = False
+            self._places -= 1
+            self._idle.set()
 
     def _pump(self) -> None:
         self._pump_due = False
@@ -148,20 +241,34 @@ class Batcher(Generic[JobT, ResultT]):
         now = self._clock()
         while (group := self._neediest()) is not None:
             entry = group.waiting[0]
-            live = not entry.answer.done() and (entry.deadline is None or entry.deadline > now)
+            answer = entry.place.answer
+            live = not answer.done() and (entry.deadline is None or entry.deadline > now)
             if live and batch and spent + entry.cost > self._max_batch_cost:
                 break
-            group.waiting.popleft()
-            self._waiting -= 1
+            self._take_out(group.waiting.popleft())
             if live:
                 batch.append(entry)
                 spent += entry.cost
                 group.had += entry.cost
-            elif not entry.answer.done():
-                entry.answer.set_exception(DeadlineError("The time was up while the request waited."))
-        if self._waiting == 0:
-            self._groups.clear()  # nobody waits: what was had no longer matters
+            elif not answer.done():
+                answer.set_exception(DeadlineError("The time was up while the request waited."))
+        self._drop_idle()
         return batch
+
+    def _level(self) -> float:
+        """What the waiting group that has had least has had."""
+        return min((group.had for group in self._groups.values() if group.waiting), default=0.0)
+
+    def _drop_idle(self) -> None:
+        """Forgets idle groups, less those that have had more than is level: they'd come back as equals."""
+        level = self._level()
+        gone = [
+            name
+            for name, group in self._groups.items()
+            if not group.waiting and (self._waiting == 0 or group.had <= level)
+        ]
+        for name in gone:
+            del self._groups[name]
 
     def _neediest(self) -> _Group[JobT, ResultT] | None:
         waiting = [group for group in self._groups.values() if group.waiting]
@@ -177,11 +284,7 @@ class Batcher(Generic[JobT, ResultT]):
         finally:
             self._computing -= len(batch)
             self._running.discard(asyncio.current_task())
+            self._idle.set()
             self._pump()
         for entry, result in zip(batch, results, strict=True):
-            if entry.answer.done():
-                continue
-            if isinstance(result, BaseException):
-                entry.answer.set_exception(result)
-            else:
-                entry.answer.set_result(result)
+            entry.place.take(entry.index, result)

@@ -6,11 +6,10 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from moe_router.assets.cache import Progress
 from moe_router.contracts import ExpertAnswer, ExpertRequest
@@ -41,6 +40,7 @@ class PoolConfig:
         max_batch_tokens: bound on the tokens of a batch, template heads not counted.
         max_text_tokens: a text is cut off after so many tokens; extraction reads it whole, in windows.
         num_threads: CPU threads of a pass; None leaves it to torch.
+        require_4bit: whether a model that asks for 4 bits is refused where they cannot be had.
         api_key: for a model server, where the registry names one.
         memory_budget_bytes: bound on the base models that an LruModelPool holds; None is measured.
     """
@@ -53,6 +53,7 @@ class PoolConfig:
     max_batch_tokens: int = 1024
     max_text_tokens: int = 2048
     num_threads: int | None = None
+    require_4bit: bool = False
     memory_budget_bytes: int | None = None
     api_key: str | None = field(default=None, repr=False)
 
@@ -78,6 +79,8 @@ class ModelHost:
         self._users: Counter[str] = Counter()
         self._unused = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._keepers = 0
+        self._unkept = asyncio.Event()
         self._engine: Engine | None = None
         self._batcher: Batcher[Job, Outcome] | None = None
 
@@ -102,6 +105,10 @@ class ModelHost:
             raise NoWorkerError(f"The model {self.model_key!r} is not loaded.")
         return self._engine
 
+    def declare(self, registry: Registry) -> None:
+        """Takes a registry before anything is loaded."""
+        self._registry = registry
+
     def load(self, progress: Progress | None = None) -> None:
         """Loads the base model, the adapters and the templates; blocking.
 
@@ -116,6 +123,7 @@ class ModelHost:
             self._config.max_text_tokens,
             self._config.num_threads,
             self._config.api_key,
+            require_4bit=self._config.require_4bit,
         )
         self._engine = self._make_engine(spec, options, progress)
         self._roster = self._builder().build(self._registry)
@@ -127,14 +135,18 @@ class ModelHost:
         )
 
     def warm_up(self) -> None:
-        """Asks every expert once: template heads are read, and the zero-shot experts' priors measured."""
-        for expert, task_expert in self.experts.items():
-            started = time.monotonic()
-            jobs = task_expert.warm_up_jobs()
-            task_expert.warmed_up(self.engine.infer(jobs))
-            logger.info(
-                "%s (%s) warmed up in %.2f s", expert.task_key, expert.name, time.monotonic() - started
-            )
+        """Asks every expert once: template heads are read, and the zero-shot experts' priors measured.
+
+        An expert that fails is kept in `failures` as one that cannot be made.
+
+        Raises:
+            ModelAssetError: none is left.
+        """
+        had_any = bool(self._roster.served)
+        self._builder().warm_up(self._roster)
+        if had_any and not self._roster.served:
+            reasons = "; ".join(self.failures.values())
+            raise ModelAssetError(f"{self.model_key!r} serves no expert: {reasons}")
 
     async def reload(self, registry: Registry) -> None:
         """Serves an edited registry; requests go on meanwhile, and old adapters go once none uses them.
@@ -143,17 +155,35 @@ class ModelHost:
             ModelAssetError: a new expert cannot be made, or the base model's own entry changed, which needs a
                 restart; all stays as it was.
         """
-        if registry.base_models.get(self.model_key) != self._registry.base_models[self.model_key]:
+        if not self.fits(registry):
             raise ModelAssetError(
                 f"the entry of the base model {self.model_key!r} changed: restart to load it"
             )
-        before = self._roster
-        self._roster = await asyncio.to_thread(self._builder().rebuild, registry, before)
-        self._registry = registry
-        for name in set(before.adapters.values()) - set(self._roster.adapters.values()):
+        self.take(registry, await self.stage(registry))
+
+    def fits(self, registry: Registry) -> bool:
+        """Whether the base model's own entry is the same in another registry."""
+        return registry.base_models.get(self.model_key) == self._registry.base_models[self.model_key]
+
+    async def stage(self, registry: Registry) -> Roster:
+        """Makes the experts of an edited registry that fits, beside those that go on answering.
+
+        Raises:
+            ModelAssetError: a new or changed expert cannot be made.
+        """
+        return await asyncio.to_thread(self._builder().rebuild, registry, self._roster)
+
+    def take(self, registry: Registry, staged: Roster) -> None:
+        """Serves what was staged; the adapters that it does without go once no request uses them."""
+        before, self._roster, self._registry = self._roster, staged, registry
+        for name in set(before.adapters.values()) - set(staged.adapters.values()):
             task = asyncio.create_task(self._retire(name))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
+
+    async def discard(self, staged: Roster) -> None:
+        """Lets go what was staged and is not wanted after all."""
+        await asyncio.to_thread(self._builder().discard, staged, self._roster)
 
     async def _retire(self, adapter: str) -> None:
         while self._users[adapter]:
@@ -209,10 +239,21 @@ class ModelHost:
         self, expert: TaskExpert, request: ExpertRequest, deadline: float | None, group: str
     ) -> Finding:
         assert self._batcher is not None  # noqa: S101  checked by the caller
-        work = await asyncio.to_thread(expert.prepare, request)
-        submit, cost = self._batcher.submit, self.engine.cost
-        waits = [submit(job, cost=cost(job), group=group, deadline=deadline) for job in work.jobs]
-        return expert.finish(work, await _all(waits))
+        with self._batcher.place(deadline) as place:
+            work = await asyncio.to_thread(expert.prepare, request)
+            costs = [self.engine.cost(job) for job in work.jobs]
+            outcomes = await self._batcher.run(place, work.jobs, costs=costs, group=group, deadline=deadline)
+        return expert.finish(work, outcomes)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """While a request waits for the model, or is answered by it, `aclose` waits."""
+        self._keepers += 1
+        try:
+            yield
+        finally:
+            self._keepers -= 1
+            self._unkept.set()
 
     @contextmanager
     def _using(self, served: Served) -> Iterator[None]:
@@ -227,7 +268,7 @@ class ModelHost:
 
     @property
     def queue_depth(self) -> int:
-        """Jobs that wait or are being computed."""
+        """Jobs that are being made, wait or are being computed."""
         return 0 if self._batcher is None else self._batcher.depth
 
     @property
@@ -237,25 +278,19 @@ class ModelHost:
 
     async def aclose(self) -> None:
         """Answers what was taken, then gives the memory back."""
+        while self._keepers:
+            self._unkept.clear()
+            await self._unkept.wait()
         if self._batcher is not None:
             await self._batcher.aclose()
         await asyncio.gather(*self._retiring, return_exceptions=True)
+        self.unload()
+
+    def unload(self) -> None:
+        """Gives the memory back at once; nothing may be under way."""
         if self._engine is not None:
             self._engine.close()
             self._engine = None
 
     def _infer(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
         return infer_halving(self.engine, jobs)
-
-
-async def _all(waits: Sequence[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
-    """Awaits them all; the first failure, or a cancellation, cancels the rest."""
-    if len(waits) == 1:
-        return [await waits[0]]
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

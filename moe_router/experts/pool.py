@@ -1,18 +1,13 @@
-"""The pools: one base model that stays (a worker), or several under a memory budget (monolithic mode)."""
+"""A worker's pool: one base model that stays."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
 from typing import Protocol
 
 from moe_router.assets.cache import Progress, no_progress
 from moe_router.contracts import ExpertAnswer, ExpertRequest
 from moe_router.errors import (
     ModelAssetError,
-    MoleError,
-    NotReadyError,
     NoWorkerError,
     RequestError,
     UnknownTaskError,
@@ -23,12 +18,7 @@ from moe_router.experts.model_host import MakeEngine, ModelHost, PoolConfig
 from moe_router.registry import Expert, Registry
 from moe_router.tally import SizeTally
 
-__all__ = ["ExpertPool", "LruModelPool", "PoolConfig", "SingleModelPool"]
-
-logger = logging.getLogger(__name__)
-
-MEMORY_SHARE = 0.6
-"""Share of the memory free at the first load that base models may take; passes and caches need the rest."""
+__all__ = ["ExpertPool", "PoolConfig", "SingleModelPool"]
 
 
 class ExpertPool(Protocol):
@@ -41,7 +31,7 @@ class ExpertPool(Protocol):
         ...
 
     def queue_depth(self) -> int:
-        """Jobs that wait or are being computed."""
+        """Jobs that are being made, wait or are being computed."""
         ...
 
     async def aclose(self) -> None:
@@ -132,7 +122,7 @@ class SingleModelPool:
         return await self._host.classify(expert, request, deadline=deadline, caller=caller)
 
     def queue_depth(self) -> int:
-        """Jobs that wait or are being computed."""
+        """Jobs that are being made, wait or are being computed."""
         return self._host.queue_depth
 
     def batches(self) -> SizeTally:
@@ -159,107 +149,3 @@ class SingleModelPool:
         reasons = [self._host.failures[expert] for expert in wanted if expert in self._host.failures]
         detail = "; ".join(reasons) or "the language's expert is on another base model"
         raise NoWorkerError(f"{task_key} cannot be served here: {detail}")
-
-
-class LruModelPool:
-    """Several base models under a memory budget, for monolithic mode; the least recently used goes first.
-
-    A model is loaded in a thread; other models answer meanwhile, and all requests for the loading one wait
-    for the one load. What a model takes is measured once it is loaded.
-
-    Args:
-        registry: where models and experts are declared.
-        config: how to run.
-        engine_factory: loads a base model.
-    """
-
-    def __init__(
-        self, registry: Registry, config: PoolConfig, engine_factory: MakeEngine = make_engine
-    ) -> None:
-        self._registry = registry
-        self._config = config
-        self._make_engine = engine_factory
-        self._hosts: dict[str, ModelHost] = {}  # the most recently used last
-        self._loading: dict[str, asyncio.Task[ModelHost]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        self._measured: dict[str, int] = {}
-        self._budget = config.memory_budget_bytes
-        self._closed = False
-
-    async def classify(
-        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
-    ) -> ExpertAnswer:
-        """Answers one request, loading its model first where need be.
-
-        Raises:
-            NoWorkerError: the model cannot be loaded.
-            MoleError: as `ModelHost.classify`.
-        """
-        host = await self._host(expert.base_model_key)
-        return await host.classify(expert, request, deadline=deadline, caller=caller)
-
-    def loaded(self) -> tuple[str, ...]:
-        """Keys of the models in memory, the least recently used first."""
-        return tuple(self._hosts)
-
-    def queue_depth(self) -> int:
-        """Jobs that wait or are being computed, on all models."""
-        return sum(host.queue_depth for host in self._hosts.values())
-
-    async def aclose(self) -> None:
-        """Answers what was taken, then gives the memory back."""
-        self._closed = True
-        await asyncio.gather(*self._loading.values(), return_exceptions=True)
-        hosts = list(self._hosts.values())
-        self._hosts.clear()
-        await asyncio.gather(*(host.aclose() for host in hosts), *self._closing)
-
-    async def _host(self, model_key: str) -> ModelHost:
-        if self._closed:
-            raise NotReadyError("The experts are draining.")
-        if model_key in self._hosts:
-            self._hosts[model_key] = self._hosts.pop(model_key)
-            return self._hosts[model_key]
-        if model_key not in self._loading:
-            task = asyncio.create_task(self._load(model_key))
-            self._loading[model_key] = task
-            task.add_done_callback(lambda _: self._loading.pop(model_key, None))
-        # Shielded: the load goes on for the others when one caller leaves.
-        return await asyncio.shield(self._loading[model_key])
-
-    async def _load(self, model_key: str) -> ModelHost:
-        if self._budget is None:
-            self._budget = int(available_memory() * MEMORY_SHARE)
-        await self._make_room(self._measured.get(model_key, 0))
-        host = ModelHost(self._registry, model_key, self._config, self._make_engine)
-        try:
-            await asyncio.to_thread(_load_and_warm, host)
-        except MoleError as error:
-            raise NoWorkerError(f"The model {model_key!r} cannot be loaded: {error.detail}") from error
-        self._measured[model_key] = host.engine.memory_bytes()
-        await self._make_room(self._measured[model_key])
-        self._hosts[model_key] = host
-        return host
-
-    async def _make_room(self, needed: int) -> None:
-        """Lets the least recently used models go until so many bytes fit, or none is left."""
-        budget = self._budget or 0
-        while self._hosts and sum(self._measured[key] for key in self._hosts) + needed > budget:
-            key = next(iter(self._hosts))
-            logger.info("the base model %s makes room", key)
-            await self._hosts.pop(key).aclose()
-
-
-def _load_and_warm(host: ModelHost) -> None:
-    host.load()
-    host.warm_up()
-
-
-def available_memory() -> int:
-    """Bytes free now: on the GPU where there is one, else in the machine's memory."""
-    import torch
-
-    if torch.cuda.is_available():
-        free, _ = torch.cuda.mem_get_info()
-        return int(free)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,11 +80,34 @@ class RosterBuilder:
             task = registry.task(expert.task_key)
             try:
                 self._add(roster, expert, task, None)
-            except (MoleError, ValueError) as error:
-                roster.failures[expert] = str(error)
-                roster.unmade[expert] = (task, self._files(expert))
-                logger.error("%s: expert %s cannot be served: %s", expert.task_key, expert.name, error)
+            except Exception as error:  # noqa: BLE001  whatever is wrong with one, the others are served
+                self._leave_out(roster, expert, (task, self._files(expert)), error)
         return roster
+
+    def warm_up(self, roster: Roster) -> None:
+        """Asks every expert once; one that fails is noted, and its adapter let go."""
+        for expert, served in list(roster.served.items()):
+            started = time.monotonic()
+            try:
+                self._warm(served)
+            except Exception as error:  # noqa: BLE001  as in `build`
+                del roster.served[expert]
+                self._leave_out(roster, expert, served.made_of, error)
+            else:
+                spent_s = time.monotonic() - started
+                logger.info("%s (%s) warmed up in %.2f s", expert.task_key, expert.name, spent_s)
+        used = {served.adapter for served in roster.served.values()}
+        for key in [key for key, name in roster.adapters.items() if name not in used]:
+            self._engine.unload_adapter(roster.adapters.pop(key))
+
+    def _warm(self, served: Served) -> None:
+        served.expert.warmed_up(self._engine.infer(served.expert.warm_up_jobs()))
+
+    def _leave_out(
+        self, roster: Roster, expert: Expert, made_of: tuple[TaskSpec, Signature], error: Exception
+    ) -> None:
+        roster.failures[expert], roster.unmade[expert] = told(error), made_of
+        logger.error("%s: expert %s cannot be served: %s", expert.task_key, expert.name, told(error))
 
     def rebuild(self, registry: Registry, before: Roster) -> Roster:
         """The roster after an edit; what did not change is taken over, what is new has run once.
@@ -92,15 +116,19 @@ class RosterBuilder:
             ModelAssetError: a new or changed expert cannot be made; what was loaded for it is gone again.
         """
         roster = Roster(serial=before.serial)
-        try:
-            for expert in self._declared(registry):
+        for expert in self._declared(registry):
+            try:
                 self._add_or_keep(roster, expert, registry.task(expert.task_key), before)
-        except (MoleError, ValueError) as error:
-            for adapter in set(roster.adapters.values()) - set(before.adapters.values()):
-                self._engine.unload_adapter(adapter)
-            before.serial = roster.serial
-            raise ModelAssetError(f"{expert.task_key}: expert {expert.name!r}: {error}") from error
+            except Exception as error:
+                self.discard(roster, before)
+                raise ModelAssetError(f"{expert.task_key}: expert {expert.name!r}: {told(error)}") from error
         return roster
+
+    def discard(self, roster: Roster, before: Roster) -> None:
+        """Unloads what a roster has beyond the one before it."""
+        for adapter in set(roster.adapters.values()) - set(before.adapters.values()):
+            self._engine.unload_adapter(adapter)
+        before.serial = roster.serial
 
     def _add_or_keep(self, roster: Roster, expert: Expert, task: TaskSpec, before: Roster) -> None:
         known, made_of = before.served.get(expert), (task, self._files(expert))
@@ -111,8 +139,7 @@ class RosterBuilder:
             roster.served[expert] = known
             roster.adapters |= {key: name for key, name in before.adapters.items() if name == known.adapter}
             return
-        made = self._add(roster, expert, task, before)
-        made.expert.warmed_up(self._engine.infer(made.expert.warm_up_jobs()))
+        self._warm(self._add(roster, expert, task, before))
 
     def _add(self, roster: Roster, expert: Expert, task: TaskSpec, before: Roster | None) -> Served:
         files = self._files(expert)
@@ -150,6 +177,11 @@ class RosterBuilder:
     def _declared(self, registry: Registry) -> list[Expert]:
         found = [e for key in registry.tasks for e in registry.all_experts(key)]
         return [expert for expert in found if expert.base_model_key == self._model_key]
+
+
+def told(error: Exception) -> str:
+    """Why, in words; an error that is none of ours with its kind."""
+    return str(error) if isinstance(error, MoleError | ValueError) else f"{type(error).__name__}: {error}"
 
 
 def signature(path: Path) -> Signature:

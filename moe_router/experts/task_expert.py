@@ -122,7 +122,13 @@ class TaskExpert:
         return [job for text in CONTENT_FREE for job in self._prepare(text, "en", None, fields).jobs]
 
     def warmed_up(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes the outcomes of `warm_up_jobs`."""
+        """Takes the outcomes of `warm_up_jobs`.
+
+        Raises:
+            ValueError: the model answers with NaN.
+        """
+        if any(outcome is not None and np.isnan(outcome).any() for outcome in outcomes):
+            raise ValueError("the model answered with NaN")
         if self._adapter is None and not self._extracts:
             prior = np.mean([outcome for outcome in outcomes if outcome is not None], axis=0)
             # A model server tells some tokens only: the bias of a label that is not seen is not known, and

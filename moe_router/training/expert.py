@@ -174,7 +174,6 @@ class _Trainer:
         """Runs the steps that are left."""
         self._model.train()
         every = max(1, self._steps // self._run.checks)
-        average = 0.0
         step = 0
         for epoch in range(len(self._epoch_sizes)):
             for indices in batches(self._examples, self._run.batch_tokens, self._run.seed, epoch):
@@ -184,8 +183,9 @@ class _Trainer:
                 if step > self._steps or self._gave_up(every):
                     return
                 loss = self._step([self._examples[i] for i in indices], step)
-                average = loss if step == 1 else 0.95 * average + 0.05 * loss
-                self._standing.step = step
+                before = self._standing.loss
+                average = loss if before is None else 0.95 * before + 0.05 * loss
+                self._standing.step, self._standing.loss = step, average
                 self._report(
                     f"training, loss {average:.3f}, best {self._standing.best:.3f}", step / self._steps
                 )

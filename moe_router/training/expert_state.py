@@ -24,11 +24,13 @@ class Standing:
         step: optimiser steps done.
         best: the best figure on the validation rows so far.
         best_step: when it was reached.
+        loss: the moving average of the loss; None before the first step.
     """
 
     step: int = 0
     best: float = -1.0
     best_step: int = 0
+    loss: float | None = None
 
 
 def save(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, standing: Standing) -> None:

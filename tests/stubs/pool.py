@@ -14,6 +14,8 @@ from moe_router.tally import SizeTally
 WAIT = "wait for the event"
 FULL = "the queue is full"
 BREAK = "break"
+UNSERVABLE = "social/unservable"
+BREAKING = "social/breaking"
 
 
 class StubPool:
@@ -40,8 +42,10 @@ class StubPool:
         self.warmed = True
 
     async def reload(self, registry: Registry) -> None:
-        if "social/unservable" in registry.tasks:
+        if UNSERVABLE in registry.tasks:
             raise ModelAssetError("it cannot be served")
+        if BREAKING in registry.tasks:
+            raise RuntimeError("the device is lost")
         self.registry = registry
 
     def experts(self) -> list[Expert]:

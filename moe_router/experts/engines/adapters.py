@@ -96,8 +96,11 @@ def _inject(model: Any, name: str, config: Any, weights: dict[str, torch.Tensor]
 
 def remove(model: Any, name: str) -> None:
     """Takes an adapter away, as far as it was put in."""
-    for layer in layers_of(model):
-        layer.delete_adapter(name)
+    with warnings.catch_warnings():
+        # Which one peft holds active means nothing: each pass says which it uses.
+        warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
+        for layer in layers_of(model):
+            layer.delete_adapter(name)
     configs = getattr(model, "peft_config", None)
     if isinstance(configs, dict):
         configs.pop(name, None)

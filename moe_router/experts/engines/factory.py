@@ -23,12 +23,14 @@ class EngineOptions:
         max_text_tokens: longer values are cut off at their end.
         num_threads: CPU threads of one pass; None leaves it to torch.
         api_key: for a model server.
+        require_4bit: whether a model that asks for 4 bits is refused where they cannot be had.
     """
 
     cache_dir: Path
     max_text_tokens: int = 2048
     num_threads: int | None = None
     api_key: str | None = None
+    require_4bit: bool = False
 
 
 def make_engine(spec: BaseModelSpec, options: EngineOptions, progress: Progress | None = None) -> Engine:
@@ -57,7 +59,7 @@ def make_engine(spec: BaseModelSpec, options: EngineOptions, progress: Progress 
         prefer_onednn()
     if progress is not None:
         progress("loading the base model", 0.5)
-    model, tokenizer = load_model(source, spec)
+    model, tokenizer = load_model(source, spec, require_4bit=options.require_4bit)
     engine = TransformersEngine(model, HfTokens(tokenizer, options.max_text_tokens))
     if progress is not None:
         progress("base model loaded", 1.0)

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moe_router.errors import ModelAssetError
+from moe_router.experts.engines.base import OutOfMemoryError
 from moe_router.registry import BaseModelSpec
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ _ONE_AT_A_TIME = threading.Lock()
 """transformers changes torch's globals while it loads: of two loads at once, one is left without weights."""
 
 
-def load_model(source: Path | str, spec: BaseModelSpec) -> tuple[Any, Any]:
+def load_model(source: Path | str, spec: BaseModelSpec, *, require_4bit: bool = False) -> tuple[Any, Any]:
     """The model in evaluation mode, and its tokenizer.
 
     On CUDA the weights are bfloat16, or 4-bit (NF4) through bitsandbytes where the registry says so. On a
@@ -28,20 +29,23 @@ def load_model(source: Path | str, spec: BaseModelSpec) -> tuple[Any, Any]:
     which `torch_dtype` in the registry allows where speed is worth that.
 
     Raises:
-        ModelAssetError: the model cannot be had or loaded.
+        ModelAssetError: the model cannot be had or loaded, or 4 bits are required and cannot be had.
+        OutOfMemoryError: there is no room for it.
     """
     cuda = torch.cuda.is_available()
     options: dict[str, Any] = {"dtype": _dtype(spec, cuda), "attn_implementation": "sdpa"}
     if cuda:
         options["device_map"] = {"": 0} if spec.device_map in (None, "auto") else spec.device_map
     if spec.load_in_4bit:
-        quantised = _four_bit(cuda)
+        quantised = _four_bit(cuda, required=require_4bit)
         if quantised is not None:
             options["quantization_config"] = quantised
     try:
         with _ONE_AT_A_TIME:
             model = AutoModelForCausalLM.from_pretrained(str(source), **options)
         tokenizer = AutoTokenizer.from_pretrained(str(source))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemoryError(f"the memory does not hold the base model {source}: {error}") from error
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelAssetError(f"the base model {source} cannot be loaded: {error}") from error
     model.train(False)
@@ -56,12 +60,14 @@ def _dtype(spec: BaseModelSpec, cuda: bool) -> torch.dtype:
     return torch.bfloat16 if cuda else torch.float32
 
 
-def _four_bit(cuda: bool) -> Any:
+def _four_bit(cuda: bool, *, required: bool) -> Any:
     if cuda and importlib.util.find_spec("bitsandbytes") is not None:
         from transformers import BitsAndBytesConfig
 
         make: Any = BitsAndBytesConfig
         return make(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
     reason = "bitsandbytes is not installed" if cuda else "there is no CUDA device"
+    if required:
+        raise ModelAssetError(f"load_in_4bit cannot be had, since {reason}; MOLE_REQUIRE_4BIT refuses less")
     logger.warning("load_in_4bit is ignored, since %s; the model takes about 4 times the memory", reason)
     return None

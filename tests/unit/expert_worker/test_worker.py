@@ -280,7 +280,12 @@ async def test_an_edited_registry_is_served_and_a_bad_edit_refused(scene: Scene)
     answer = await scene.client.get("/api/v1/expert/tasks")
     served = [task.task_key for task in ExpertTasksAnswer.model_validate_json(answer.content).tasks]
     assert "social/new" in served
-    for bad in ("{", json.dumps({**data, "tasks": {"no-slash": task}})):
+    breaks = {**data["tasks"], "social/new": task, pool.BREAKING: task}
+    for bad in (
+        "{",
+        json.dumps({**data, "tasks": {"no-slash": task}}),
+        json.dumps({**data, "tasks": breaks}),
+    ):
         path.write_text(bad, encoding="utf-8")
         await until(lambda: "refused" in (scene.service.detail or ""))
         assert "social/new" in scene.stub.registry.tasks

@@ -73,17 +73,29 @@ async def test_errors_of_the_pool_keep_their_kind(monkeypatch: pytest.MonkeyPatc
         await scene.experts.classify(scene.expert, ask(), call())
 
 
-async def test_another_registry_is_a_new_pool_and_the_old_one_finishes() -> None:
+async def test_another_registry_is_served_by_the_same_pool() -> None:
     scene = Scene()
     await scene.experts.use(registry(), mapping(*URLS))
-    await scene.experts.use(registry(), mapping("http://b:1"))
-    assert len(scene.pools) == 1
     waiting = asyncio.create_task(scene.experts.classify(scene.expert, ask(pool.WAIT), call()))
     await until(lambda: scene.pools[0].depth == 1)
     data = files.registry()
     data["tasks"].popitem()
-    await scene.experts.use(Registry.model_validate(data), mapping(*URLS))
-    assert len(scene.pools) == 2
+    edited = Registry.model_validate(data)
+    await scene.experts.use(edited, mapping(*URLS))
+    assert len(scene.pools) == 1
+    assert scene.pools[0].registry == edited
     scene.pools[0].gate.set()
     assert (await waiting)[0] == LOCAL
+    await scene.experts.aclose()
+
+
+async def test_an_edit_that_cannot_be_served_is_refused_and_the_old_stays() -> None:
+    scene = Scene()
+    await scene.experts.use(registry(), mapping(*URLS))
+    data = files.registry()
+    data["tasks"][pool.UNSERVABLE] = data["tasks"][files.SENTIMENT]
+    with pytest.raises(ModelAssetError):
+        await scene.experts.use(Registry.model_validate(data), mapping(*URLS))
+    assert pool.UNSERVABLE not in scene.experts.workers()[0].tasks
+    assert (await scene.experts.classify(scene.expert, ask(), call()))[0] == LOCAL
     await scene.experts.aclose()

@@ -87,6 +87,39 @@ async def test_a_flood_for_one_task_does_not_starve_another(
     assert "b" in device.batches[1]
 
 
+@pytest.mark.parametrize("comer", ["idle", "new"])
+async def test_a_group_that_was_idle_claims_nothing_for_it(device: Device, comer: str) -> None:
+    one_by_one: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=99)
+    asked = [ask(one_by_one, "i", "idle"), *(ask(one_by_one, f"b{i}", "busy") for i in range(20))]
+    for _ in range(8):
+        await device.has_started()
+        device.go.release()
+    await device.has_started()
+    asked += [ask(one_by_one, f"c{i}", comer) for i in range(4)]
+    await asyncio.sleep(0)
+    device.go.release(100)
+    await asyncio.gather(*asked)
+    after = "".join(job[0] for [job] in device.batches[9:17])
+    assert after in ("bcbcbcbc", "cbcbcbcb")
+    await one_by_one.aclose()
+
+
+async def test_groups_that_are_gone_leave_nothing_behind_while_others_wait(device: Device) -> None:
+    one_by_one: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=99)
+    asked = [ask(one_by_one, f"b{i}", "busy") for i in range(20)]
+    for index in range(6):
+        await device.has_started()
+        asked.append(ask(one_by_one, "once", f"caller {index}"))
+        await asyncio.sleep(0)
+        device.go.release(2)
+        await device.has_started()
+        assert len(one_by_one._groups) <= 3
+    device.go.release(100)
+    await asyncio.gather(*asked)
+    assert not one_by_one._groups
+    await one_by_one.aclose()
+
+
 async def test_a_full_queue_refuses_at_once(batcher: Batcher[str, str], device: Device) -> None:
     running = ask(batcher, "a")
     await device.has_started()
@@ -96,6 +129,64 @@ async def test_a_full_queue_refuses_at_once(batcher: Batcher[str, str], device: 
         await batcher.submit("more", cost=1, group="g")
     device.go.release(10)
     await asyncio.gather(running, *waiting)
+
+
+async def test_a_place_counts_before_its_jobs_are_made(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=4, max_queue=1)
+    with batcher.place():
+        assert batcher.depth == 1
+        with pytest.raises(OverloadedError):
+            await batcher.submit("more", cost=1, group="g")
+    assert batcher.depth == 0
+    device.go.release()
+    assert await batcher.submit("a", cost=1, group="g") == "A"
+    await batcher.aclose()
+
+
+async def many(batcher: Batcher[str, str], jobs: str, group: str = "g") -> list[str]:
+    with batcher.place() as place:
+        return await batcher.run(place, list(jobs), costs=[1] * len(jobs), group=group)
+
+
+async def test_a_request_of_more_jobs_than_the_queue_holds_takes_one_place(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=2, max_queue=2)
+    long = asyncio.create_task(many(batcher, "abcdefghij"))
+    await device.has_started()
+    other = ask(batcher, "x", "other")
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await batcher.submit("more", cost=1, group="g")
+    device.go.release(20)
+    assert await long == list("ABCDEFGHIJ")
+    assert await other == "X"
+    assert "x" in device.batches[1]
+    assert await many(batcher, "") == []
+    assert batcher.depth == 0
+    await batcher.aclose()
+
+
+async def test_a_failing_job_takes_the_rest_of_its_request_out_of_the_queue(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=9)
+    with batcher.place() as place:
+        failing = asyncio.create_task(batcher.run(place, ["bad", "b", "c"], costs=[1, 1, 1], group="g"))
+        await device.has_started()
+        device.go.release()
+        with pytest.raises(ValueError, match="bad"):
+            await failing
+    device.go.release(10)
+    await batcher.aclose()
+    assert ["c"] not in device.batches
+
+
+async def test_draining_waits_for_a_request_whose_jobs_are_being_made(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=4, max_queue=9)
+    device.go.release()
+    with batcher.place() as place:
+        draining = asyncio.create_task(batcher.drain())
+        await asyncio.sleep(0)
+        assert await batcher.run(place, ["a"], costs=[1], group="g") == ["A"]
+    await draining
+    await batcher.aclose()
 
 
 async def test_a_cancelled_request_leaves_the_queue_and_costs_nothing(

@@ -1,81 +1,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from moe_router.contracts import ExpertRequest
 from moe_router.errors import (
     MissingFieldError,
     ModelAssetError,
-    NotReadyError,
     NoWorkerError,
+    OverloadedError,
     RequestError,
     UnknownTaskError,
     UnsupportedLanguageError,
 )
 from moe_router.experts.engines.base import Job, Outcome, OutOfMemoryError
 from moe_router.experts.engines.factory import EngineOptions, make_engine
+from moe_router.experts.extraction import windows_of
 from moe_router.experts.model_host import PoolConfig
-from moe_router.experts.pool import LruModelPool, SingleModelPool
+from moe_router.experts.pool import SingleModelPool
 from moe_router.experts.roster import resolve
 from moe_router.registry import BaseModelSpec, Registry
-
-TEXT = "Anna paid by card for the arrival"
-
-
-def task(**more: Any) -> dict[str, Any]:
-    return {"base_model_key": "g", "label_set": ["positive", "negative", "neutral"], **more}
-
-
-@pytest.fixture
-def config(tmp_path: Path, adapter_folders: tuple[Path, Path]) -> PoolConfig:
-    (tmp_path / "t.json").write_text(json.dumps({"default": "Text: {{input}}\nLabel:"}))
-    (tmp_path / "q.json").write_text(json.dumps({"default": "{{query}} {{input}}\nLabel:"}))
-    (tmp_path / "bad.json").write_text(json.dumps({"default": "nothing"}))
-    (tmp_path / "one").symlink_to(adapter_folders[0])
-    (tmp_path / "two").symlink_to(adapter_folders[1])
-    return PoolConfig(
-        adapter_root=tmp_path, cache_dir=tmp_path / "cache", worker_id="w-1", max_text_tokens=64
-    )
-
-
-@pytest.fixture
-def registry(gemma_folder: Path, llama_folder: Path) -> Registry:
-    return Registry.model_validate(
-        {
-            "base_models": {"g": {"hf_name": str(gemma_folder)}, "l": {"hf_name": str(llama_folder)}},
-            "tasks": {
-                "a/plain": task(description="Judge the text."),
-                "a/tuned": task(
-                    adapter_name="tuned",
-                    adapter_path="one",
-                    template_path="t.json",
-                    supported_languages=["en", "de"],
-                    language_mapping={
-                        "french": {"adapter_name": "tuned.fr", "adapter_path": "two"},
-                        "chinese": {"base_model_key": "l"},
-                    },
-                ),
-                "a/worded": task(
-                    adapter_name="tuned",
-                    adapter_path="one",
-                    supported_languages=["en", "fr"],
-                    language_mapping={"french": {"template_path": "t.json"}},
-                ),
-                "a/query": task(template_path="q.json"),
-                "a/spans": task(kind="extraction", label_set=["PERSON", "EMAIL"]),
-                "a/broken": task(adapter_name="gone", adapter_path="no/such/adapter"),
-                "a/untold": task(template_path="bad.json"),
-                "a/other": task(base_model_key="l"),
-            },
-        }
-    )
+from tests.unit.moe_router.experts.tasks import TEXT, ask, edited
 
 
 @pytest.fixture
@@ -84,10 +34,6 @@ def pool(registry: Registry, config: PoolConfig) -> SingleModelPool:
     made.preload(None)
     made.warm_up()
     return made
-
-
-def ask(task_key: str, text: str = TEXT, **more: Any) -> ExpertRequest:
-    return ExpertRequest(task_key=task_key, text=text, language="en", return_probabilities=True, **more)
 
 
 async def test_every_expert_of_the_model_is_served(pool: SingleModelPool) -> None:
@@ -217,71 +163,69 @@ async def test_engine_failures_reach_the_caller_and_pass(registry: Registry, con
     await pool.aclose()
 
 
-class Loads:
-    """Counts what is loaded, and holds a load up until let go."""
+class Held:
+    """The real engine, which computes when let to."""
 
-    def __init__(self) -> None:
-        self.names: list[str] = []
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.started = threading.Event()
         self.go = threading.Event()
         self.go.set()
 
-    def __call__(self, spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
-        self.names.append(Path(spec.hf_name).name[:5])
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
+        self.started.set()
         assert self.go.wait(timeout=30)
-        return make_engine(spec, options, progress)
+        found: list[Outcome] = self.inner.infer(jobs)
+        return found
 
 
-async def test_requests_for_a_loading_model_wait_once(registry: Registry, config: PoolConfig) -> None:
-    loads = Loads()
-    loads.go.clear()
-    pool = LruModelPool(registry, config, loads)
-    [expert] = registry.all_experts("a/plain")
-    waiting = [asyncio.create_task(pool.classify(expert, ask("a/plain", str(i)))) for i in range(4)]
-    await asyncio.sleep(0)
-    waiting[0].cancel()  # one that leaves does not stop the load for the others
-    loads.go.set()
-    assert len(await asyncio.gather(*waiting[1:])) == 3
-    assert loads.names == ["gemma"]
-    await pool.aclose()
-    with pytest.raises(NotReadyError):
-        await pool.classify(expert, ask("a/plain"))
-
-
-async def test_models_stay_while_they_fit_and_the_least_recently_used_goes(
+async def test_a_full_queue_refuses_before_it_reads_the_request(
     registry: Registry, config: PoolConfig
 ) -> None:
-    [gemma], [llama] = registry.all_experts("a/plain"), registry.all_experts("a/other")
-    roomy = LruModelPool(registry, config)
-    await roomy.classify(gemma, ask("a/plain"))
-    await roomy.classify(llama, ask("a/other"))
-    assert roomy.loaded() == ("g", "l")
-    await roomy.classify(gemma, ask("a/plain"))
-    assert roomy.loaded() == ("l", "g")
-    await roomy.aclose()
+    made: list[Held] = []
 
-    loads = Loads()
-    fields = {name: getattr(config, name) for name in PoolConfig.__slots__}
-    tight = LruModelPool(registry, PoolConfig(**{**fields, "memory_budget_bytes": 1}), loads)
-    for _ in range(2):
-        await tight.classify(gemma, ask("a/plain"))
-        assert tight.loaded() == ("g",)
-        await tight.classify(llama, ask("a/other"))
-        assert tight.loaded() == ("l",)
-    assert len(loads.names) == 4
-    assert tight.queue_depth() == 0
-    await tight.aclose()
+    def held(spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        made.append(Held(make_engine(spec, options, progress)))
+        return made[-1]
 
-
-async def test_a_model_that_cannot_be_loaded_is_no_worker(registry: Registry, config: PoolConfig) -> None:
-    def fails(spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
-        raise ModelAssetError("the disk is gone")
-
-    pool = LruModelPool(registry, config, fails)
-    [expert] = registry.all_experts("a/plain")
-    for _ in range(2):  # and is tried anew
-        with pytest.raises(NoWorkerError, match="the disk is gone"):
-            await pool.classify(expert, ask("a/plain"))
+    pool = SingleModelPool(registry, "g", replace(config, max_queue=1), held)
+    pool.preload(None)
+    pool.warm_up()
+    made[0].go.clear()
+    made[0].started.clear()
+    plain = pool.find("a/plain", "en")
+    asked = [asyncio.create_task(pool.classify(plain, ask("a/plain")))]
+    assert await asyncio.to_thread(made[0].started.wait, timeout=30)
+    asked.append(asyncio.create_task(pool.classify(plain, ask("a/plain"))))
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):  # not MissingFieldError, which reading it would tell
+        await pool.classify(pool.find("a/query", "en"), ask("a/query"))
+    made[0].go.set()
+    assert len(await asyncio.gather(*asked)) == 2
     await pool.aclose()
+
+
+async def test_a_text_of_more_windows_than_the_queue_holds_is_read(
+    registry: Registry, config: PoolConfig
+) -> None:
+    pool = SingleModelPool(registry, "g", replace(config, max_queue=2))
+    pool.preload(None)
+    text = "word " * 300 + "ann@example.org"
+    assert len(windows_of(text)) > 2
+    answer = await pool.classify(pool.find("a/spans", "en"), ask("a/spans", text))
+    assert ("EMAIL", "ann@example.org") in [(e.type, e.value) for e in answer.entities or []]
+    await pool.aclose()
+
+
+async def test_a_request_that_was_accepted_is_answered_though_the_pool_closes(pool: SingleModelPool) -> None:
+    asked = asyncio.create_task(pool.classify(pool.find("a/plain", "en"), ask("a/plain")))
+    await asyncio.sleep(0)
+    assert pool.queue_depth() == 1
+    await pool.aclose()
+    assert (await asked).result in ("positive", "negative", "neutral")
 
 
 def test_paths_of_another_root_are_understood(tmp_path: Path) -> None:
@@ -290,12 +234,6 @@ def test_paths_of_another_root_are_understood(tmp_path: Path) -> None:
     assert resolve(tmp_path, "finance") == tmp_path / "finance"
     assert resolve(tmp_path, "/abs") == Path("/abs")
     assert resolve(tmp_path, "adapters/none") == tmp_path / "adapters/none"
-
-
-def edited(registry: Registry, task_key: str, **changes: Any) -> Registry:
-    data = registry.model_dump(exclude_defaults=True)
-    data["tasks"][task_key] = {**data["tasks"].get(task_key, task()), **changes}
-    return Registry.model_validate(data)
 
 
 async def probabilities(pool: SingleModelPool, task_key: str) -> dict[str, float]:
@@ -363,4 +301,76 @@ async def test_another_base_model_needs_a_restart(pool: SingleModelPool, registr
     data["base_models"]["g"]["torch_dtype"] = "bfloat16"
     with pytest.raises(ModelAssetError, match="restart"):
         await pool.reload(Registry.model_validate(data))
+    await pool.aclose()
+
+
+class Spoilt(Flaky):
+    """Fails, or answers with NaN, wherever an adapter is asked; or loads none."""
+
+    def __init__(self, inner: Any, fault: str) -> None:
+        super().__init__(inner)
+        self.fault = fault
+        self.names: set[str] = set()
+
+    def load_adapter(self, name: str, path: str) -> None:
+        if self.fault == "load" and path.endswith("three"):
+            raise OSError("the disk is gone")
+        self.inner.load_adapter(name, path)
+        self.names.add(name)
+
+    def unload_adapter(self, name: str) -> None:
+        self.inner.unload_adapter(name)
+        self.names.discard(name)
+
+    def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
+        asked = any(job.prompt.adapter for job in jobs)
+        if asked and self.fault == "warm-up":
+            raise RuntimeError("device lost")
+        outcomes = super().infer(jobs)
+        if asked and self.fault == "nan":
+            return [None if outcome is None else outcome * float("nan") for outcome in outcomes]
+        return outcomes
+
+
+def spoilt_pool(registry: Registry, config: PoolConfig, fault: str) -> tuple[SingleModelPool, Spoilt]:
+    made: list[Spoilt] = []
+
+    def spoilt(spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        made.append(Spoilt(make_engine(spec, options, progress), fault))
+        return made[-1]
+
+    pool = SingleModelPool(registry, "g", config, spoilt)
+    pool.preload(None)
+    pool.warm_up()
+    return pool, made[0]
+
+
+@pytest.mark.parametrize(("fault", "told"), [("warm-up", "RuntimeError: device lost"), ("nan", "NaN")])
+async def test_an_expert_that_fails_to_warm_up_is_out_alone(
+    registry: Registry, config: PoolConfig, fault: str, told: str
+) -> None:
+    pool, engine = spoilt_pool(registry, config, fault)
+    assert told in pool.failures()["a/tuned: tuned"]
+    assert not engine.names
+    with pytest.raises(NoWorkerError, match=told):
+        pool.find("a/tuned", "en")
+    assert sum((await probabilities(pool, "a/plain")).values()) == pytest.approx(1.0)
+    await pool.aclose()
+
+
+@pytest.mark.parametrize("fault", ["warm-up", "nan", "load"])
+async def test_an_edit_that_fails_for_whatever_reason_leaves_no_adapter_behind(
+    registry: Registry, config: PoolConfig, fault: str
+) -> None:
+    pool, engine = spoilt_pool(registry, config, "")
+    (config.adapter_root / "three").symlink_to((config.adapter_root / "two").resolve())
+    before = set(engine.names)
+    engine.fault = fault
+    bad = edited(registry, "a/new", adapter_name="n", adapter_path="one", template_path="t.json")
+    bad = edited(bad, "a/plain", adapter_name="x", adapter_path="three")
+    with pytest.raises(ModelAssetError):
+        await pool.reload(bad)
+    assert engine.names == before
+    engine.fault = ""
+    await pool.reload(bad)
     await pool.aclose()

@@ -63,6 +63,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     for name, whole in load_file(run.output / "state.safetensors").items():
         again = load_file(halted.output / "state.safetensors")[name]
         assert (whole.double() - again.double()).abs().max() < 1e-5, name
+    told = [(folder / "metrics.jsonl").read_text("utf-8") for folder in (run.output, halted.output)]
+    whole_loss, resumed_loss = (json.loads(lines.splitlines()[-1])["loss"] for lines in told)
+    assert resumed_loss == pytest.approx(whole_loss, abs=1e-3)
 
 
 def test_an_extraction_is_trained_too(run: ExpertRun, tmp_path: Path, gemma_folder: Path) -> None:

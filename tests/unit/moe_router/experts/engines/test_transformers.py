@@ -370,6 +370,14 @@ def test_four_bit_without_cuda_is_a_logged_warning(
     assert "load_in_4bit is ignored" in caplog.text
 
 
+def test_four_bit_without_cuda_is_refused_where_it_is_required(llama_folder: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    spec = BaseModelSpec(hf_name=str(llama_folder), load_in_4bit=True)
+    with pytest.raises(ModelAssetError, match="no CUDA device"):
+        load_model(llama_folder, spec, require_4bit=True)
+
+
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelAssetError, match=str(tmp_path)):
         load_model(tmp_path, BaseModelSpec(hf_name=str(tmp_path), torch_dtype="float32"))

@@ -1,0 +1,194 @@
+"""The pool of monolithic mode: several base models under a memory budget."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from moe_router.assets.base_model import ensure_base_model
+from moe_router.contracts import ExpertAnswer, ExpertRequest
+from moe_router.errors import NotReadyError, NoWorkerError
+from moe_router.experts.engines.base import OutOfMemoryError
+from moe_router.experts.engines.factory import make_engine
+from moe_router.experts.memory import available_memory, weights_bytes
+from moe_router.experts.model_host import MakeEngine, ModelHost, PoolConfig
+from moe_router.experts.roster import Roster, told
+from moe_router.registry import BaseModelSpec, Expert, Registry
+
+logger = logging.getLogger(__name__)
+
+MEMORY_SHARE = 0.6
+"""Share of the memory free at the first load that base models may take; passes and caches need the rest."""
+
+
+@dataclass(slots=True)
+class _Seat:
+    """A model that is wanted: its requests wait for one load."""
+
+    host: ModelHost
+    load: asyncio.Task[None] = field(init=False)
+
+
+class LruModelPool:
+    """Several base models under a memory budget; the least recently used goes first.
+
+    Models are loaded one after another, in a thread; loaded ones answer meanwhile, and all requests for a
+    loading one wait for the one load. What a model takes is measured once it is loaded, and before that taken
+    from the size of its files. A model goes when no request that came to it is left.
+
+    Args:
+        registry: where models and experts are declared.
+        config: how to run.
+        engine_factory: loads a base model.
+    """
+
+    def __init__(
+        self, registry: Registry, config: PoolConfig, engine_factory: MakeEngine = make_engine
+    ) -> None:
+        self._registry = registry
+        self._config = config
+        self._make_engine = engine_factory
+        self._hosts: dict[str, ModelHost] = {}  # the most recently used last
+        self._loading: dict[str, _Seat] = {}
+        self._awaiting = 0
+        self._changing = asyncio.Lock()  # held by whoever loads, evicts or reloads
+        self._leaving: dict[asyncio.Task[None], int] = {}  # with the bytes that they still hold
+        self._measured: dict[str, int] = {}
+        self._budget = config.memory_budget_bytes
+        self._closed = False
+
+    async def classify(
+        self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
+    ) -> ExpertAnswer:
+        """Answers one request, loading its model first where need be.
+
+        Raises:
+            NoWorkerError: the model cannot be loaded.
+            MoleError: as `ModelHost.classify`.
+        """
+        if self._closed:
+            raise NotReadyError("The experts are draining.")
+        key = expert.base_model_key
+        if (host := self._hosts.pop(key, None)) is not None:
+            self._hosts[key] = host
+            with host.kept():
+                return await host.classify(expert, request, deadline=deadline, caller=caller)
+        seat = self._loading.get(key) or self._begin(key)
+        with seat.host.kept():
+            self._awaiting += 1
+            try:
+                await asyncio.shield(seat.load)  # the load goes on for the others when one caller leaves
+            finally:
+                self._awaiting -= 1
+            return await seat.host.classify(expert, request, deadline=deadline, caller=caller)
+
+    def loaded(self) -> tuple[str, ...]:
+        """Keys of the models in memory, the least recently used first."""
+        return tuple(self._hosts)
+
+    def queue_depth(self) -> int:
+        """Jobs that are being made, wait or are being computed, and requests that wait for their model."""
+        return self._awaiting + sum(host.queue_depth for host in self._hosts.values())
+
+    async def reload(self, registry: Registry) -> None:
+        """Serves an edited registry; models in memory whose own entry is the same stay there.
+
+        A model whose entry changed goes once its requests are answered, and is loaded anew when it is wanted.
+
+        Raises:
+            ModelAssetError: a new or changed expert of a model in memory cannot be made; all stays as it was.
+        """
+        async with self._changing:
+            staged: list[tuple[ModelHost, Roster]] = []
+            try:
+                for host in [host for host in self._hosts.values() if host.fits(registry)]:
+                    roster = await host.stage(registry)
+                    staged.append((host, roster))
+            except BaseException:
+                for host, roster in staged:
+                    await host.discard(roster)
+                raise
+            for host, roster in staged:
+                host.take(registry, roster)
+            self._registry = registry
+            for key in set(self._hosts) - {host.model_key for host, _ in staged}:
+                self._let_go(key)
+                self._measured.pop(key)
+
+    async def aclose(self) -> None:
+        """Answers what was taken, then gives the memory back."""
+        self._closed = True
+        await asyncio.gather(*(seat.load for seat in self._loading.values()), return_exceptions=True)
+        async with self._changing:
+            for key in list(self._hosts):
+                self._let_go(key)
+            await asyncio.gather(*self._leaving)
+
+    def _begin(self, key: str) -> _Seat:
+        seat = _Seat(ModelHost(self._registry, key, self._config, self._make_engine))
+        self._loading[key] = seat
+        seat.load = asyncio.create_task(self._load(key, seat.host))
+        seat.load.add_done_callback(lambda _: self._loading.pop(key, None))
+        return seat
+
+    async def _load(self, key: str, host: ModelHost) -> None:
+        async with self._changing:
+            spec = self._registry.base_models.get(key)
+            if spec is None:
+                raise NoWorkerError(f"The registry no longer has the base model {key!r}.")
+            host.declare(self._registry)  # it may have been edited since the request came
+            try:
+                await self._load_within_budget(key, spec, host)
+            except Exception as error:
+                host.unload()
+                logger.error("the base model %s cannot be loaded: %s", key, told(error))
+                raise NoWorkerError(f"The model {key!r} cannot be loaded: {told(error)}") from error
+            self._hosts[key] = host
+
+    async def _load_within_budget(self, key: str, spec: BaseModelSpec, host: ModelHost) -> None:
+        if self._budget is None:
+            self._budget = int(await asyncio.to_thread(available_memory) * MEMORY_SHARE)
+        if key not in self._measured and spec.engine == "transformers":
+            self._measured[key] = await asyncio.to_thread(self._estimate, spec)
+        await self._make_room(self._measured.get(key, 0))
+        try:
+            await asyncio.to_thread(_load_and_warm, host)
+        except OutOfMemoryError:
+            if not self._hosts:
+                raise
+            logger.warning("the device's memory does not hold the base model %s beside others", key)
+            host.unload()
+            for other in list(self._hosts):
+                self._let_go(other)
+            await asyncio.gather(*self._leaving)
+            await asyncio.to_thread(_load_and_warm, host)
+        self._measured[key] = host.engine.memory_bytes()
+        await self._make_room(self._measured[key])
+
+    def _estimate(self, spec: BaseModelSpec) -> int:
+        return weights_bytes(ensure_base_model(spec.hf_name, self._config.cache_dir))
+
+    async def _make_room(self, needed: int) -> None:
+        """Lets the least recently used models go until so many bytes fit, or none is left."""
+        budget = self._budget or 0
+        while self._taken() + needed > budget and (self._hosts or self._leaving):
+            if not self._leaving:
+                key = next(iter(self._hosts))
+                logger.info("the base model %s makes room", key)
+                self._let_go(key)
+            await asyncio.gather(*self._leaving)
+
+    def _taken(self) -> int:
+        """Bytes of the models in memory, those that still answer their last requests included."""
+        return sum(self._measured[key] for key in self._hosts) + sum(self._leaving.values())
+
+    def _let_go(self, key: str) -> None:
+        task = asyncio.create_task(self._hosts.pop(key).aclose())
+        self._leaving[task] = self._measured[key]
+        task.add_done_callback(self._leaving.pop)
+
+
+def _load_and_warm(host: ModelHost) -> None:
+    host.load()
+    host.warm_up()

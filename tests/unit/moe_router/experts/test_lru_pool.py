@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moe_router.errors import ModelAssetError, NotReadyError, NoWorkerError
+from moe_router.experts.engines.base import OutOfMemoryError
+from moe_router.experts.engines.factory import EngineOptions, make_engine
+from moe_router.experts.lru_pool import LruModelPool
+from moe_router.experts.memory import weights_bytes
+from moe_router.experts.model_host import PoolConfig
+from moe_router.registry import BaseModelSpec, Registry
+from tests.unit.moe_router.experts.tasks import ask, edited
+
+
+class Loads:
+    """Counts what is loaded, and holds a load up until let go."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.go = threading.Event()
+        self.go.set()
+
+    def __call__(self, spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        self.names.append(Path(spec.hf_name).name[:5])
+        assert self.go.wait(timeout=30)
+        return make_engine(spec, options, progress)
+
+
+async def test_requests_for_a_loading_model_wait_once(registry: Registry, config: PoolConfig) -> None:
+    loads = Loads()
+    loads.go.clear()
+    pool = LruModelPool(registry, config, loads)
+    [expert] = registry.all_experts("a/plain")
+    waiting = [asyncio.create_task(pool.classify(expert, ask("a/plain", str(i)))) for i in range(4)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()  # one that leaves does not stop the load for the others
+    loads.go.set()
+    assert len(await asyncio.gather(*waiting[1:])) == 3
+    assert loads.names == ["gemma"]
+    await pool.aclose()
+    with pytest.raises(NotReadyError):
+        await pool.classify(expert, ask("a/plain"))
+
+
+async def test_models_stay_while_they_fit_and_the_least_recently_used_goes(
+    registry: Registry, config: PoolConfig
+) -> None:
+    [gemma], [llama] = registry.all_experts("a/plain"), registry.all_experts("a/other")
+    roomy = LruModelPool(registry, config)
+    await roomy.classify(gemma, ask("a/plain"))
+    await roomy.classify(llama, ask("a/other"))
+    assert roomy.loaded() == ("g", "l")
+    await roomy.classify(gemma, ask("a/plain"))
+    assert roomy.loaded() == ("l", "g")
+    await roomy.aclose()
+
+    loads = Loads()
+    tight = LruModelPool(registry, replace(config, memory_budget_bytes=1), loads)
+    for _ in range(2):
+        await tight.classify(gemma, ask("a/plain"))
+        assert tight.loaded() == ("g",)
+        await tight.classify(llama, ask("a/other"))
+        assert tight.loaded() == ("l",)
+    assert len(loads.names) == 4
+    assert tight.queue_depth() == 0
+    await tight.aclose()
+
+
+async def test_a_model_that_cannot_be_loaded_is_no_worker(registry: Registry, config: PoolConfig) -> None:
+    def fails(spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        raise ModelAssetError("the disk is gone")
+
+    pool = LruModelPool(registry, config, fails)
+    [expert] = registry.all_experts("a/plain")
+    for _ in range(2):  # and is tried anew
+        with pytest.raises(NoWorkerError, match="the disk is gone"):
+            await pool.classify(expert, ask("a/plain"))
+    await pool.aclose()
+
+
+async def test_models_that_make_room_for_each_other_refuse_nobody(
+    registry: Registry, config: PoolConfig
+) -> None:
+    [gemma], [llama] = registry.all_experts("a/plain"), registry.all_experts("a/other")
+    tight = LruModelPool(registry, replace(config, memory_budget_bytes=1))
+    asked = [
+        tight.classify(expert, ask(expert.task_key, str(i))) for i in range(4) for expert in (gemma, llama)
+    ]
+    tasks = [asyncio.create_task(one) for one in asked]
+    await asyncio.sleep(0)
+    assert tight.queue_depth() == 8
+    assert len(await asyncio.gather(*tasks)) == 8
+    await tight.aclose()
+
+
+class Watched:
+    """Notes which models are open at each load; a load fails for want of memory beside another if told so."""
+
+    def __init__(self, *, alone: bool = False) -> None:
+        self.alone = alone
+        self.open: list[str] = []
+        self.most = 0
+
+    def __call__(self, spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        if self.alone and self.open:
+            raise OutOfMemoryError("there is no room")
+        engine = make_engine(spec, options, progress)
+        self.open.append(spec.hf_name)
+        self.most = max(self.most, len(self.open))
+        close = engine.close
+
+        def noted() -> None:
+            self.open.remove(spec.hf_name)
+            close()
+
+        engine.close = noted  # type: ignore[method-assign]
+        return engine
+
+
+async def test_a_model_never_measured_makes_room_by_the_size_of_its_files(
+    registry: Registry, config: PoolConfig, gemma_folder: Path, llama_folder: Path
+) -> None:
+    [gemma], [llama] = registry.all_experts("a/plain"), registry.all_experts("a/other")
+    budget = weights_bytes(gemma_folder) + weights_bytes(llama_folder) // 2
+    watched = Watched()
+    pool = LruModelPool(registry, replace(config, memory_budget_bytes=budget), watched)
+    await asyncio.gather(pool.classify(gemma, ask("a/plain")), pool.classify(llama, ask("a/other")))
+    assert watched.most == 1
+    await pool.aclose()
+    assert not watched.open
+
+
+async def test_out_of_memory_lets_the_other_models_go_and_tries_once_more(
+    registry: Registry, config: PoolConfig
+) -> None:
+    [gemma], [llama] = registry.all_experts("a/plain"), registry.all_experts("a/other")
+    pool = LruModelPool(registry, config, Watched(alone=True))
+    await pool.classify(gemma, ask("a/plain"))
+    await pool.classify(llama, ask("a/other"))
+    assert pool.loaded() == ("l",)
+    await pool.aclose()
+
+    def never(spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        raise OutOfMemoryError("there is no room")
+
+    pool = LruModelPool(registry, config, never)
+    with pytest.raises(NoWorkerError, match="no room"):
+        await pool.classify(gemma, ask("a/plain"))
+    await pool.aclose()
+
+
+async def test_an_edit_keeps_models_in_memory_and_a_bad_one_is_refused_as_a_whole(
+    registry: Registry, config: PoolConfig
+) -> None:
+    [gemma], [llama] = registry.all_experts("a/plain"), registry.all_experts("a/other")
+    loads = Loads()
+    pool = LruModelPool(registry, config, loads)
+    before = await pool.classify(gemma, ask("a/plain"))
+    await pool.classify(llama, ask("a/other"))
+
+    bad = edited(registry, "a/plain", adapter_name="x", adapter_path="two")
+    bad = edited(bad, "a/other", base_model_key="l", adapter_name="y", adapter_path="no/adapter")
+    with pytest.raises(ModelAssetError, match="a/other"):
+        await pool.reload(bad)
+    assert (await pool.classify(gemma, ask("a/plain"))).probabilities == before.probabilities
+
+    good = edited(registry, "a/plain", adapter_name="x", adapter_path="two")
+    await pool.reload(good)
+    [tuned] = good.all_experts("a/plain")
+    assert (await pool.classify(tuned, ask("a/plain"))).probabilities != before.probabilities
+    assert len(loads.names) == 2
+    await pool.aclose()
+
+
+async def test_a_base_model_whose_entry_changed_is_loaded_anew_when_it_is_wanted(
+    registry: Registry, config: PoolConfig
+) -> None:
+    [gemma] = registry.all_experts("a/plain")
+    loads = Loads()
+    pool = LruModelPool(registry, config, loads)
+    await pool.classify(gemma, ask("a/plain"))
+    data = registry.model_dump(exclude_defaults=True)
+    data["base_models"]["g"]["torch_dtype"] = "bfloat16"
+    await pool.reload(Registry.model_validate(data))
+    assert pool.loaded() == ()
+    await pool.classify(gemma, ask("a/plain"))
+    assert loads.names == ["gemma", "gemma"]
+    await pool.aclose()
