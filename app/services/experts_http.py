@@ -157,17 +157,26 @@ class HttpExperts:
         usable = self.fleet.candidates(expert.base_model_key, expert.task_key)
         left = [worker for worker in usable if worker not in tried]
         found = next((worker for worker in left if not worker.full), None)
-        share = math.ceil(sum(worker.max_in_flight for worker in usable) * ONE_CALLERS_SHARE)
-        if found is not None and self._room(expert.base_model_key).held(caller) >= share:
+        if found is not None and self._has_its_share(caller, usable, expert.base_model_key):
             return None
         # A connection that was reset may only have been stale: one more try where there is no replica.
         if not left and last is not None and last.outcome == "reset" and len(tried) == 1:
             found = tried[0]
         if found is not None:
-            found.take(self.fleet.clock())
+            found.take(self.fleet.clock(), caller)
         elif not left:
             raise self._refusal(expert, last) from last
         return found
+
+    def _has_its_share(self, caller: str, usable: list[Worker], model_key: str) -> bool:
+        """Whether the caller holds as much of the usable workers as one may.
+
+        What hangs at a worker that is down counts against nobody: the others have all their places.
+        """
+        share = math.ceil(sum(worker.max_in_flight for worker in usable) * ONE_CALLERS_SHARE)
+        if self._room(model_key).held(caller) < share:  # of all workers: seldom more, and known already
+            return False
+        return sum(worker.held.get(caller, 0) for worker in usable) >= share
 
     def _refusal(self, expert: Expert, last: Fault | None) -> MoleError:
         if last is not None:
@@ -181,7 +190,7 @@ class HttpExperts:
         started = clock()
         left_s = call.deadline - started
         if left_s <= 0:
-            worker.give_back()
+            worker.give_back(call.caller)
             raise DeadlineError("The time for the whole request is up.")
         timeout_s = min(left_s, self._attempt_timeout_s)
         outcome: faults.Outcome = "cancelled"
@@ -212,7 +221,7 @@ class HttpExperts:
         finally:
             if outcome == "cancelled":
                 worker.breaker.abandoned()
-            worker.outstanding -= 1
+            worker.end(call.caller)
             spent_s = clock() - started
             call.worker_ms += spent_s * 1000
             self._metrics.count_worker_call(worker.worker_id, outcome, spent_s)

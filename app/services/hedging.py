@@ -103,7 +103,7 @@ class Hedging:
             if self._budget.spend():
                 return worker
             self._metrics.count_hedge("withheld")
-        worker.give_back()
+        worker.give_back(caller)
         room.leave(caller)
         return None
 

@@ -28,10 +28,10 @@ class WaitingRoom(Generic[T]):
 
     Args:
         max_waiting: bound on those who wait. In a full room the caller who has most waiting loses its newest.
-        give_back: undoes a grant whose taker was cancelled before it could use it.
+        give_back: undoes a caller's grant that was cancelled before it could be used.
     """
 
-    def __init__(self, max_waiting: int, give_back: Callable[[T], None]) -> None:
+    def __init__(self, max_waiting: int, give_back: Callable[[T, str], None]) -> None:
         self._max_waiting = max_waiting
         self._give_back = give_back
         self._queues: OrderedDict[str, deque[_Waiter[T]]] = OrderedDict()  # the longest unserved first
@@ -137,7 +137,7 @@ class WaitingRoom(Generic[T]):
         if not granted.done() or granted.cancelled():
             self._remove(caller, waiter)
         elif granted.exception() is None:
-            self._give_back(granted.result())
+            self._give_back(granted.result(), caller)
             self.leave(caller)
 
     def _remove(self, caller: str, waiter: _Waiter[T]) -> None:
@@ -182,5 +182,5 @@ class FairGate:
         self._free -= 1
         return True
 
-    def _give_back(self, _place: bool) -> None:
+    def _give_back(self, _place: bool, _caller: str) -> None:
         self._free += 1

@@ -32,6 +32,8 @@ class Worker:
     """What other coordinators had queued there when it was last probed."""
     tasks: tuple[ServedTask, ...] | None = None
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    held: dict[str, int] = field(default_factory=dict)
+    """Calls in flight, by caller."""
 
     @property
     def model_key(self) -> str:
@@ -48,14 +50,22 @@ class Worker:
         """As many calls in flight as may be."""
         return self.outstanding >= self.max_in_flight
 
-    def take(self, now: float) -> None:
+    def take(self, now: float, caller: str) -> None:
         """A call begins, or is granted to one who waited."""
         self.outstanding += 1
+        self.held[caller] = self.held.get(caller, 0) + 1
         self.breaker.begin(now)
 
-    def give_back(self) -> None:
-        """A call that was granted never began."""
+    def end(self, caller: str) -> None:
+        """A call is over."""
         self.outstanding -= 1
+        self.held[caller] -= 1
+        if not self.held[caller]:
+            del self.held[caller]
+
+    def give_back(self, caller: str) -> None:
+        """A call that was granted never began."""
+        self.end(caller)
         self.breaker.abandoned()
 
     def state(self, now: float) -> WorkerState:

@@ -260,6 +260,30 @@ async def test_one_caller_leaves_places_to_others() -> None:
     assert scene.fleet.all[0].outstanding == 0
 
 
+async def test_what_hangs_at_a_worker_that_is_down_leaves_its_caller_the_others() -> None:
+    scene = await Scene(A, B, max_in_flight=4).open()
+    a, b = scene.fleet.all
+    gate = asyncio.Event()
+
+    async def slow(_request: httpx.Request) -> httpx.Response:
+        await gate.wait()
+        return httpx.Response(200, json=GOOD)
+
+    scene.answers["a"], scene.answers["b"] = hanging, slow
+    flood = [asyncio.create_task(scene.ask(caller="flood")) for _ in range(6)]
+    await until(lambda: (a.outstanding, b.outstanding) == (3, 3))
+    a.probed("down", "stopped")
+    gate.set()
+    await until(lambda: b.outstanding == 0)
+    more = asyncio.create_task(scene.ask(caller="flood"))
+    await until(more.done, seconds=2)
+    assert more.result() == ("worker-1", "positive")
+    for task in flood:
+        task.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+    assert a.held == b.held == {}
+
+
 async def test_who_waits_for_a_full_worker_is_told_when_it_is_down() -> None:
     scene = await Scene(A, max_in_flight=1).open()
     scene.fleet.all[0].outstanding = 1

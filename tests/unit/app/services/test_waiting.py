@@ -100,7 +100,7 @@ async def test_a_full_room_puts_out_who_has_most_waiting() -> None:
 
 
 async def test_a_wait_that_makes_no_sense_ends() -> None:
-    room: WaitingRoom[int] = WaitingRoom(10, lambda _: None)
+    room: WaitingRoom[int] = WaitingRoom(10, lambda _, __: None)
     answers: list[int | Exception | None] = [None, None]
 
     def take() -> int | None:
