@@ -16,7 +16,7 @@ from app.services.hedging import Hedging, traced
 from app.services.metrics import Metrics
 from app.services.ports import Call
 from app.services.prober import Prober
-from app.services.waiting import WaitingRoom
+from app.services.waiting import Wait, WaitingRoom
 from app.services.within import within
 from app.services.worker import Worker
 from app.services.worker_client import Question, WorkerClient
@@ -116,7 +116,9 @@ class HttpExperts:
         while True:
             if tried and not self._budget.allows(len(tried)):
                 raise self._refusal(expert, last) from last
-            worker = await room.enter(call.caller, partial(self._take, expert, call.caller, tried, last))
+            take = partial(self._take, expert, call.caller, tried, last)
+            want = (expert.task_key, *tried) if tried else expert.task_key
+            worker = await room.enter(call.caller, take, want)
             tried.append(worker)
             try:
                 send = partial(self._attempt, body=body, request=request, task=task, call=call)
@@ -141,15 +143,16 @@ class HttpExperts:
     def _room(self, model_key: str) -> WaitingRoom[Worker]:
         """Where requests wait while all workers of the model are full."""
         if model_key not in self._rooms:
-            self._rooms[model_key] = WaitingRoom(self._max_waiting, Worker.give_back)
+            full = partial(self.fleet.full, model_key)
+            self._rooms[model_key] = WaitingRoom(self._max_waiting, Worker.give_back, full)
         return self._rooms[model_key]
 
     def _poke(self) -> None:
         for room in self._rooms.values():
             room.poke()
 
-    def _take(self, expert: Expert, caller: str, tried: list[Worker], last: Fault | None) -> Worker | None:
-        """The worker to ask next, a call at it begun; None where those left are full, or full of the caller.
+    def _take(self, expert: Expert, caller: str, tried: list[Worker], last: Fault | None) -> Worker | Wait:
+        """The worker to ask next, a call at it begun; or why it must be waited for.
 
         Raises:
             MoleError: there is none left.
@@ -158,15 +161,16 @@ class HttpExperts:
         left = [worker for worker in usable if worker not in tried]
         found = next((worker for worker in left if not worker.full), None)
         if found is not None and self._has_its_share(caller, usable, expert.base_model_key):
-            return None
+            return Wait.ENOUGH
         # A connection that was reset may only have been stale: one more try where there is no replica.
         if not left and last is not None and last.outcome == "reset" and len(tried) == 1:
             found = tried[0]
         if found is not None:
             found.take(self.fleet.clock(), caller)
-        elif not left:
+            return found
+        if not left:
             raise self._refusal(expert, last) from last
-        return found
+        return Wait.FULL
 
     def _has_its_share(self, caller: str, usable: list[Worker], model_key: str) -> bool:
         """Whether the caller holds as much of the usable workers as one may.
