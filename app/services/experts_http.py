@@ -121,7 +121,7 @@ class HttpExperts:
             worker = await room.enter(call.caller, take, want)
             tried.append(worker)
             try:
-                send = partial(self._attempt, body=body, request=request, task=task, call=call)
+                send = partial(self._attempt, body=body, request=request, task=task, call=call, tried=tried)
                 if self._hedging is not None and call.alone:
                     take = partial(self._take, expert, call.caller, tried, None)
                     return await self._hedging.ask(worker, send, take, room, tried, call)
@@ -188,7 +188,13 @@ class HttpExperts:
         return NoWorkerError(f"No worker that holds {expert.base_model_key} can be reached now.")
 
     async def _attempt(
-        self, worker: Worker, body: bytes, request: ExpertRequest, task: TaskSpec, call: Call
+        self,
+        worker: Worker,
+        body: bytes,
+        request: ExpertRequest,
+        task: TaskSpec,
+        call: Call,
+        tried: list[Worker],
     ) -> ExpertAnswer:
         clock = self.fleet.clock
         started = clock()
@@ -196,7 +202,8 @@ class HttpExperts:
         if left_s <= 0:
             worker.give_back(call.caller)
             raise DeadlineError("The time for the whole request is up.")
-        timeout_s = min(left_s, self._attempt_timeout_s)
+        hasty = left_s <= self._attempt_timeout_s
+        timeout_s = self._part(left_s, worker, request.task_key, tried) if hasty else self._attempt_timeout_s
         outcome: faults.Outcome = "cancelled"
         try:
             with within(timeout_s):
@@ -208,14 +215,18 @@ class HttpExperts:
             check_answer(answer, request, task, worker.worker_id)
             outcome = "ok"
             worker.breaker.succeeded()
-            worker.latencies_ms.append((clock() - started) * 1000)
+            worker.answered(clock(), started)
             return answer
         except TimeoutError as error:
             outcome = "timeout"
-            if left_s <= self._attempt_timeout_s:  # the caller's haste, no fault of the worker
-                worker.breaker.abandoned()
+            if not hasty:
+                raise self._note(worker, faults.timed_out(worker.worker_id)) from error
+            # The caller's haste is no fault of a worker that answers others, or had no ample time.
+            ejects: faults.Ejects = "if repeated" if worker.hung(started, timeout_s) else "no"
+            fault = self._note(worker, faults.timed_out(worker.worker_id, ejects))
+            if timeout_s >= left_s:
                 raise DeadlineError("The time for the whole request is up.") from error
-            raise self._note(worker, faults.timed_out(worker.worker_id)) from error
+            raise fault from error
         except WorkerAnswerError as error:
             outcome = "invalid"
             raise self._note(worker, faults.invalid(error)) from error
@@ -229,6 +240,17 @@ class HttpExperts:
             spent_s = clock() - started
             call.worker_ms += spent_s * 1000
             self._metrics.count_worker_call(worker.worker_id, outcome, spent_s)
+
+    def _part(self, left_s: float, worker: Worker, task_key: str, tried: list[Worker]) -> float:
+        """What the worker gets of the time left, in seconds: where another is free, enough remains for it."""
+        now = self.fleet.clock()
+        for other in self.fleet.of(worker.model_key):
+            if other.full or other in tried or not (other.available(now) and other.serves(task_key)):
+                continue
+            ample_s = worker.ample_s or other.ample_s
+            if ample_s is not None:
+                return min(left_s, max(left_s / 2, ample_s))
+        return left_s
 
     def _note(self, worker: Worker, fault: Fault) -> Fault:
         """Marks the worker as the fault says, once."""

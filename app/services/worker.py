@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -14,6 +15,11 @@ from moe_router.mapping import WorkerSpec
 
 ProbeView = Literal["unknown", "ready", "loading", "draining", "down", "refused"]
 LATENCIES_KEPT = 256
+RECKON_EVERY = 16
+"""Answers between two reckonings of the 95th percentile."""
+AMPLE_P95S = 4.0
+"""Times the 95th percentile of its latencies are ample time for a worker."""
+LEAST_AMPLE_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +38,12 @@ class Worker:
     """What other coordinators had queued there when it was last probed."""
     tasks: tuple[ServedTask, ...] | None = None
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    p95_ms: float | None = None
+    """Of the latencies, not always of the newest; None where there are few."""
+    answered_at: float = -math.inf
+    """When it last answered a call well."""
+    uncounted: int = 0
+    """Latencies since `p95_ms` was reckoned."""
     held: dict[str, int] = field(default_factory=dict)
     """Calls in flight, by caller."""
 
@@ -62,6 +74,25 @@ class Worker:
         self.held[caller] -= 1
         if not self.held[caller]:
             del self.held[caller]
+
+    def answered(self, now: float, began: float) -> None:
+        """Notes how long a call took that was answered well."""
+        self.answered_at = now
+        self.latencies_ms.append((now - began) * 1000)
+        self.uncounted += 1
+        if self.uncounted >= RECKON_EVERY:
+            self.uncounted = 0
+            self.p95_ms = quantiles(self.latencies_ms).p95
+
+    @property
+    def ample_s(self) -> float | None:
+        """Within which it answers unless something is wrong, in seconds; None where that is not known."""
+        return None if self.p95_ms is None else max(self.p95_ms / 1000 * AMPLE_P95S, LEAST_AMPLE_S)
+
+    def hung(self, began: float, waited_s: float) -> bool:
+        """Whether it had ample time for a call that it did not answer, and answered no other meanwhile."""
+        ample_s = self.ample_s
+        return ample_s is not None and waited_s >= ample_s and self.answered_at < began
 
     def give_back(self, caller: str) -> None:
         """A call that was granted never began."""

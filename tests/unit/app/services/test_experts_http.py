@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.services import worker
 from app.services.experts_http import HttpExperts
 from app.services.fleet import Fleet
 from app.services.metrics import Metrics
@@ -74,8 +75,8 @@ class Scene:
 
     async def open(self) -> Scene:
         await self.experts.use(self.registry, self.mapping)
-        for worker in self.fleet.all:
-            worker.probed("ready")
+        for each in self.fleet.all:
+            each.probed("ready")
         return self
 
     async def ask(self, timeout_s: float = 10.0, caller: str = "") -> tuple[str, str]:
@@ -229,6 +230,47 @@ async def test_a_short_deadline_is_no_fault_of_the_worker() -> None:
         await scene.ask(timeout_s=-1)
     assert scene.experts.workers()[0].state == "healthy"
     assert scene.fleet.all[0].outstanding == 0
+
+
+def known(scene: Scene, p95_ms: float = 1.0) -> None:
+    for each in scene.fleet.all:
+        each.p95_ms = p95_ms
+
+
+async def test_a_hung_worker_leaves_time_for_another_and_is_ejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LEAST_AMPLE_S", 0.01)
+    scene = await Scene(A, B).open()
+    known(scene)
+    scene.answers["a"] = hanging
+    for _ in range(20):
+        assert await scene.ask(timeout_s=0.5) == ("worker-1", "positive")
+    assert scene.calls.count("a") == 2
+    assert scene.experts.workers()[0].state == "ejected"
+
+
+async def test_a_hung_worker_without_a_replica_is_ejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LEAST_AMPLE_S", 0.01)
+    scene = await Scene(A).open()
+    known(scene)
+    scene.answers["a"] = hanging
+    for _ in range(2):
+        with pytest.raises(DeadlineError):
+            await scene.ask(timeout_s=0.05)
+    assert scene.experts.workers()[0].state == "ejected"
+
+
+async def test_haste_ejects_nobody_who_answers_others_or_had_no_ample_time() -> None:
+    scene = await Scene(A).open()
+    known(scene, p95_ms=1000)
+    scene.answers["a"] = hanging
+    for _ in range(3):
+        with pytest.raises(DeadlineError):
+            await scene.ask(timeout_s=0.02)
+    assert scene.experts.workers()[0].state == "healthy"
+    each = scene.fleet.all[0]
+    each.p95_ms, each.answered_at = 1, 10.0
+    assert each.hung(began=11, waited_s=5)
+    assert not each.hung(began=9, waited_s=5)
 
 
 async def test_a_hung_worker_holds_no_more_than_its_bound() -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from app.services.ports import Call
+from app.services.waiting import Wait
 from moe_router.contracts import ExpertRequest
 from moe_router.errors import DeadlineError, MissingFieldError, WorkerAnswerError
 from tests.stubs import files
@@ -232,7 +233,7 @@ async def test_no_hedge_overtakes_those_who_wait() -> None:
     room = scene.experts._room(files.MODEL)
     asked = asyncio.create_task(ask(scene, call_of()))
     await until(lambda: bool(scene.calls))
-    waits = asyncio.create_task(room.enter("other", lambda: None))
+    waits = asyncio.create_task(room.enter("other", lambda: Wait.FULL))
     await asyncio.sleep(AFTER_S * 3)
     gate.set()
     assert await asked == "worker-0"
