@@ -214,25 +214,25 @@ class HttpExperts:
                 answer = await ask(worker, question)
             check_answer(answer, request, task, worker.worker_id)
             outcome = "ok"
-            worker.breaker.succeeded()
+            worker.breaker.succeeded(started)
             worker.answered(clock(), started)
             return answer
         except TimeoutError as error:
             outcome = "timeout"
             if not hasty:
-                raise self._note(worker, faults.timed_out(worker.worker_id)) from error
+                raise self._note(worker, faults.timed_out(worker.worker_id), started) from error
             # The caller's haste is no fault of a worker that answers others, or had no ample time.
             ejects: faults.Ejects = "if repeated" if worker.hung(started, timeout_s) else "no"
-            fault = self._note(worker, faults.timed_out(worker.worker_id, ejects))
+            fault = self._note(worker, faults.timed_out(worker.worker_id, ejects), started)
             if timeout_s >= left_s:
                 raise DeadlineError("The time for the whole request is up.") from error
             raise fault from error
         except WorkerAnswerError as error:
             outcome = "invalid"
-            raise self._note(worker, faults.invalid(error)) from error
+            raise self._note(worker, faults.invalid(error), started) from error
         except Fault as fault:
             outcome = fault.outcome
-            raise self._note(worker, fault) from fault.__cause__
+            raise self._note(worker, fault, started) from fault.__cause__
         finally:
             if outcome == "cancelled":
                 worker.breaker.abandoned()
@@ -252,14 +252,14 @@ class HttpExperts:
                 return min(left_s, max(left_s / 2, ample_s))
         return left_s
 
-    def _note(self, worker: Worker, fault: Fault) -> Fault:
+    def _note(self, worker: Worker, fault: Fault, began: float) -> Fault:
         """Marks the worker as the fault says, once."""
         if fault.noted:
             worker.breaker.abandoned()
             return fault
         fault.noted = True
         if fault.outcome == "rejected":  # a sound answer: the request was at fault
-            worker.breaker.succeeded()
+            worker.breaker.succeeded(began)
             return fault
         if fault.ejects == "no":
             worker.breaker.abandoned()

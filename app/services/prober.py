@@ -121,11 +121,11 @@ class Prober:
         if worker.breaker.open_until is None or not worker.breaker.allows(now) or not worker.tasks:
             return
         worker.breaker.begin(now)
-        trial = asyncio.create_task(self._try(worker, worker.tasks[0]))
+        trial = asyncio.create_task(self._try(worker, worker.tasks[0], now))
         self._trials.add(trial)
         trial.add_done_callback(self._trials.discard)
 
-    async def _try(self, worker: Worker, task: ServedTask) -> None:
+    async def _try(self, worker: Worker, task: ServedTask, began: float) -> None:
         request = ExpertRequest(
             task_key=task.task_key,
             text=TRIAL_TEXT,
@@ -148,7 +148,7 @@ class Prober:
         except Fault as fault:
             self.tried(worker, fault.outcome)
             if fault.outcome == "rejected":  # a sound answer: the trial lacked a field of the template
-                worker.breaker.succeeded()
+                worker.breaker.succeeded(began)
                 self.changed()
                 return
             reason = f"{fault.outcome}: {fault.error.detail}"
@@ -158,6 +158,6 @@ class Prober:
             raise
         else:
             self.tried(worker, "ok")
-            worker.breaker.succeeded()
+            worker.breaker.succeeded(began)
             self.changed()
             logger.info("worker %s is back", worker.worker_id)

@@ -136,8 +136,8 @@ class Worker:
         self.tasks = tuple(answer.tasks)
 
     def refuse(self, reason: str) -> None:
-        """Nothing is sent to it until a probe finds it right."""
-        self.view, self.view_reason = "refused", reason
+        """Nothing is sent to it until a probe has read anew what it serves, and finds it right."""
+        self.view, self.view_reason, self.tasks = "refused", reason, None
 
     def info(self, now: float) -> WorkerInfo:
         """What `/workers` tells."""

@@ -249,7 +249,7 @@ async def test_the_budget_bounds_them() -> None:
     budget.tokens, budget.per_request = 2.0, 0.0
     for _ in range(4):
         prefer(scene, "a")
-        scene.fleet.all[0].breaker.succeeded()
+        scene.fleet.all[0].breaker.succeeded(time.monotonic())
         assert await ask(scene, call_of()) == "worker-1"
     # The last two went on only when the attempt's time was up: the first failover is always free.
     assert hedges(scene) == {"won": 2, "withheld": 2}

@@ -87,6 +87,22 @@ async def test_another_model_is_refused(where: str) -> None:
     assert scene.state == "refused"
 
 
+async def test_who_was_refused_stays_so_until_its_tasks_are_right() -> None:
+    scene = Scene()
+    await scene.prober.probe_all()
+    right, scene.tasks = (
+        scene.tasks,
+        httpx.Response(200, json={"worker_id": "w", "model_key": "other", "tasks": []}),
+    )
+    scene.fleet.all[0].refuse("it answers for another model")
+    await scene.prober.probe_all()
+    await scene.prober.probe_all()
+    assert scene.state == "refused"
+    scene.tasks = right
+    await scene.prober.probe_all()
+    assert scene.state == "healthy"
+
+
 async def test_a_refused_token_is_told() -> None:
     scene = Scene()
     scene.tasks = httpx.Response(401, json={})
