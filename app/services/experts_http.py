@@ -205,8 +205,10 @@ class HttpExperts:
         hasty = left_s <= self._attempt_timeout_s
         timeout_s = self._part(left_s, worker, request.task_key, tried) if hasty else self._attempt_timeout_s
         outcome: faults.Outcome = "cancelled"
+        bound = within(timeout_s)
         try:
-            with within(timeout_s):
+            worker.calls.add(bound)
+            with bound:
                 question = Question(
                     body, call.request_id, opaque(call.caller), timeout_s, tracing.outgoing(call.trace)
                 )
@@ -219,6 +221,8 @@ class HttpExperts:
             return answer
         except TimeoutError as error:
             outcome = "timeout"
+            if bound.was_cut:  # its probes say what it is
+                raise self._note(worker, faults.timed_out(worker.worker_id, "no"), started) from error
             if not hasty:
                 raise self._note(worker, faults.timed_out(worker.worker_id), started) from error
             # The caller's haste is no fault of a worker that answers others, or had no ample time.
@@ -236,6 +240,7 @@ class HttpExperts:
         finally:
             if outcome == "cancelled":
                 worker.breaker.abandoned()
+            worker.calls.discard(bound)
             worker.end(call.caller)
             spent_s = clock() - started
             call.worker_ms += spent_s * 1000

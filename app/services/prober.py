@@ -83,9 +83,12 @@ class Prober:
             async with asyncio.timeout(self._timeout_s):
                 await self._look(worker)
         except TimeoutError:
-            worker.probed("down", f"its health did not answer within {self._timeout_s:g} s")
+            worker.unanswered(f"its health did not answer within {self._timeout_s:g} s")
         except Fault as fault:
-            worker.probed("down", fault.error.detail)
+            if fault.outcome == "refused":  # nobody is there; what it still finishes may come all the same
+                worker.probed("down", fault.error.detail)
+            else:
+                worker.unanswered(fault.error.detail)
         if worker.view != before:
             self.viewed(worker)
             logger.info("worker %s: %s (%s)", worker.worker_id, worker.view, worker.view_reason or "ready")

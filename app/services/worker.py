@@ -10,11 +10,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from app.services.breaker import Breaker
+from app.services.within import within
 from moe_router.contracts import ExpertTasksAnswer, Latency, ServedTask, WorkerInfo, WorkerState
 from moe_router.mapping import WorkerSpec
 
 ProbeView = Literal["unknown", "ready", "loading", "draining", "down", "refused"]
 LATENCIES_KEPT = 256
+MISSES_TO_DOWN = 2
+"""Probes without an answer in a row after which nothing more is sent to a worker."""
+MISSES_TO_LOST = 3
+"""The same, after which nothing is awaited from it either."""
 RECKON_EVERY = 16
 """Answers between two reckonings of the 95th percentile."""
 AMPLE_P95S = 4.0
@@ -33,6 +38,10 @@ class Worker:
     view: ProbeView = "unknown"
     view_reason: str | None = "not probed yet"
     outstanding: int = 0
+    missed: int = 0
+    """Probes without an answer, in a row."""
+    calls: set[within] = field(default_factory=set)
+    """The bounds on the calls in flight."""
     queue_depth: int | None = None
     foreign_queue: int = 0
     """What other coordinators had queued there when it was last probed."""
@@ -123,10 +132,20 @@ class Worker:
 
     def probed(self, view: ProbeView, reason: str | None = None, queue_depth: int | None = None) -> None:
         """Notes what a health probe found."""
-        self.view, self.view_reason, self.queue_depth = view, reason, queue_depth
+        self.view, self.view_reason, self.queue_depth, self.missed = view, reason, queue_depth, 0
         self.foreign_queue = max((queue_depth or 0) - self.outstanding, 0)
         if view in ("down", "loading"):
             self.tasks = None  # another process may come up there, with other tasks
+
+    def unanswered(self, reason: str) -> None:
+        """Notes a probe without an answer: one alone may be a stall, after several its calls end, too."""
+        missed = self.missed + 1
+        if missed >= MISSES_TO_DOWN or self.view != "ready":
+            self.probed("down", reason)
+        self.missed = missed
+        if missed >= MISSES_TO_LOST:
+            for call in self.calls:
+                call.cut()
 
     def told_tasks(self, answer: ExpertTasksAnswer) -> None:
         """Notes what the worker says it serves; refuses it where it holds another model."""

@@ -337,6 +337,24 @@ async def test_who_waits_for_a_full_worker_is_told_when_it_is_down() -> None:
         await waits
 
 
+async def test_calls_at_a_worker_whose_probes_fail_again_and_again_go_to_another() -> None:
+    scene = await Scene(A, B).open()
+    lost, other = scene.fleet.all
+    other.foreign_queue = 5  # so that the lost one is asked first
+    scene.answers["a"] = hanging
+    asked = asyncio.create_task(scene.ask())
+    await until(lambda: scene.calls == ["a"])
+    scene.answers["a"] = raising(httpx.ReadError("no answer"))
+    for _ in range(2):
+        await scene.prober.probe_all()
+    assert not asked.done()
+    await scene.prober.probe_all()
+    await until(asked.done, seconds=2)
+    assert asked.result() == ("worker-1", "positive")
+    assert not lost.calls
+    assert lost.breaker.open_until is None
+
+
 async def test_an_answer_of_another_model_is_refused() -> None:
     async def other(_request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json={**GOOD, "model_key": "other"})

@@ -231,9 +231,10 @@ async def test_no_hedge_overtakes_those_who_wait() -> None:
     gate = asyncio.Event()
     scene.answers["a"] = answering_when(gate)
     room = scene.experts._room(files.MODEL)
+    waits = asyncio.create_task(room.enter("other", lambda: Wait.FULL))
+    await until(lambda: room.waiting == 1)
     asked = asyncio.create_task(ask(scene, call_of()))
     await until(lambda: bool(scene.calls))
-    waits = asyncio.create_task(room.enter("other", lambda: Wait.FULL))
     await asyncio.sleep(AFTER_S * 3)
     gate.set()
     assert await asked == "worker-0"
