@@ -100,14 +100,14 @@ class HttpExperts:
         await self._prober.aclose()
         await self._client.aclose()
 
-    async def classify(self, expert: Expert, request: ExpertRequest, call: Call) -> tuple[str, ExpertAnswer]:
+    async def classify(
+        self, expert: Expert, task: TaskSpec, request: ExpertRequest, call: Call
+    ) -> tuple[str, ExpertAnswer]:
         """Asks one worker after another; a fault that another may mend moves on to the next.
 
         Raises:
             MoleError: the last fault, where no worker mends it.
         """
-        assert self._registry is not None, "use() comes first"  # noqa: S101 - an order of our own calls
-        task = self._registry.task(expert.task_key)
         body = request.__pydantic_serializer__.to_json(request, exclude_none=True)
         self._budget.request()
         tried: list[Worker] = []

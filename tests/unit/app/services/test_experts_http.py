@@ -27,12 +27,14 @@ from moe_router.errors import (
     OverloadedError,
     WorkerAnswerError,
 )
+from moe_router.registry import Registry
 from tests.stubs import files
 from tests.stubs.http import HttpxHttp
 from tests.stubs.serving import mapping, registry, until
 
 A, B, C = "http://a:1", "http://b:1", "http://c:1"
 Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
+TASK = registry().task(files.SENTIMENT)
 GOOD = {
     "result": "positive",
     "confidence": 0.9,
@@ -83,7 +85,7 @@ class Scene:
         expert = self.registry.experts_for(files.SENTIMENT, "en")[0]
         request = ExpertRequest(task_key=files.SENTIMENT, text="Sales rose.", language="en")
         call = Call("id-1", time.monotonic() + timeout_s, {"traceparent": "00-1-2-01"}, caller)
-        worker_id, answer = await self.experts.classify(expert, request, call)
+        worker_id, answer = await self.experts.classify(expert, TASK, request, call)
         assert call.worker_ms > 0
         return worker_id, answer.result
 
@@ -395,6 +397,14 @@ async def test_calls_in_flight_finish_on_the_old_mapping() -> None:
     await scene.experts.use(scene.registry, mapping(B, C))
     gate.set()
     assert await call == ("worker-0", "positive")
+
+
+async def test_a_request_finishes_by_the_registry_it_began_with() -> None:
+    scene = await Scene(A).open()
+    edited = files.registry()
+    del edited["tasks"][files.SENTIMENT]
+    await scene.experts.use(Registry.model_validate(edited), scene.mapping)
+    assert await scene.ask() == ("worker-0", "positive")
 
 
 async def test_a_worker_that_lies_does_not_come_back_by_a_trial() -> None:

@@ -14,7 +14,18 @@ from moe_router.contracts import ExpertRequest
 from moe_router.errors import DeadlineError, MissingFieldError, WorkerAnswerError
 from tests.stubs import files
 from tests.stubs.serving import until
-from tests.unit.app.services.test_experts_http import GOOD, A, Answer, B, C, Scene, hanging, raising, status
+from tests.unit.app.services.test_experts_http import (
+    GOOD,
+    TASK,
+    A,
+    Answer,
+    B,
+    C,
+    Scene,
+    hanging,
+    raising,
+    status,
+)
 
 AFTER_S = 0.01
 NEVER_S = 60.0
@@ -31,7 +42,7 @@ def call_of(*, alone: bool = True, timeout_s: float = 10.0) -> Call:
 async def ask(scene: Scene, call: Call) -> str:
     expert = scene.registry.experts_for(files.SENTIMENT, "en")[0]
     request = ExpertRequest(task_key=files.SENTIMENT, text="Sales rose.", language="en")
-    worker_id, _ = await scene.experts.classify(expert, request, call)
+    worker_id, _ = await scene.experts.classify(expert, TASK, request, call)
     return worker_id
 
 
