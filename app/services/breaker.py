@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 MOST_COOLDOWNS = 4.0
@@ -23,6 +24,7 @@ class Breaker:
     open_until: float | None = None
     reason: str | None = None
     cooldown_s: float = 0.0
+    opened_at: float = -math.inf
     trial: bool = False
     """A trial is under way."""
 
@@ -35,8 +37,10 @@ class Breaker:
         self.trial = self.trial or (self.open_until is not None and now >= self.open_until)
         return self.trial
 
-    def succeeded(self) -> None:
-        """A real request was answered: closed again."""
+    def succeeded(self, began: float) -> None:
+        """A real request was answered: closed again, unless it began before the breaker opened."""
+        if self.open_until is not None and began < self.opened_at:
+            return
         self.failures, self.open_until, self.reason, self.trial = 0, None, None, False
 
     def failed(self, now: float, reason: str, *, at_once: bool, for_s: float | None = None) -> bool:
@@ -49,6 +53,7 @@ class Breaker:
             return False
         longest_s = self.first_cooldown_s * MOST_COOLDOWNS
         self.cooldown_s = min(self.cooldown_s * 2, longest_s) if half_open else self.first_cooldown_s
+        self.opened_at = now
         self.open_until = now + (self.cooldown_s if for_s is None else for_s)
         self.reason = reason
         self.trial = False

@@ -33,7 +33,7 @@ from moe_router.errors import (
 )
 from moe_router.gating.decision import Decision
 from moe_router.gating.task_router import Action, Observation
-from moe_router.registry import Expert, Registry
+from moe_router.registry import Expert, Registry, TaskSpec
 
 T = TypeVar("T")
 FLEET_FAULTS = (NoWorkerError, OverloadedError, WorkerAnswerError)
@@ -202,9 +202,10 @@ class Classification:
         if expert is None:
             self._read_probe(action, course, began)
             return
-        wanted = self._expert_request(request, course.decision, expert, call)
+        task = self._registry.task(expert.task_key)
+        wanted = self._expert_request(request, course.decision, expert, task, call)
         try:
-            worker_id, answer = await self._experts.classify(expert, wanted, call)
+            worker_id, answer = await self._experts.classify(expert, task, wanted, call)
         except FLEET_FAULTS as fault:
             course.failed.append(expert)
             course.fault = fault
@@ -224,9 +225,8 @@ class Classification:
         course.note(PROBE, PROBE, answer.confidence, began)
 
     def _expert_request(
-        self, request: ClassifyRequest, decision: Decision, expert: Expert, call: Call
+        self, request: ClassifyRequest, decision: Decision, expert: Expert, task: TaskSpec, call: Call
     ) -> ExpertRequest:
-        task = self._registry.task(expert.task_key)
         # Where there is a choice left, the router judges the answer by its whole distribution.
         choice = task.probe is not None or len(task.experts) > 1
         return ExpertRequest(

@@ -16,7 +16,7 @@ from app.services.hedging import Hedging, traced
 from app.services.metrics import Metrics
 from app.services.ports import Call
 from app.services.prober import Prober
-from app.services.waiting import WaitingRoom
+from app.services.waiting import Wait, WaitingRoom
 from app.services.within import within
 from app.services.worker import Worker
 from app.services.worker_client import Question, WorkerClient
@@ -100,14 +100,14 @@ class HttpExperts:
         await self._prober.aclose()
         await self._client.aclose()
 
-    async def classify(self, expert: Expert, request: ExpertRequest, call: Call) -> tuple[str, ExpertAnswer]:
+    async def classify(
+        self, expert: Expert, task: TaskSpec, request: ExpertRequest, call: Call
+    ) -> tuple[str, ExpertAnswer]:
         """Asks one worker after another; a fault that another may mend moves on to the next.
 
         Raises:
             MoleError: the last fault, where no worker mends it.
         """
-        assert self._registry is not None, "use() comes first"  # noqa: S101 - an order of our own calls
-        task = self._registry.task(expert.task_key)
         body = request.__pydantic_serializer__.to_json(request, exclude_none=True)
         self._budget.request()
         tried: list[Worker] = []
@@ -116,10 +116,12 @@ class HttpExperts:
         while True:
             if tried and not self._budget.allows(len(tried)):
                 raise self._refusal(expert, last) from last
-            worker = await room.enter(call.caller, partial(self._take, expert, call.caller, tried, last))
+            take = partial(self._take, expert, call.caller, tried, last)
+            want = (expert.task_key, *tried) if tried else expert.task_key
+            worker = await room.enter(call.caller, take, want)
             tried.append(worker)
             try:
-                send = partial(self._attempt, body=body, request=request, task=task, call=call)
+                send = partial(self._attempt, body=body, request=request, task=task, call=call, tried=tried)
                 if self._hedging is not None and call.alone:
                     take = partial(self._take, expert, call.caller, tried, None)
                     return await self._hedging.ask(worker, send, take, room, tried, call)
@@ -141,15 +143,16 @@ class HttpExperts:
     def _room(self, model_key: str) -> WaitingRoom[Worker]:
         """Where requests wait while all workers of the model are full."""
         if model_key not in self._rooms:
-            self._rooms[model_key] = WaitingRoom(self._max_waiting, Worker.give_back)
+            full = partial(self.fleet.full, model_key)
+            self._rooms[model_key] = WaitingRoom(self._max_waiting, Worker.give_back, full)
         return self._rooms[model_key]
 
     def _poke(self) -> None:
         for room in self._rooms.values():
             room.poke()
 
-    def _take(self, expert: Expert, caller: str, tried: list[Worker], last: Fault | None) -> Worker | None:
-        """The worker to ask next, a call at it begun; None where those left are full, or full of the caller.
+    def _take(self, expert: Expert, caller: str, tried: list[Worker], last: Fault | None) -> Worker | Wait:
+        """The worker to ask next, a call at it begun; or why it must be waited for.
 
         Raises:
             MoleError: there is none left.
@@ -157,17 +160,27 @@ class HttpExperts:
         usable = self.fleet.candidates(expert.base_model_key, expert.task_key)
         left = [worker for worker in usable if worker not in tried]
         found = next((worker for worker in left if not worker.full), None)
-        share = math.ceil(sum(worker.max_in_flight for worker in usable) * ONE_CALLERS_SHARE)
-        if found is not None and self._room(expert.base_model_key).held(caller) >= share:
-            return None
+        if found is not None and self._has_its_share(caller, usable, expert.base_model_key):
+            return Wait.ENOUGH
         # A connection that was reset may only have been stale: one more try where there is no replica.
         if not left and last is not None and last.outcome == "reset" and len(tried) == 1:
             found = tried[0]
         if found is not None:
-            found.take(self.fleet.clock())
-        elif not left:
+            found.take(self.fleet.clock(), caller)
+            return found
+        if not left:
             raise self._refusal(expert, last) from last
-        return found
+        return Wait.FULL
+
+    def _has_its_share(self, caller: str, usable: list[Worker], model_key: str) -> bool:
+        """Whether the caller holds as much of the usable workers as one may.
+
+        What hangs at a worker that is down counts against nobody: the others have all their places.
+        """
+        share = math.ceil(sum(worker.max_in_flight for worker in usable) * ONE_CALLERS_SHARE)
+        if self._room(model_key).held(caller) < share:  # of all workers: seldom more, and known already
+            return False
+        return sum(worker.held.get(caller, 0) for worker in usable) >= share
 
     def _refusal(self, expert: Expert, last: Fault | None) -> MoleError:
         if last is not None:
@@ -175,18 +188,27 @@ class HttpExperts:
         return NoWorkerError(f"No worker that holds {expert.base_model_key} can be reached now.")
 
     async def _attempt(
-        self, worker: Worker, body: bytes, request: ExpertRequest, task: TaskSpec, call: Call
+        self,
+        worker: Worker,
+        body: bytes,
+        request: ExpertRequest,
+        task: TaskSpec,
+        call: Call,
+        tried: list[Worker],
     ) -> ExpertAnswer:
         clock = self.fleet.clock
         started = clock()
         left_s = call.deadline - started
         if left_s <= 0:
-            worker.give_back()
+            worker.give_back(call.caller)
             raise DeadlineError("The time for the whole request is up.")
-        timeout_s = min(left_s, self._attempt_timeout_s)
+        hasty = left_s <= self._attempt_timeout_s
+        timeout_s = self._part(left_s, worker, request.task_key, tried) if hasty else self._attempt_timeout_s
         outcome: faults.Outcome = "cancelled"
+        bound = within(timeout_s)
         try:
-            with within(timeout_s):
+            worker.calls.add(bound)
+            with bound:
                 question = Question(
                     body, call.request_id, opaque(call.caller), timeout_s, tracing.outgoing(call.trace)
                 )
@@ -194,37 +216,55 @@ class HttpExperts:
                 answer = await ask(worker, question)
             check_answer(answer, request, task, worker.worker_id)
             outcome = "ok"
-            worker.breaker.succeeded()
-            worker.latencies_ms.append((clock() - started) * 1000)
+            worker.breaker.succeeded(started)
+            worker.answered(clock(), started)
             return answer
         except TimeoutError as error:
             outcome = "timeout"
-            if left_s <= self._attempt_timeout_s:  # the caller's haste, no fault of the worker
-                worker.breaker.abandoned()
+            if bound.was_cut:  # its probes say what it is
+                raise self._note(worker, faults.timed_out(worker.worker_id, "no"), started) from error
+            if not hasty:
+                raise self._note(worker, faults.timed_out(worker.worker_id), started) from error
+            # The caller's haste is no fault of a worker that answers others, or had no ample time.
+            ejects: faults.Ejects = "if repeated" if worker.hung(started, timeout_s) else "no"
+            fault = self._note(worker, faults.timed_out(worker.worker_id, ejects), started)
+            if timeout_s >= left_s:
                 raise DeadlineError("The time for the whole request is up.") from error
-            raise self._note(worker, faults.timed_out(worker.worker_id)) from error
+            raise fault from error
         except WorkerAnswerError as error:
             outcome = "invalid"
-            raise self._note(worker, faults.invalid(error)) from error
+            raise self._note(worker, faults.invalid(error), started) from error
         except Fault as fault:
             outcome = fault.outcome
-            raise self._note(worker, fault) from fault.__cause__
+            raise self._note(worker, fault, started) from fault.__cause__
         finally:
             if outcome == "cancelled":
                 worker.breaker.abandoned()
-            worker.outstanding -= 1
+            worker.calls.discard(bound)
+            worker.end(call.caller)
             spent_s = clock() - started
             call.worker_ms += spent_s * 1000
             self._metrics.count_worker_call(worker.worker_id, outcome, spent_s)
 
-    def _note(self, worker: Worker, fault: Fault) -> Fault:
+    def _part(self, left_s: float, worker: Worker, task_key: str, tried: list[Worker]) -> float:
+        """What the worker gets of the time left, in seconds: where another is free, enough remains for it."""
+        now = self.fleet.clock()
+        for other in self.fleet.of(worker.model_key):
+            if other.full or other in tried or not (other.available(now) and other.serves(task_key)):
+                continue
+            ample_s = worker.ample_s or other.ample_s
+            if ample_s is not None:
+                return min(left_s, max(left_s / 2, ample_s))
+        return left_s
+
+    def _note(self, worker: Worker, fault: Fault, began: float) -> Fault:
         """Marks the worker as the fault says, once."""
         if fault.noted:
             worker.breaker.abandoned()
             return fault
         fault.noted = True
         if fault.outcome == "rejected":  # a sound answer: the request was at fault
-            worker.breaker.succeeded()
+            worker.breaker.succeeded(began)
             return fault
         if fault.ejects == "no":
             worker.breaker.abandoned()

@@ -15,7 +15,7 @@ from app.services.worker import quantiles
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
 from moe_router.errors import ModelAssetError, MoleError, NoWorkerError
 from moe_router.mapping import WorkerMapping
-from moe_router.registry import Expert, Registry
+from moe_router.registry import Expert, Registry, TaskSpec
 
 LOCAL = "local"
 LATENCIES_KEPT = 256
@@ -69,7 +69,9 @@ class LocalExperts:
         """This process."""
         return [LOCAL] if self.reachable(expert) else []
 
-    async def classify(self, expert: Expert, request: ExpertRequest, call: Call) -> tuple[str, ExpertAnswer]:
+    async def classify(
+        self, expert: Expert, _task: TaskSpec, request: ExpertRequest, call: Call
+    ) -> tuple[str, ExpertAnswer]:
         """Asks the pool.
 
         Raises:

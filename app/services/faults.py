@@ -29,6 +29,8 @@ Outcome = Literal[
 ]  # fmt: skip
 """How a call ended; the values of a metric's label."""
 
+Ejects = Literal["at once", "if repeated", "no"]
+
 
 @dataclass(eq=False)
 class Fault(Exception):  # noqa: N818 - the pair of Outcome
@@ -36,7 +38,7 @@ class Fault(Exception):  # noqa: N818 - the pair of Outcome
 
     outcome: Outcome
     error: MoleError
-    ejects: Literal["at once", "if repeated", "no"] = "no"
+    ejects: Ejects = "no"
     retry_after_s: float | None = None
     noted: bool = False
     """Whether the worker's breaker knows of it: several items of a batch may share one."""
@@ -83,9 +85,9 @@ def of_status(status: int, slug: str, detail: str, retry_after_s: float | None, 
     return Fault("error", WorkerAnswerError(f"{worker_id} answered with status {status}."), "if repeated")
 
 
-def timed_out(worker_id: str) -> Fault:
+def timed_out(worker_id: str, ejects: Ejects = "at once") -> Fault:
     """A whole attempt's time passed, headers and body."""
-    return Fault("timeout", DeadlineError(f"{worker_id} did not answer in time."), "at once")
+    return Fault("timeout", DeadlineError(f"{worker_id} did not answer in time."), ejects)
 
 
 def invalid(error: WorkerAnswerError) -> Fault:

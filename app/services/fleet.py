@@ -82,6 +82,16 @@ class Fleet:
         now = self.clock()
         return any(w.available(now) and w.serves(task_key) for w in self.of(model_key))
 
+    def full(self, model_key: str) -> bool:
+        """Whether every worker of the model that can be tried is full; False where none can be."""
+        now, found = self.clock(), False
+        for worker in self.of(model_key):
+            if worker.available(now):
+                found = True
+                if not worker.full:
+                    return False
+        return found
+
     def infos(self) -> list[WorkerInfo]:
         """What `/workers` tells."""
         now = self.clock()

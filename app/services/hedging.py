@@ -11,7 +11,7 @@ from app.services.budget import RetryBudget
 from app.services.faults import Fault
 from app.services.metrics import Metrics
 from app.services.ports import Call
-from app.services.waiting import WaitingRoom
+from app.services.waiting import Wait, WaitingRoom
 from app.services.worker import Worker
 from moe_router import tracing
 from moe_router.contracts import ExpertAnswer, RouteStep
@@ -43,7 +43,7 @@ class Hedging:
         self,
         first: Worker,
         send: Callable[[Worker], Awaitable[ExpertAnswer]],
-        take: Callable[[], Worker | None],
+        take: Callable[[], Worker | Wait],
         room: WaitingRoom[Worker],
         tried: list[Worker],
         call: Call,
@@ -87,7 +87,7 @@ class Hedging:
             call.worker_ms = waited_ms + (time.perf_counter() - began) * 1000
 
     def _spare(
-        self, room: WaitingRoom[Worker], caller: str, take: Callable[[], Worker | None]
+        self, room: WaitingRoom[Worker], caller: str, take: Callable[[], Worker | Wait]
     ) -> Worker | None:
         """A worker for the hedge, granted and paid for; None where there had better be none.
 
@@ -103,7 +103,7 @@ class Hedging:
             if self._budget.spend():
                 return worker
             self._metrics.count_hedge("withheld")
-        worker.give_back()
+        worker.give_back(caller)
         room.leave(caller)
         return None
 

@@ -12,7 +12,7 @@ from moe_router.gating.decision import Decision
 from moe_router.gating.task_router import Action, Observation, Via
 from moe_router.gating.versions import RouterWeights
 from moe_router.mapping import WorkerMapping
-from moe_router.registry import Expert, Registry
+from moe_router.registry import Expert, Registry, TaskSpec
 
 
 @dataclass(slots=True)
@@ -90,8 +90,12 @@ class Experts(Protocol):
     def candidates(self, expert: Expert) -> list[str]:
         """Ids of the workers that would be asked, best first."""
 
-    async def classify(self, expert: Expert, request: ExpertRequest, call: Call) -> tuple[str, ExpertAnswer]:
-        """The id of the worker that answered, and its checked answer.
+    async def classify(
+        self, expert: Expert, task: TaskSpec, request: ExpertRequest, call: Call
+    ) -> tuple[str, ExpertAnswer]:
+        """The id of the worker that answered, and its answer, checked against the task.
+
+        `task` is of the registry that the request began with; there may be another by now.
 
         Raises:
             MoleError: NoWorkerError, OverloadedError, WorkerAnswerError, DeadlineError, or a

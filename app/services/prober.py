@@ -83,9 +83,12 @@ class Prober:
             async with asyncio.timeout(self._timeout_s):
                 await self._look(worker)
         except TimeoutError:
-            worker.probed("down", f"its health did not answer within {self._timeout_s:g} s")
+            worker.unanswered(f"its health did not answer within {self._timeout_s:g} s")
         except Fault as fault:
-            worker.probed("down", fault.error.detail)
+            if fault.outcome == "refused":  # nobody is there; what it still finishes may come all the same
+                worker.probed("down", fault.error.detail)
+            else:
+                worker.unanswered(fault.error.detail)
         if worker.view != before:
             self.viewed(worker)
             logger.info("worker %s: %s (%s)", worker.worker_id, worker.view, worker.view_reason or "ready")
@@ -121,11 +124,11 @@ class Prober:
         if worker.breaker.open_until is None or not worker.breaker.allows(now) or not worker.tasks:
             return
         worker.breaker.begin(now)
-        trial = asyncio.create_task(self._try(worker, worker.tasks[0]))
+        trial = asyncio.create_task(self._try(worker, worker.tasks[0], now))
         self._trials.add(trial)
         trial.add_done_callback(self._trials.discard)
 
-    async def _try(self, worker: Worker, task: ServedTask) -> None:
+    async def _try(self, worker: Worker, task: ServedTask, began: float) -> None:
         request = ExpertRequest(
             task_key=task.task_key,
             text=TRIAL_TEXT,
@@ -148,7 +151,7 @@ class Prober:
         except Fault as fault:
             self.tried(worker, fault.outcome)
             if fault.outcome == "rejected":  # a sound answer: the trial lacked a field of the template
-                worker.breaker.succeeded()
+                worker.breaker.succeeded(began)
                 self.changed()
                 return
             reason = f"{fault.outcome}: {fault.error.detail}"
@@ -158,6 +161,6 @@ class Prober:
             raise
         else:
             self.tried(worker, "ok")
-            worker.breaker.succeeded()
+            worker.breaker.succeeded(began)
             self.changed()
             logger.info("worker %s is back", worker.worker_id)

@@ -12,11 +12,12 @@ class within:  # noqa: N801 - read as a word: `with within(seconds):`
     A block that is cancelled by others stays cancelled, also where its time is up as well.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_handle", "_seconds", "_task")
+    __slots__ = ("_cancelling", "_expired", "_handle", "_seconds", "_task", "was_cut")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._expired = False
+        self.was_cut = False
         self._cancelling = 0
         self._task: asyncio.Task[object] | None = None
         self._handle: asyncio.TimerHandle | None = None
@@ -44,6 +45,14 @@ class within:  # noqa: N801 - read as a word: `with within(seconds):`
             left = self._task.uncancel()
             if left <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
                 raise TimeoutError from error
+
+    def cut(self) -> None:
+        """Ends the block as if its time were up."""
+        if not self._expired:
+            self.was_cut = True
+            if self._handle is not None:  # it may be due in this very turn of the loop
+                self._handle.cancel()
+            self._expire()
 
     def _expire(self) -> None:
         self._expired = True

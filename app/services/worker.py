@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -9,11 +10,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from app.services.breaker import Breaker
+from app.services.within import within
 from moe_router.contracts import ExpertTasksAnswer, Latency, ServedTask, WorkerInfo, WorkerState
 from moe_router.mapping import WorkerSpec
 
 ProbeView = Literal["unknown", "ready", "loading", "draining", "down", "refused"]
 LATENCIES_KEPT = 256
+MISSES_TO_DOWN = 2
+"""Probes without an answer in a row after which nothing more is sent to a worker."""
+MISSES_TO_LOST = 3
+"""The same, after which nothing is awaited from it either."""
+RECKON_EVERY = 16
+"""Answers between two reckonings of the 95th percentile."""
+AMPLE_P95S = 4.0
+"""Times the 95th percentile of its latencies are ample time for a worker."""
+LEAST_AMPLE_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -27,11 +38,23 @@ class Worker:
     view: ProbeView = "unknown"
     view_reason: str | None = "not probed yet"
     outstanding: int = 0
+    missed: int = 0
+    """Probes without an answer, in a row."""
+    calls: set[within] = field(default_factory=set)
+    """The bounds on the calls in flight."""
     queue_depth: int | None = None
     foreign_queue: int = 0
     """What other coordinators had queued there when it was last probed."""
     tasks: tuple[ServedTask, ...] | None = None
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    p95_ms: float | None = None
+    """Of the latencies, not always of the newest; None where there are few."""
+    answered_at: float = -math.inf
+    """When it last answered a call well."""
+    uncounted: int = 0
+    """Latencies since `p95_ms` was reckoned."""
+    held: dict[str, int] = field(default_factory=dict)
+    """Calls in flight, by caller."""
 
     @property
     def model_key(self) -> str:
@@ -48,14 +71,41 @@ class Worker:
         """As many calls in flight as may be."""
         return self.outstanding >= self.max_in_flight
 
-    def take(self, now: float) -> None:
+    def take(self, now: float, caller: str) -> None:
         """A call begins, or is granted to one who waited."""
         self.outstanding += 1
+        self.held[caller] = self.held.get(caller, 0) + 1
         self.breaker.begin(now)
 
-    def give_back(self) -> None:
-        """A call that was granted never began."""
+    def end(self, caller: str) -> None:
+        """A call is over."""
         self.outstanding -= 1
+        self.held[caller] -= 1
+        if not self.held[caller]:
+            del self.held[caller]
+
+    def answered(self, now: float, began: float) -> None:
+        """Notes how long a call took that was answered well."""
+        self.answered_at = now
+        self.latencies_ms.append((now - began) * 1000)
+        self.uncounted += 1
+        if self.uncounted >= RECKON_EVERY:
+            self.uncounted = 0
+            self.p95_ms = quantiles(self.latencies_ms).p95
+
+    @property
+    def ample_s(self) -> float | None:
+        """Within which it answers unless something is wrong, in seconds; None where that is not known."""
+        return None if self.p95_ms is None else max(self.p95_ms / 1000 * AMPLE_P95S, LEAST_AMPLE_S)
+
+    def hung(self, began: float, waited_s: float) -> bool:
+        """Whether it had ample time for a call that it did not answer, and answered no other meanwhile."""
+        ample_s = self.ample_s
+        return ample_s is not None and waited_s >= ample_s and self.answered_at < began
+
+    def give_back(self, caller: str) -> None:
+        """A call that was granted never began."""
+        self.end(caller)
         self.breaker.abandoned()
 
     def state(self, now: float) -> WorkerState:
@@ -82,10 +132,20 @@ class Worker:
 
     def probed(self, view: ProbeView, reason: str | None = None, queue_depth: int | None = None) -> None:
         """Notes what a health probe found."""
-        self.view, self.view_reason, self.queue_depth = view, reason, queue_depth
+        self.view, self.view_reason, self.queue_depth, self.missed = view, reason, queue_depth, 0
         self.foreign_queue = max((queue_depth or 0) - self.outstanding, 0)
         if view in ("down", "loading"):
             self.tasks = None  # another process may come up there, with other tasks
+
+    def unanswered(self, reason: str) -> None:
+        """Notes a probe without an answer: one alone may be a stall, after several its calls end, too."""
+        missed = self.missed + 1
+        if missed >= MISSES_TO_DOWN or self.view != "ready":
+            self.probed("down", reason)
+        self.missed = missed
+        if missed >= MISSES_TO_LOST:
+            for call in self.calls:
+                call.cut()
 
     def told_tasks(self, answer: ExpertTasksAnswer) -> None:
         """Notes what the worker says it serves; refuses it where it holds another model."""
@@ -95,8 +155,8 @@ class Worker:
         self.tasks = tuple(answer.tasks)
 
     def refuse(self, reason: str) -> None:
-        """Nothing is sent to it until a probe finds it right."""
-        self.view, self.view_reason = "refused", reason
+        """Nothing is sent to it until a probe has read anew what it serves, and finds it right."""
+        self.view, self.view_reason, self.tasks = "refused", reason, None
 
     def info(self, now: float) -> WorkerInfo:
         """What `/workers` tells."""

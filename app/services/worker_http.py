@@ -63,6 +63,7 @@ class PooledHttp:
     def __init__(self, connect_timeout_s: float) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._idle: dict[Place, deque[Connection]] = {}
+        self._cleared_at = time.monotonic()
         self._tls: ssl.SSLContext | None = None
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
@@ -97,10 +98,18 @@ class PooledHttp:
             connection.close()
             return
         connection.idle_since = now = time.monotonic()
-        waiting = self._idle.setdefault(place, deque())
-        waiting.append(connection)
-        while waiting and now - waiting[0].idle_since >= KEEPALIVE_S:  # what a flood has left behind
-            waiting.popleft().close()
+        self._idle.setdefault(place, deque()).append(connection)
+        if now - self._cleared_at >= KEEPALIVE_S:
+            self._clear(now)
+
+    def _clear(self, now: float) -> None:
+        """Closes what waited too long: a flood leaves it behind, and a worker that has left the mapping."""
+        self._cleared_at = now
+        for place, waiting in list(self._idle.items()):
+            while waiting and now - waiting[0].idle_since >= KEEPALIVE_S:
+                waiting.popleft().close()
+            if not waiting:
+                del self._idle[place]
 
     async def _connect(self, place: Place) -> Connection:
         tls: ssl.SSLContext | None = None

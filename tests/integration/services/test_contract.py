@@ -38,7 +38,8 @@ class Scene:
         request = ExpertRequest(
             task_key=task_key, text=text, language="en", return_probabilities=True, request_id="id-1"
         )
-        _, answer = await self.experts.classify(expert, request, Call("id-1", time.monotonic() + timeout_s))
+        call = Call("id-1", time.monotonic() + timeout_s)
+        _, answer = await self.experts.classify(expert, registry().task(task_key), request, call)
         assert answer.request_id == "id-1"
         return answer.result
 

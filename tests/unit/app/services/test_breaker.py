@@ -11,7 +11,7 @@ def test_it_opens_after_so_many_failures_in_a_row() -> None:
     breaker = fresh()
     assert not breaker.failed(0, "500", at_once=False)
     assert not breaker.failed(0, "500", at_once=False)
-    breaker.succeeded()
+    breaker.succeeded(0)
     assert not breaker.failed(0, "500", at_once=False)
     assert not breaker.failed(0, "500", at_once=False)
     assert breaker.failed(0, "500", at_once=False)
@@ -31,7 +31,7 @@ def test_one_trial_passes_when_the_time_is_over() -> None:
     assert breaker.allows(1.0)
     assert breaker.begin(1.0)
     assert not breaker.allows(1.0)
-    breaker.succeeded()
+    breaker.succeeded(1.0)
     assert breaker.allows(1.0)
     assert breaker.open_until is None
 
@@ -53,6 +53,16 @@ def test_calls_that_began_before_do_not_prolong_it() -> None:
     breaker.failed(0, "refused", at_once=True)
     assert not breaker.failed(0.5, "reset", at_once=True)
     assert breaker.open_until == 1.0
+
+
+def test_the_success_of_a_call_that_began_before_closes_nothing() -> None:
+    breaker = fresh()
+    breaker.failed(5, "refused", at_once=True)
+    breaker.succeeded(began=4)
+    assert breaker.open_until == 6
+    breaker.begin(6)
+    breaker.succeeded(began=6)
+    assert breaker.open_until is None
 
 
 def test_a_cancelled_trial_lets_another_pass() -> None:

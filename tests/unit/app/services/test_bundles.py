@@ -14,14 +14,14 @@ from moe_router.contracts import ExpertRequest
 from moe_router.errors import MoleError, OverloadedError, RequestError
 from tests.stubs import files
 from tests.stubs.serving import until
-from tests.unit.app.services.test_experts_http import GOOD, A, B, Scene, raising, status
+from tests.unit.app.services.test_experts_http import GOOD, TASK, A, B, Scene, raising, status
 
 
 async def ask(scene: Scene, text: str, *, caller: str = "me", timeout_s: float = 10.0) -> str:
     expert = scene.registry.experts_for(files.SENTIMENT, "en")[0]
     request = ExpertRequest(task_key=files.SENTIMENT, text=text, language="en", request_id=text)
     call = Call(text, time.monotonic() + timeout_s, caller=caller, bundled=True)
-    worker_id, answer = await scene.experts.classify(expert, request, call)
+    worker_id, answer = await scene.experts.classify(expert, TASK, request, call)
     assert answer.request_id == text, "each gets its own answer"
     return worker_id
 

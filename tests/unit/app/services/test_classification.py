@@ -27,7 +27,7 @@ from moe_router.errors import (
 from moe_router.gating.decision import Decision
 from moe_router.gating.task_router import Action, Observation
 from moe_router.mapping import WorkerMapping
-from moe_router.registry import Expert, Registry
+from moe_router.registry import Expert, Registry, TaskSpec
 from tests.stubs import files
 from tests.stubs.gating import NOTHING_FITS, StubGating
 
@@ -84,7 +84,9 @@ class TestExperts:
     def candidates(self, expert: Expert) -> list[str]:
         return ["worker-0", "worker-1"]
 
-    async def classify(self, expert: Expert, request: ExpertRequest, call: Call) -> tuple[str, ExpertAnswer]:
+    async def classify(
+        self, expert: Expert, _task: TaskSpec, request: ExpertRequest, call: Call
+    ) -> tuple[str, ExpertAnswer]:
         self.asked.append(request)
         await asyncio.sleep(self.delay_s)
         if expert.name in self.faults:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.services import worker
 from app.services.experts_http import HttpExperts
 from app.services.fleet import Fleet
 from app.services.metrics import Metrics
@@ -26,12 +27,14 @@ from moe_router.errors import (
     OverloadedError,
     WorkerAnswerError,
 )
+from moe_router.registry import Registry
 from tests.stubs import files
 from tests.stubs.http import HttpxHttp
 from tests.stubs.serving import mapping, registry, until
 
 A, B, C = "http://a:1", "http://b:1", "http://c:1"
 Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
+TASK = registry().task(files.SENTIMENT)
 GOOD = {
     "result": "positive",
     "confidence": 0.9,
@@ -74,15 +77,15 @@ class Scene:
 
     async def open(self) -> Scene:
         await self.experts.use(self.registry, self.mapping)
-        for worker in self.fleet.all:
-            worker.probed("ready")
+        for each in self.fleet.all:
+            each.probed("ready")
         return self
 
     async def ask(self, timeout_s: float = 10.0, caller: str = "") -> tuple[str, str]:
         expert = self.registry.experts_for(files.SENTIMENT, "en")[0]
         request = ExpertRequest(task_key=files.SENTIMENT, text="Sales rose.", language="en")
         call = Call("id-1", time.monotonic() + timeout_s, {"traceparent": "00-1-2-01"}, caller)
-        worker_id, answer = await self.experts.classify(expert, request, call)
+        worker_id, answer = await self.experts.classify(expert, TASK, request, call)
         assert call.worker_ms > 0
         return worker_id, answer.result
 
@@ -231,6 +234,47 @@ async def test_a_short_deadline_is_no_fault_of_the_worker() -> None:
     assert scene.fleet.all[0].outstanding == 0
 
 
+def known(scene: Scene, p95_ms: float = 1.0) -> None:
+    for each in scene.fleet.all:
+        each.p95_ms = p95_ms
+
+
+async def test_a_hung_worker_leaves_time_for_another_and_is_ejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LEAST_AMPLE_S", 0.01)
+    scene = await Scene(A, B).open()
+    known(scene)
+    scene.answers["a"] = hanging
+    for _ in range(20):
+        assert await scene.ask(timeout_s=0.5) == ("worker-1", "positive")
+    assert scene.calls.count("a") == 2
+    assert scene.experts.workers()[0].state == "ejected"
+
+
+async def test_a_hung_worker_without_a_replica_is_ejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LEAST_AMPLE_S", 0.01)
+    scene = await Scene(A).open()
+    known(scene)
+    scene.answers["a"] = hanging
+    for _ in range(2):
+        with pytest.raises(DeadlineError):
+            await scene.ask(timeout_s=0.05)
+    assert scene.experts.workers()[0].state == "ejected"
+
+
+async def test_haste_ejects_nobody_who_answers_others_or_had_no_ample_time() -> None:
+    scene = await Scene(A).open()
+    known(scene, p95_ms=1000)
+    scene.answers["a"] = hanging
+    for _ in range(3):
+        with pytest.raises(DeadlineError):
+            await scene.ask(timeout_s=0.02)
+    assert scene.experts.workers()[0].state == "healthy"
+    each = scene.fleet.all[0]
+    each.p95_ms, each.answered_at = 1, 10.0
+    assert each.hung(began=11, waited_s=5)
+    assert not each.hung(began=9, waited_s=5)
+
+
 async def test_a_hung_worker_holds_no_more_than_its_bound() -> None:
     scene = await Scene(A, B, max_in_flight=2).open()
     scene.answers["a"] = hanging
@@ -260,6 +304,30 @@ async def test_one_caller_leaves_places_to_others() -> None:
     assert scene.fleet.all[0].outstanding == 0
 
 
+async def test_what_hangs_at_a_worker_that_is_down_leaves_its_caller_the_others() -> None:
+    scene = await Scene(A, B, max_in_flight=4).open()
+    a, b = scene.fleet.all
+    gate = asyncio.Event()
+
+    async def slow(_request: httpx.Request) -> httpx.Response:
+        await gate.wait()
+        return httpx.Response(200, json=GOOD)
+
+    scene.answers["a"], scene.answers["b"] = hanging, slow
+    flood = [asyncio.create_task(scene.ask(caller="flood")) for _ in range(6)]
+    await until(lambda: (a.outstanding, b.outstanding) == (3, 3))
+    a.probed("down", "stopped")
+    gate.set()
+    await until(lambda: b.outstanding == 0)
+    more = asyncio.create_task(scene.ask(caller="flood"))
+    await until(more.done, seconds=2)
+    assert more.result() == ("worker-1", "positive")
+    for task in flood:
+        task.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+    assert a.held == b.held == {}
+
+
 async def test_who_waits_for_a_full_worker_is_told_when_it_is_down() -> None:
     scene = await Scene(A, max_in_flight=1).open()
     scene.fleet.all[0].outstanding = 1
@@ -269,6 +337,24 @@ async def test_who_waits_for_a_full_worker_is_told_when_it_is_down() -> None:
     await scene.prober.probe_all()
     with pytest.raises(NoWorkerError):
         await waits
+
+
+async def test_calls_at_a_worker_whose_probes_fail_again_and_again_go_to_another() -> None:
+    scene = await Scene(A, B).open()
+    lost, other = scene.fleet.all
+    other.foreign_queue = 5  # so that the lost one is asked first
+    scene.answers["a"] = hanging
+    asked = asyncio.create_task(scene.ask())
+    await until(lambda: scene.calls == ["a"])
+    scene.answers["a"] = raising(httpx.ReadError("no answer"))
+    for _ in range(2):
+        await scene.prober.probe_all()
+    assert not asked.done()
+    await scene.prober.probe_all()
+    await until(asked.done, seconds=2)
+    assert asked.result() == ("worker-1", "positive")
+    assert not lost.calls
+    assert lost.breaker.open_until is None
 
 
 async def test_an_answer_of_another_model_is_refused() -> None:
@@ -311,6 +397,14 @@ async def test_calls_in_flight_finish_on_the_old_mapping() -> None:
     await scene.experts.use(scene.registry, mapping(B, C))
     gate.set()
     assert await call == ("worker-0", "positive")
+
+
+async def test_a_request_finishes_by_the_registry_it_began_with() -> None:
+    scene = await Scene(A).open()
+    edited = files.registry()
+    del edited["tasks"][files.SENTIMENT]
+    await scene.experts.use(Registry.model_validate(edited), scene.mapping)
+    assert await scene.ask() == ("worker-0", "positive")
 
 
 async def test_a_worker_that_lies_does_not_come_back_by_a_trial() -> None:

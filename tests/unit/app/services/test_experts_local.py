@@ -16,6 +16,8 @@ from tests.stubs.serving import mapping, registry, until
 
 URLS = ("http://a:1",)
 
+TASK = registry().task(files.SENTIMENT)
+
 
 def call() -> Call:
     return Call("id", time.monotonic() + 10)
@@ -39,7 +41,7 @@ class Scene:
 async def test_it_answers_as_one_worker() -> None:
     scene = Scene()
     await scene.experts.use(registry(), mapping(*URLS))
-    worker_id, answer = await scene.experts.classify(scene.expert, ask(), call())
+    worker_id, answer = await scene.experts.classify(scene.expert, TASK, ask(), call())
     assert (worker_id, answer.result) == (LOCAL, "positive")
     assert scene.experts.candidates(scene.expert) == [LOCAL]
     told = scene.experts.workers()[0]
@@ -60,23 +62,23 @@ async def test_the_model_of_most_tasks_is_loaded_ahead() -> None:
 async def test_errors_of_the_pool_keep_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     with pytest.raises(NoWorkerError):
-        await scene.experts.classify(scene.expert, ask(), call())
+        await scene.experts.classify(scene.expert, TASK, ask(), call())
     await scene.experts.use(registry(), mapping(*URLS))
     with pytest.raises(OverloadedError):
-        await scene.experts.classify(scene.expert, ask(pool.FULL), call())
+        await scene.experts.classify(scene.expert, TASK, ask(pool.FULL), call())
 
     async def cannot_load(*_: object, **__: object) -> None:
         raise ModelAssetError("no such folder")
 
     monkeypatch.setattr(scene.pools[0], "classify", cannot_load)
     with pytest.raises(NoWorkerError, match="no such folder"):
-        await scene.experts.classify(scene.expert, ask(), call())
+        await scene.experts.classify(scene.expert, TASK, ask(), call())
 
 
 async def test_another_registry_is_served_by_the_same_pool() -> None:
     scene = Scene()
     await scene.experts.use(registry(), mapping(*URLS))
-    waiting = asyncio.create_task(scene.experts.classify(scene.expert, ask(pool.WAIT), call()))
+    waiting = asyncio.create_task(scene.experts.classify(scene.expert, TASK, ask(pool.WAIT), call()))
     await until(lambda: scene.pools[0].depth == 1)
     data = files.registry()
     data["tasks"].popitem()

@@ -74,6 +74,18 @@ def test_full_workers_and_workers_on_trial_come_last() -> None:
     assert [order(made)[0] for _ in range(20)].count("worker-0") == 0
 
 
+def test_a_model_is_full_where_all_that_can_be_tried_are() -> None:
+    made = fleet(A, B, C)
+    assert not made.full(files.MODEL)
+    made.all[0].outstanding = made.all[1].outstanding = 2
+    assert not made.full(files.MODEL)
+    made.all[2].probed("down", "refused")
+    assert made.full(files.MODEL)
+    for worker in made.all:
+        worker.probed("down", "refused")
+    assert not made.full(files.MODEL)
+
+
 def test_what_a_worker_does_not_serve_is_not_asked_of_it() -> None:
     made = fleet(A)
     made.all[0].told_tasks(ExpertTasksAnswer(worker_id="x", model_key=files.MODEL, tasks=[]))

@@ -9,11 +9,23 @@ import httpx
 import pytest
 
 from app.services.ports import Call
+from app.services.waiting import Wait
 from moe_router.contracts import ExpertRequest
 from moe_router.errors import DeadlineError, MissingFieldError, WorkerAnswerError
 from tests.stubs import files
 from tests.stubs.serving import until
-from tests.unit.app.services.test_experts_http import GOOD, A, Answer, B, C, Scene, hanging, raising, status
+from tests.unit.app.services.test_experts_http import (
+    GOOD,
+    TASK,
+    A,
+    Answer,
+    B,
+    C,
+    Scene,
+    hanging,
+    raising,
+    status,
+)
 
 AFTER_S = 0.01
 NEVER_S = 60.0
@@ -30,7 +42,7 @@ def call_of(*, alone: bool = True, timeout_s: float = 10.0) -> Call:
 async def ask(scene: Scene, call: Call) -> str:
     expert = scene.registry.experts_for(files.SENTIMENT, "en")[0]
     request = ExpertRequest(task_key=files.SENTIMENT, text="Sales rose.", language="en")
-    worker_id, _ = await scene.experts.classify(expert, request, call)
+    worker_id, _ = await scene.experts.classify(expert, TASK, request, call)
     return worker_id
 
 
@@ -230,9 +242,10 @@ async def test_no_hedge_overtakes_those_who_wait() -> None:
     gate = asyncio.Event()
     scene.answers["a"] = answering_when(gate)
     room = scene.experts._room(files.MODEL)
+    waits = asyncio.create_task(room.enter("other", lambda: Wait.FULL))
+    await until(lambda: room.waiting == 1)
     asked = asyncio.create_task(ask(scene, call_of()))
     await until(lambda: bool(scene.calls))
-    waits = asyncio.create_task(room.enter("other", lambda: None))
     await asyncio.sleep(AFTER_S * 3)
     gate.set()
     assert await asked == "worker-0"
@@ -248,7 +261,7 @@ async def test_the_budget_bounds_them() -> None:
     budget.tokens, budget.per_request = 2.0, 0.0
     for _ in range(4):
         prefer(scene, "a")
-        scene.fleet.all[0].breaker.succeeded()
+        scene.fleet.all[0].breaker.succeeded(time.monotonic())
         assert await ask(scene, call_of()) == "worker-1"
     # The last two went on only when the attempt's time was up: the first failover is always free.
     assert hedges(scene) == {"won": 2, "withheld": 2}

@@ -16,6 +16,7 @@ TASK = {"task_key": files.SENTIMENT, "languages": None, "labels": files.LABELS, 
 class Scene:
     def __init__(self) -> None:
         self.status = 200
+        self.broken: Exception | None = None
         self.health: dict[str, object] = {
             "status": "ready",
             "worker_id": "w",
@@ -38,8 +39,8 @@ class Scene:
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/health/ready"):
-            if self.status == 0:
-                raise httpx.ConnectError("refused")
+            if self.broken is not None:
+                raise self.broken
             return httpx.Response(self.status, json=self.health)
         if request.url.path.endswith("/tasks"):
             return self.tasks
@@ -68,10 +69,26 @@ async def test_what_a_worker_says_of_itself(said: str, state: str) -> None:
 
 async def test_what_cannot_be_reached_or_understood_is_down() -> None:
     scene = Scene()
-    scene.status = 0
+    scene.broken = httpx.ConnectError("refused")
     await scene.prober.probe_all()
     assert scene.state == "down"
-    scene.status, scene.health = 200, {"hello": "world"}
+    scene.broken, scene.health = None, {"hello": "world"}
+    await scene.prober.probe_all()
+    assert scene.state == "down"
+
+
+async def test_one_probe_without_an_answer_takes_no_worker_out() -> None:
+    scene = Scene()
+    await scene.prober.probe_all()
+    scene.broken = httpx.ReadError("stalled")
+    await scene.prober.probe_all()
+    assert scene.state == "healthy"
+    await scene.prober.probe_all()
+    assert scene.state == "down"
+    scene.broken = None
+    await scene.prober.probe_all()
+    assert scene.state == "healthy"
+    scene.broken = httpx.ConnectError("refused")
     await scene.prober.probe_all()
     assert scene.state == "down"
 
@@ -85,6 +102,22 @@ async def test_another_model_is_refused(where: str) -> None:
         scene.tasks = httpx.Response(200, json={"worker_id": "w", "model_key": "other", "tasks": []})
     await scene.prober.probe_all()
     assert scene.state == "refused"
+
+
+async def test_who_was_refused_stays_so_until_its_tasks_are_right() -> None:
+    scene = Scene()
+    await scene.prober.probe_all()
+    right, scene.tasks = (
+        scene.tasks,
+        httpx.Response(200, json={"worker_id": "w", "model_key": "other", "tasks": []}),
+    )
+    scene.fleet.all[0].refuse("it answers for another model")
+    await scene.prober.probe_all()
+    await scene.prober.probe_all()
+    assert scene.state == "refused"
+    scene.tasks = right
+    await scene.prober.probe_all()
+    assert scene.state == "healthy"
 
 
 async def test_a_refused_token_is_told() -> None:

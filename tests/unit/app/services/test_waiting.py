@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from app.services.waiting import FairGate, WaitingRoom
+from app.services.waiting import FairGate, Wait, WaitingRoom
 from moe_router.errors import NoWorkerError, OverloadedError
 
 
@@ -100,10 +101,10 @@ async def test_a_full_room_puts_out_who_has_most_waiting() -> None:
 
 
 async def test_a_wait_that_makes_no_sense_ends() -> None:
-    room: WaitingRoom[int] = WaitingRoom(10, lambda _: None)
-    answers: list[int | Exception | None] = [None, None]
+    room: WaitingRoom[int] = WaitingRoom(10, lambda _, __: None, lambda: False)
+    answers: list[int | Exception | Wait] = [Wait.FULL, Wait.FULL]
 
-    def take() -> int | None:
+    def take() -> int | Wait:
         now = answers[-1]
         if isinstance(now, Exception):
             raise now
@@ -133,3 +134,99 @@ async def test_all_may_go_at_once() -> None:
     await scene.enter("b", "b1")
     assert scene.order[-2:] == ["b0", "b1"]
     await scene.close()
+
+
+class Things:
+    """A room in front of things of several kinds; those asked for are noted, whether there or not."""
+
+    def __init__(self) -> None:
+        self.free: list[str] = []
+        self.asked: list[str] = []
+        self.greedy: set[str] = set()
+        self.room: WaitingRoom[str] = WaitingRoom(5000, lambda thing, _: self.free.append(thing), self._full)
+        self.order: list[str] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def _full(self) -> bool:
+        return not self.free
+
+    def take(self, kind: str, caller: str) -> Callable[[], str | Wait]:
+        def take() -> str | Wait:
+            self.asked.append(kind)
+            if kind not in self.free:
+                return Wait.FULL
+            if caller in self.greedy:
+                return Wait.ENOUGH
+            self.free.remove(kind)
+            return kind
+
+        return take
+
+    async def want(self, caller: str, kind: str, name: str) -> None:
+        async def enter() -> None:
+            await self.room.enter(caller, self.take(kind, caller), kind)
+            self.order.append(name)
+
+        self.tasks.append(asyncio.create_task(enter()))
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+async def test_who_waits_for_something_else_does_not_hold_up_the_callers_next() -> None:
+    things = Things()
+    for name, kind in (("hung", "a"), ("first", "b"), ("second", "b")):
+        await things.want("c", kind, name)
+    things.free = ["b", "b"]
+    things.room.poke()
+    await settle()
+    assert things.order == ["first", "second"]
+    things.free = ["b", "a"]
+    await things.want("c", "b", "third")
+    assert things.asked[-2:] == ["a", "b"]  # who came first is let in first
+    await things.close()
+    assert things.room.waiting == 0
+
+
+async def test_nothing_is_asked_for_while_nothing_is_free() -> None:
+    things = Things()
+    things.free = ["a"]
+    await things.want("holder", "a", "held")
+    for index in range(1000):
+        await things.want(f"caller-{index}", "a", str(index))
+    things.asked.clear()
+    things.room.leave("holder")
+    assert things.asked == []
+    await things.close()
+
+
+async def test_what_is_free_for_nobody_is_asked_for_once() -> None:
+    things = Things()
+    things.free = ["a", "b"]
+    await things.want("holder", "a", "held")
+    await things.want("holder", "b", "held, too")
+    for index in range(1000):
+        await things.want(f"caller-{index}", "a", str(index))
+    await things.want("last", "b", "last")
+    things.asked.clear()
+    things.free = ["b", "b"]
+    things.room.leave("holder")
+    await settle()
+    assert things.order[-1] == "last"
+    assert things.asked == ["a", "b"]
+    await things.close()
+
+
+async def test_a_caller_that_holds_enough_leaves_what_is_free_to_others() -> None:
+    things = Things()
+    things.greedy = {"flood"}
+    await things.want("flood", "a", "f0")
+    await things.want("quiet", "a", "q0")
+    things.free = ["a"]
+    things.room.poke()
+    await settle()
+    assert things.order == ["q0"]
+    await things.close()

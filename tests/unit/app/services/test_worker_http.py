@@ -104,6 +104,19 @@ async def test_one_that_waited_too_long_is_not_used_again(
     assert server.connections == 4
 
 
+async def test_connections_to_an_address_that_is_asked_no_more_are_closed(
+    server: Server, http: PooledHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = Server()
+    listening = await asyncio.start_server(left.serve, "127.0.0.1", 0)
+    await http.ask("GET", f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/", {}, None)
+    monkeypatch.setattr(worker_http, "KEEPALIVE_S", 0.0)
+    await http.ask("GET", server.url, {}, None)
+    await until(lambda: left.ended == 1)
+    assert not http._idle
+    listening.close()
+
+
 @pytest.mark.parametrize(
     ("answer", "status", "body"),
     [
