@@ -20,7 +20,7 @@ GIVE_WAY_S = 0.05
 IDLE_S = 1.0
 """Between two looks for jobs that other processes took, and for leases that ran out."""
 RETRY_S = 1.0
-"""After a failure of the database."""
+"""After a failure, of the database or of our own."""
 LINGER_S = 0.1
 """How long a finished item waits for others, to be written with them."""
 BATCH = 32
@@ -113,7 +113,8 @@ class JobRunner:
     def start(self) -> None:
         """Begins to work, where the concurrency is not 0."""
         if self._pace.concurrency:
-            self._loops = [asyncio.create_task(work()) for work in (self._dispatch, self._write, self._renew)]
+            loops = (self._dispatch, self._write, self._renew)
+            self._loops = [asyncio.create_task(_kept_up(work)) for work in loops]
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -244,6 +245,16 @@ class JobRunner:
 def backoff_s(attempts: int) -> float:
     """Seconds to wait after so many attempts: 1, 2, 4, … 60."""
     return min(FIRST_BACKOFF_S * 2.0 ** min(attempts - 1, 10), LONGEST_BACKOFF_S)
+
+
+async def _kept_up(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """A loop that nothing but a cancellation ends: without it jobs would stand still until a restart."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            logger.exception("the work on jobs failed, and goes on")
+        await asyncio.sleep(RETRY_S)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -126,3 +126,5 @@ class Storage:
             await self.purge_jobs()
         except StorageError:  # logged where it arose; the next round tries again
             pass
+        except Exception:
+            logger.exception("what is past its time cannot be forgotten")

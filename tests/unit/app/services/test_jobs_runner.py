@@ -23,6 +23,7 @@ class Leases:
         self.renewed = 0
         self.claims = 0
         self.gone = False
+        self.broken = False
 
     async def claim(self, limit: int, *, now: float) -> list[ClaimedItem]:
         self.claims += 1
@@ -45,6 +46,8 @@ class Leases:
     def _check(self) -> None:
         if self.gone:
             raise StorageError("gone")
+        if self.broken:
+            raise RuntimeError("a fault of ours")
 
 
 class Executor:
@@ -153,6 +156,23 @@ async def test_while_the_database_is_gone_outcomes_wait(started: Any) -> None:
     leases.gone = False
     await until(lambda: len(leases.finished) == 8)
     assert len({o.item.key for o in leases.finished}) == 8
+
+
+async def test_a_fault_that_nobody_expects_ends_no_loop(
+    started: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    leases, executor = Leases(8), Executor()
+    started(leases, executor, lease_s=0.003)
+    await until(lambda: executor.running == 4)
+    leases.broken = True
+    executor.gate.set()
+    await until(lambda: caplog.text.count("and goes on") >= 9)
+    leases.broken = False
+    renewed = leases.renewed
+    await until(lambda: len(leases.finished) == 8)
+    executor.gate.clear()
+    leases.due = Leases(1).due
+    await until(lambda: leases.renewed > renewed)
 
 
 async def test_leases_are_renewed_while_items_run(started: Any) -> None:
