@@ -268,9 +268,14 @@ class Runtime:
         return self._watch.files if self._watch is not None else None
 
     async def _take(self, files: Files) -> None:
-        if self._gating is not None:
-            await self._gating.use_registry(files.registry)
+        before = self._gating
+        if before is not None:
+            await before.use_registry(files.registry)
         await self.experts.use(files.registry, files.mapping)
+        if (
+            self._gating is not before and self._gating is not None
+        ):  # loaded meanwhile, with what was in force
+            await self._gating.use_registry(files.registry)
         if self._gating is None and (self._loading is None or self._loading.done()):
             self._failure = None
             self._loading = asyncio.create_task(self._load(files.registry))
@@ -278,12 +283,13 @@ class Runtime:
     async def _load(self, registry: Registry) -> None:
         try:
             gating = await asyncio.to_thread(self._load_gating, registry, self.settings)
-            files = self._files()
-            if files is not None and files.registry != registry:  # edited in the meantime
-                await gating.use_registry(files.registry)
             await self._stored.wait()
             if self._router_sync is not None:
                 await self._router_sync.at_start(gating)
+            # Last, and until nothing is new: `_take` tells gating of an edit only once it is in force.
+            while (files := self._files()) is not None and files.registry != registry:
+                await gating.use_registry(files.registry)
+                registry = files.registry
             self._gating = gating
             _spare_collector()
             logger.info("gating is loaded")
