@@ -77,9 +77,9 @@ class Access:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path = _route_path(scope)
-        need = OPEN if path == "/metrics" and self.metrics_open() else need_of(scope["method"], path)
         exchange = exchange_of(scope)
+        path = exchange.path
+        need = OPEN if path == "/metrics" and self.metrics_open() else need_of(scope["method"], path)
         try:
             if need != OPEN:
                 await self._admit(scope, path, need, exchange)
@@ -108,13 +108,6 @@ class Access:
         if scope["method"] == "POST" and path in TEXTS:
             key.take_texts(1)
         exchange.caller, exchange.key = key.caller, key
-
-
-def _route_path(scope: Scope) -> str:
-    """The path below the mount point, as the router sees it."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
 def _token(scope: Scope) -> str | None:

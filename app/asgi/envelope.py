@@ -44,7 +44,7 @@ class Envelope:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 given = message["headers"]
-                message["headers"] = [*given, *_headers(exchange), *security_headers(scope["path"], given)]
+                message["headers"] = [*given, *_headers(exchange), *security_headers(exchange.path, given)]
             await send(message)
 
         try:

@@ -41,10 +41,10 @@ class Intake:
         if scope["type"] != "http" or scope["method"] not in BODY_METHODS:
             await self.app(scope, receive, send)
             return
-        if (scope["method"], scope["path"]) in STREAMED:
+        exchange = exchange_of(scope)
+        if (scope["method"], exchange.path) in STREAMED:
             await self.app(scope, receive, send)
             return
-        exchange = exchange_of(scope)
         try:
             body = await _read(scope, receive, self.max_body_bytes())
         except MoleError as error:
