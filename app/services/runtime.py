@@ -40,6 +40,9 @@ COLLECT_AFTER = 20_000
 DECISIONS_AT_ONCE = 16
 """More would fill the encoder's next batches with one caller's texts; fewer would make batches too small."""
 
+FEEDBACK_AT_ONCE = 4
+"""Of the ten connections to the database."""
+
 
 class Runtime:
     """One coordinator process."""
@@ -88,6 +91,11 @@ class Runtime:
     def gate(self) -> FairGate:
         """In front of gating."""
         return FairGate(DECISIONS_AT_ONCE, self.settings.max_requests)
+
+    @cached_property
+    def feedback_gate(self) -> FairGate:
+        """In front of the database: feedback leaves connections to everything else."""
+        return FairGate(FEEDBACK_AT_ONCE, self.settings.max_requests)
 
     async def start(self) -> None:
         """Begins to load; returns before that is done, so that the process answers at once."""

@@ -68,11 +68,11 @@ async def test_decisions_are_kept_for_their_days(storage: Storage) -> None:
 async def test_finished_jobs_are_kept_for_their_days(tmp_path: Path) -> None:
     found = make(tmp_path, job_retention_days=7)
     for job_id, at in (("old", NOW - 8 * DAY_S), ("new", NOW - 6 * DAY_S)):
-        await found.jobs.begin(job_id, "o", at=at)
+        await found.jobs.begin(job_id, "o", at=at, most=9)
         await found.jobs.append(job_id, 0, ["{}"])
         await found.jobs.submit(job_id, total=1, key=None, body_hash="h", at=at)
         await found.jobs.cancel(job_id, "o", at=at)
-    await found.jobs.begin("broken-off", "o", at=NOW - 2 * 3600)
+    await found.jobs.begin("broken-off", "o", at=NOW - 2 * 3600, most=9)
     assert await found.purge_jobs() == 2
     assert [job.id for job in await found.jobs.newest("o", limit=9)] == ["new"]
     await found.aclose()
