@@ -35,3 +35,8 @@ def address_identity(host: str | None) -> str:
             return f"address:{address.ipv4_mapped}"
         return f"address:{ipaddress.ip_network((address, IPV6_PREFIX), strict=False)}"
     return f"address:{address}"
+
+
+def job_identity(owner: str) -> str:
+    """The identity that the items of a caller's jobs run under; `owner` is the caller's hash."""
+    return f"job:{owner}"

@@ -16,6 +16,7 @@ from tests.stubs import files, pool
 from tests.stubs.gating import NOTHING_FITS
 from tests.stubs.serving import serving, until
 from tests.unit.app.api.test_service import CLASSIFY, JSON, application, problem
+from tests.unit.app.asgi.test_access import made
 
 FEEDBACK = "/api/v1/feedback"
 JOINED = (
@@ -203,10 +204,10 @@ async def test_a_flood_leaves_connections_to_others_and_another_caller_its_turn(
         storage, told = app.state.runtime.storage, asyncio.Event()
         find, begun = storage.find_decision, list[str]()
 
-        async def slow(request_id: str, caller_hash: str) -> Any:
+        async def slow(request_id: str, caller_hash: str, **given: Any) -> Any:
             begun.append(request_id)
             await told.wait()
-            return await find(request_id, caller_hash)
+            return await find(request_id, caller_hash, **given)
 
         monkeypatch.setattr(storage, "find_decision", slow)
         given = {"request_id": "r-1", "score": 1}
@@ -221,3 +222,24 @@ async def test_a_flood_leaves_connections_to_others_and_another_caller_its_turn(
             assert (await quiet).status_code == 404
         assert begun.index("r-2") <= FEEDBACK_AT_ONCE
         assert {answer.status_code for answer in await asyncio.gather(*flood)} == {202}
+
+
+async def test_where_keys_are_asked_for_a_caller_judges_its_own_answers_only(tmp_path: Path) -> None:
+    app = application(tmp_path)
+    async with serving(app) as client:
+        await until(lambda: app.state.runtime.status == "ready")
+        mine, theirs = await made(app, "classify", "feedback", "jobs"), await made(app, "feedback")
+        admin = await made(app, "admin")
+        headers = {**mine, "X-Request-ID": "r-1"}
+        assert (await client.post(CLASSIFY, json={"text": "positive"}, headers=headers)).status_code == 200
+        job = await client.post("/api/v1/jobs", json={"items": [{"text": "positive"}]}, headers=mine)
+        url = f"/api/v1/jobs/{job.json()['job_id']}"
+        state = ""
+        async with asyncio.timeout(20):
+            while state != "succeeded":
+                state = (await client.get(url, headers=mine)).json()["state"]
+        for request_id in ("r-1", f"{job.json()['job_id']}.0"):
+            given = {"request_id": request_id, "score": 1}
+            problem(await client.post(FEEDBACK, json=given, headers=theirs), 404, "unknown-request")
+            assert (await client.post(FEEDBACK, json=given, headers=mine)).status_code == 202
+            assert (await client.post(FEEDBACK, json=given, headers=admin)).status_code == 202
