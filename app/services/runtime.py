@@ -253,6 +253,8 @@ class Runtime:
 
     def render_metrics(self) -> bytes:
         """The text that Prometheus scrapes."""
+        if self._experts is not None:  # here, as a call that was under way may end after the mapping's edit
+            self.metrics.keep_workers({worker.worker_id for worker in self._experts.workers()})
         return self.metrics.render()
 
     def snapshot(self) -> Snapshot:

@@ -215,7 +215,7 @@ async def test_what_can_be_asked_and_who_serves_it(client: httpx.AsyncClient) ->
     stats = (await client.get("/api/v1/stats")).json()
     assert (stats["classified"], stats["by_task"]) == (1, {files.SENTIMENT: 1})
     metrics = (await client.get("/metrics")).text
-    assert 'mole_requests_total{route="/api/v1/classify",status="200"} 1.0' in metrics
+    assert 'mole_requests_total{method="POST",route="/api/v1/classify",status="200"} 1.0' in metrics
     assert 'mole_worker_requests_total{outcome="ok",worker="local"} 1.0' in metrics
     assert 'mole_workers{state="healthy"} 1.0' in metrics
     assert "mole_encoder_passes_total 1.0" in metrics

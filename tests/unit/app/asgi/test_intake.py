@@ -48,7 +48,7 @@ class Scene:
 
     def counted(self, status: int) -> bool:
         return (
-            f'mole_requests_total{{route="unmatched",status="{status}"}} 1.0'
+            f'mole_requests_total{{method="POST",route="unmatched",status="{status}"}} 1.0'
             in self.metrics.render().decode()
         )
 
