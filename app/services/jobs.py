@@ -63,13 +63,22 @@ class JobDesk:
         storage: where they are.
         max_unfinished: bound for one caller.
         wake: called when there is something to work off.
+        stop: called with the id of a job that is not to be worked off any more.
     """
 
-    def __init__(self, storage: Storage, *, max_unfinished: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        max_unfinished: int,
+        wake: Callable[[], None],
+        stop: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._storage = storage
         self._jobs = storage.jobs
         self._max_unfinished = max_unfinished
         self._wake = wake
+        self._stop = stop
         self._uploads = Admission(UPLOADS_AT_ONCE, UPLOADS_PER_CALLER, of="uploads of jobs")
         self._discards: set[asyncio.Task[None]] = set()
 
@@ -116,6 +125,8 @@ class JobDesk:
         found = await self._jobs.cancel(job_id, owner, at=self._storage.clock())
         if found is None:
             raise _unknown(job_id)
+        if found.state == "cancelled":
+            self._stop(job_id)
         return self._answer(found)
 
     async def results(

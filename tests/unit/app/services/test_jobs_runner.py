@@ -181,6 +181,22 @@ async def test_leases_are_renewed_while_items_run(started: Any) -> None:
     await until(lambda: leases.renewed >= 4)
 
 
+async def test_a_cancelled_job_is_not_worked_on_any_more(started: Any) -> None:
+    leases, executor = Leases(8), Executor()
+    runner = started(leases, executor)
+    await until(lambda: executor.running == 4 and len(runner._held) == 8)
+    runner.stop("another")
+    assert len(runner._held) == 8
+    runner.stop("j")
+    assert not runner._held
+    await until(lambda: executor.running == 0)
+    executor.gate.set()
+    leases.due = [ClaimedItem("k", 0, "o", "{}", 1)]
+    await until(lambda: len(leases.finished) == 1)
+    assert leases.finished[0].item.job_id == "k"
+    assert executor.most == 4
+
+
 async def test_an_end_writes_what_is_done_and_gives_the_rest_back(started: Any) -> None:
     leases, executor = Leases(8), Executor()
     runner = started(leases, executor)
