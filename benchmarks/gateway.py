@@ -231,7 +231,7 @@ def ratios(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "delay_ms": delay_ms,
             "concurrency": concurrency,
             "added_p50_ms": {name: round(ms, 3) for name, ms in added.items()},
-            "added_over_proxy": round(added["bypassed"] / added["proxy"], 2),
+            "added_over_proxy": over(added["bypassed"], added["proxy"]),
             "p99_over_p50": round(
                 own["bypassed"]["p99_ms"]["median"] / own["bypassed"]["p50_ms"]["median"], 2
             ),
@@ -241,6 +241,11 @@ def ratios(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             told["throughput_over_litellm"] = round(rate, 1)
         found.append(told)
     return found
+
+
+def over(ours: float, proxys: float) -> float | str:
+    """What is added over what the proxy adds; no figure where either is lost in the noise."""
+    return round(ours / proxys, 2) if ours > 0 and proxys > 0 else "n/a"
 
 
 def table(results: list[dict[str, Any]], goals: list[dict[str, Any]]) -> str:

@@ -88,7 +88,8 @@ async def classify_batch(request: Request) -> Response:
     exchange = exchange_of(request.scope)
     runtime = runtime_of(request)
     service = runtime.classification()
-    batch = parse(BatchRequest, request)
+    with runtime.admission.request(exchange.caller):
+        batch = parse(BatchRequest, request)
     exchange.take_texts(len(batch.items) - 1)
     results = await asyncio.gather(
         *(_item(runtime, service, item, index, exchange) for index, item in enumerate(batch.items))

@@ -32,8 +32,13 @@ async def give_feedback(request: Request) -> Response:
     """
     runtime = runtime_of(request)
     registry, storage = runtime.registry, runtime.storage
-    asked = parse(FeedbackRequest, request)
-    stored = await feedback.store(
-        asked, exchange_of(request.scope).caller, registry=registry, storage=storage
-    )
+    exchange = exchange_of(request.scope)
+    caller = exchange.caller
+    everybodys = exchange.key is None or exchange.is_admin
+    with runtime.admission.request(caller):
+        asked = parse(FeedbackRequest, request)
+        async with runtime.feedback_gate.place(caller):
+            stored = await feedback.store(
+                asked, caller, everybodys=everybodys, registry=registry, storage=storage
+            )
     return answer(stored, HTTPStatus.ACCEPTED)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from app.api import errors
 from app.services.ports import Call
 from app.services.runtime import Runtime
+from app.storage.identity import job_identity
 from app.storage.job_records import ClaimedItem, ItemKind, ItemOutcome
 from moe_router.contracts import ClassifyRequest
 from moe_router.errors import MoleError, OverloadedError
@@ -35,7 +36,7 @@ class ItemExecutor:
             except ValidationError as error:
                 raise errors.InvalidBodyError(error) from error
             service = self._runtime.classification()
-            call = Call(request_id, service.deadline(asked), caller=f"job:{item.owner}")
+            call = Call(request_id, service.deadline(asked), caller=job_identity(item.owner))
             with self._runtime.admission.request(call.caller):
                 found, _ = await service.classify(asked, call)
             return ItemOutcome(item, "done", found.model_dump_json())

@@ -97,7 +97,8 @@ async def submit_job(request: Request) -> Response:
         raise RequestError(f"{HEADER_KEY}: 1 to 255 printable characters, no spaces.")
     exchange = exchange_of(request.scope)
     upload = RequestUpload(request, limits, lambda: exchange.take_texts(1))
-    job = await desk_of(request).submit(exchange.caller, upload, key)
+    with runtime.admission.request(exchange.caller):
+        job = await desk_of(request).submit(exchange.caller, upload, key)
     response = answer(job, HTTPStatus.ACCEPTED)
     response.headers["Location"] = f"/api/v1/jobs/{job.job_id}"
     return response

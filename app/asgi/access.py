@@ -77,21 +77,26 @@ class Access:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path = _route_path(scope)
-        need = OPEN if path == "/metrics" and self.metrics_open() else need_of(scope["method"], path)
         exchange = exchange_of(scope)
+        path = exchange.path
+        need = OPEN if path == "/metrics" and self.metrics_open() else need_of(scope["method"], path)
         try:
-            if need != OPEN:
-                await self._admit(scope, path, need, exchange)
-        except MoleError as error:
-            await errors.response(error, exchange.request_id)(scope, receive, send)
-            return
-        try:
-            await self.app(scope, receive, send)
+            if need != OPEN and (refusal := await self._refusal(scope, path, need, exchange)) is not None:
+                await errors.response(refusal, exchange.request_id)(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
         finally:
-            if exchange.is_admin and (need == ADMIN or (need == "jobs" and scope["method"] != "POST")):
+            # What would change the service is told whoever asked for it, refused or not.
+            if need == ADMIN or (need == "jobs" and scope["method"] != "POST" and exchange.is_admin):
                 told = {"method": scope["method"], "path": path, "status": exchange.status}
                 audit.record("api.called", actor=exchange.caller, request_id=exchange.request_id, **told)
+
+    async def _refusal(self, scope: Scope, path: str, need: str, exchange: Exchange) -> MoleError | None:
+        try:
+            await self._admit(scope, path, need, exchange)
+        except MoleError as error:
+            return error
+        return None
 
     async def _admit(self, scope: Scope, path: str, need: str, exchange: Exchange) -> None:
         keyring = self.keyring()
@@ -102,19 +107,12 @@ class Access:
         if not keyring.enforced:
             return
         key = keyring.find(_token(scope))
+        exchange.caller, exchange.key = key.caller, key
         if need != ANY and not key.record.may(need):
             raise MissingScopeError(need)
         key.take_request()
         if scope["method"] == "POST" and path in TEXTS:
             key.take_texts(1)
-        exchange.caller, exchange.key = key.caller, key
-
-
-def _route_path(scope: Scope) -> str:
-    """The path below the mount point, as the router sees it."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
 def _token(scope: Scope) -> str | None:

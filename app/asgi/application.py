@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.asgi.direct import Direct
+from app.asgi.exchange import route_path
 
 
 class Application(FastAPI):
@@ -34,7 +35,7 @@ class Application(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request, or the lifespan."""
-        if scope["type"] == "http" and (scope["method"], scope["path"]) in self._routes:
+        if scope["type"] == "http" and (scope["method"], route_path(scope)) in self._routes:
             scope["app"] = self
             await self._short(scope, receive, send)
         else:

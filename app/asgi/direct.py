@@ -30,7 +30,7 @@ class Direct:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        route = self.routes.get((scope.get("method", ""), scope.get("path", "")))
+        route = self.routes.get((scope["method"], exchange_of(scope).path))
         if route is None:
             await self.app(scope, receive, send)
             return

@@ -44,7 +44,7 @@ class Envelope:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 given = message["headers"]
-                message["headers"] = [*given, *_headers(exchange), *security_headers(scope["path"], given)]
+                message["headers"] = [*given, *_headers(exchange), *security_headers(exchange.path, given)]
             await send(message)
 
         try:
@@ -65,7 +65,8 @@ class Envelope:
                 await errors.response(fault, exchange.request_id)(scope, receive, send_with_headers)
         finally:
             status = exchange.status or CLIENT_GONE
-            self.metrics.count_request(_route(scope), status, exchange.elapsed_ms() / 1000)
+            seconds = exchange.elapsed_ms() / 1000
+            self.metrics.count_request(scope["method"], _route(scope), status, seconds)
 
 
 def _route(scope: Scope) -> str:

@@ -29,6 +29,8 @@ class Exchange:
     """What the layers of the service know about one request."""
 
     request_id: str
+    path: str = ""
+    """below the mount point, see `route_path`"""
     trace: dict[str, str] = field(default_factory=dict)
     caller: str = address_identity(None)
     """who asks; see `Call.caller`"""
@@ -70,8 +72,16 @@ def open_exchange(scope: Scope) -> Exchange:
         if name in headers and SANE_TRACE.fullmatch(value := headers[name].decode("latin-1")):
             trace[name.decode()] = value
     client = scope.get("client")
-    exchange = scope["mole"] = Exchange(request_id, trace, address_identity(client[0] if client else None))
+    caller = address_identity(client[0] if client else None)
+    exchange = scope["mole"] = Exchange(request_id, route_path(scope), trace, caller)
     return exchange
+
+
+def route_path(scope: Scope) -> str:
+    """The path below the mount point (`uvicorn --root-path`), as the router sees it."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
 def check_headers(scope: Scope) -> None:

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import errors
 from app.asgi.exchange import Exchange, exchange_of
+from app.services.admission import Admission
 from app.services.within import within
 from moe_router.errors import MoleError, RequestError, TextTooLongError
 
@@ -17,6 +18,8 @@ STREAMED = frozenset({("POST", "/api/v1/jobs")})
 """Read by their handlers, as the body arrives and within limits of their own."""
 WATCH_AFTER_S = 0.02
 """A client that goes sooner is noticed then; most requests that no model has to compute are over before."""
+BYTES_IN_ALL, BYTES_PER_CALLER = 256 * 2**20, 64 * 2**20
+"""Of bodies that are being read or worked on, or a single longest body where that is more."""
 BODY_TIMEOUT_S = 30.0
 """A client that sends its body more slowly than this holds a connection for nothing."""
 
@@ -35,24 +38,61 @@ class Intake:
     def __init__(self, app: ASGIApp, *, max_body_bytes: Callable[[], int]) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self._bytes: Admission | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] != "http" or scope["method"] not in BODY_METHODS:
             await self.app(scope, receive, send)
             return
-        if (scope["method"], scope["path"]) in STREAMED:
+        exchange = exchange_of(scope)
+        if (scope["method"], exchange.path) in STREAMED:
             await self.app(scope, receive, send)
             return
-        exchange = exchange_of(scope)
+        limit = self.max_body_bytes()
+        if self._bytes is None:  # the settings are not known before
+            self._bytes = Admission(max(BYTES_IN_ALL, limit), max(BYTES_PER_CALLER, limit), of="bytes")
+        held = _Held(self._bytes, exchange.caller)
         try:
-            body = await _read(scope, receive, self.max_body_bytes())
+            body = await _read(scope, receive, limit, held)
         except MoleError as error:
+            held.leave()
             await errors.response(error, exchange.request_id)(scope, receive, send)
             return
-        if body is not None:
-            exchange.body = body
-            await _run_while_connected(self.app, scope, receive, send, exchange)
+        except BaseException:
+            held.leave()
+            raise
+        try:
+            if body is not None:
+                exchange.body = body
+                await _run_while_connected(self.app, scope, receive, send, exchange)
+        finally:
+            held.leave()
+
+
+class _Held:
+    """What a request's body takes of the bytes that may be in the house."""
+
+    __slots__ = ("_admission", "_caller", "_size")
+
+    def __init__(self, admission: Admission, caller: str) -> None:
+        self._admission = admission
+        self._caller = caller
+        self._size = 0
+
+    def take(self, size: int) -> None:
+        """Counts so many bytes more.
+
+        Raises:
+            TooManyRequestsError, OverloadedError: they do not fit.
+        """
+        self._admission.enter(self._caller, size)
+        self._size += size
+
+    def leave(self) -> None:
+        """They are not needed any more."""
+        if self._size:
+            self._admission.leave(self._caller, self._size)
 
 
 async def _run_while_connected(
@@ -111,12 +151,13 @@ class _Watch:
             self._task.cancel()
 
 
-async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
+async def _read(scope: Scope, receive: Receive, limit: int, held: _Held) -> bytes | None:
     """The whole body; None where the client went in between.
 
     Raises:
         TextTooLongError: the body is longer than `limit` bytes.
         SlowBodyError: it did not arrive in time.
+        TooManyRequestsError, OverloadedError: so many bytes are in the house, of the caller or in all.
     """
     too_long = TextTooLongError(f"The body is longer than {limit} bytes.")
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
@@ -134,6 +175,8 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
                 size += len(chunk)
                 if size > limit:
                     raise too_long
+                if chunk:
+                    held.take(len(chunk))
                 chunks.append(chunk)
                 if not message.get("more_body", False):
                     return b"".join(chunks)

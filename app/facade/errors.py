@@ -8,6 +8,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import MEDIA_TYPE
+from app.asgi.exchange import route_path
 from moe_router.errors import RequestError
 
 PREFIX = "/v1/"
@@ -70,8 +71,7 @@ def error_of(problem: dict[str, Any]) -> dict[str, Any]:
 
 
 def _below_prefix(scope: Scope) -> bool:
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path.startswith(PREFIX)
+    return route_path(scope).startswith(PREFIX)
 
 
 def _is_problem(start: Message) -> bool:

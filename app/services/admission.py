@@ -12,16 +12,18 @@ OVERBOOKING = 2
 
 
 class Admission:
-    """Counts requests from their parsing to their answer; refuses at once, and queues nothing.
+    """Counts requests, or something else that they take, until their answer; refuses at once, queues nothing.
 
     Args:
         max_requests: bound in all.
         max_per_caller: bound for one caller.
+        of: what is counted, for people.
     """
 
-    def __init__(self, max_requests: int, max_per_caller: int) -> None:
+    def __init__(self, max_requests: int, max_per_caller: int, *, of: str = "requests") -> None:
         self._max_requests = max_requests
         self._max_per_caller = max_per_caller
+        self._of = of
         self._callers: Counter[str] = Counter()
         self.requests = 0
 
@@ -34,32 +36,33 @@ class Admission:
         """
         return _Place(self, caller)
 
-    def enter(self, caller: str) -> None:
-        """A request of the caller begins.
+    def enter(self, caller: str, amount: int = 1) -> None:
+        """A request of the caller begins, or so much of something else.
 
         Raises:
             TooManyRequestsError, OverloadedError: as `request`.
         """
-        self._check(caller)
-        self._callers[caller] += 1
-        self.requests += 1
+        self._check(caller, amount)
+        self._callers[caller] += amount
+        self.requests += amount
 
-    def leave(self, caller: str) -> None:
+    def leave(self, caller: str, amount: int = 1) -> None:
         """It has ended."""
-        self.requests -= 1
-        self._callers[caller] -= 1
+        self.requests -= amount
+        self._callers[caller] -= amount
         if not self._callers[caller]:
             del self._callers[caller]
 
-    def _check(self, caller: str) -> None:
-        own = self._callers.get(caller, 0)
-        if own >= self._max_per_caller:
-            raise TooManyRequestsError(f"{own} of your requests are under way; that is the limit.")
-        if self.requests < self._max_requests:
+    def _check(self, caller: str, amount: int) -> None:
+        held = self._callers.get(caller, 0)
+        own, total = held + amount, self.requests + amount
+        if own > self._max_per_caller:
+            raise TooManyRequestsError(f"{held} of your {self._of} are under way; that is the limit.")
+        if total <= self._max_requests:
             return
-        share = self._max_requests // (len(self._callers) + (own == 0))
-        if own >= share or self.requests >= OVERBOOKING * self._max_requests:
-            raise OverloadedError(f"{self.requests} requests are under way; no more fit.")
+        share = self._max_requests // (len(self._callers) + (held == 0))
+        if own > share or total > OVERBOOKING * self._max_requests:
+            raise OverloadedError(f"{self.requests} {self._of} are under way; no more fit.")
 
 
 class _Place(AbstractContextManager[None]):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from moe_router.contracts import RefusedEdit
-from moe_router.errors import ConfigError, MoleError
+from moe_router.errors import MoleError
 from moe_router.file_watch import FileWatch
 from moe_router.mapping import WorkerMapping, load_mapping
 from moe_router.registry import Registry, load_registry
@@ -44,21 +44,23 @@ class ConfigWatch:
         """Takes the files as they are, or notes why they are refused; never raises for their content."""
         self._watch.note()
         try:
-            registry = await asyncio.to_thread(load_registry, self._registry_file)
-            mapping = await asyncio.to_thread(load_mapping, self._mapping_file)
-        except ConfigError as error:
+            await self._load()
+        except MoleError as error:
             self._refuse(error.detail)
-            return
+        except Exception as error:  # of ours: told like a mistake in the files, or nobody would know of it
+            logger.exception("the configuration cannot be taken")
+            self._refuse(f"{type(error).__name__}: {error}")
+        else:
+            self.refused = None
+
+    async def _load(self) -> None:
+        registry = await asyncio.to_thread(load_registry, self._registry_file)
+        mapping = await asyncio.to_thread(load_mapping, self._mapping_file)
         if self.files is None or (registry, mapping) != (self.files.registry, self.files.mapping):
             files = Files(registry, mapping, _now())
-            try:
-                await self._taken(files)
-            except MoleError as error:
-                self._refuse(error.detail)
-                return
+            await self._taken(files)
             self.files = files
             logger.info("the configuration of %s is in force", files.loaded_at)
-        self.refused = None
 
     def _refuse(self, reason: str) -> None:
         self.refused = RefusedEdit(at=_now(), error=reason)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from app.services.recording import label_key
+from app.storage.identity import job_identity
 from app.storage.records import FeedbackRecord, FoundDecision
 from moe_router.contracts import FeedbackAnswer, FeedbackRequest
 from moe_router.errors import RequestError, UnknownRequestError
@@ -18,20 +19,24 @@ SHOWN_LABELS = 100
 
 
 async def store(
-    request: FeedbackRequest, caller: str, *, registry: Registry, storage: Storage
+    request: FeedbackRequest, caller: str, *, everybodys: bool, registry: Registry, storage: Storage
 ) -> FeedbackAnswer:
     """Stores feedback durably before it returns; the same caller's next about a request replaces it.
 
+    `everybodys`: also about a request of another caller.
+
     Raises:
         UnknownTaskError: the registry has no such task.
-        UnknownRequestError: no request of that id was answered, or its record has expired.
+        UnknownRequestError: no request of that id was answered to the caller, or its record has expired.
         RequestError: the label is none of the task's.
         StorageError: the database cannot be used now; nothing was stored.
     """
     if request.correct_task is not None:
         registry.task(request.correct_task)
     caller_hash = await storage.callers.hash_of(caller)
-    decision = await storage.find_decision(request.request_id, caller_hash)
+    of_jobs = await storage.callers.hash_of(job_identity(caller_hash))
+    only = None if everybodys else (caller_hash, of_jobs)
+    decision = await storage.find_decision(request.request_id, caller_hash, only=only)
     if decision is None:
         raise UnknownRequestError(
             f"No request {request.request_id} was answered by /classify, or its record has expired."

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
+from app.services.admission import Admission
 from app.storage.job_records import JobRow, ResultRow
 from moe_router.contracts import JobAnswer, JobsAnswer
 from moe_router.errors import (
     IdempotencyConflictError,
-    OverloadedError,
     StorageError,
     TooManyJobsError,
     UnknownJobError,
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-UPLOADS_AT_ONCE = 16
-"""In one process; each holds up to a line and a batch in memory."""
+UPLOADS_AT_ONCE, UPLOADS_PER_CALLER = 16, 8
+"""In one process; each holds up to a line and a batch in memory, for as long as its caller takes."""
 BATCH_ITEMS = 200
 BATCH_CHARS = 256 * 1024
 PAGE = 200
@@ -63,14 +63,23 @@ class JobDesk:
         storage: where they are.
         max_unfinished: bound for one caller.
         wake: called when there is something to work off.
+        stop: called with the id of a job that is not to be worked off any more.
     """
 
-    def __init__(self, storage: Storage, *, max_unfinished: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        max_unfinished: int,
+        wake: Callable[[], None],
+        stop: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._storage = storage
         self._jobs = storage.jobs
         self._max_unfinished = max_unfinished
         self._wake = wake
-        self._uploads = 0
+        self._stop = stop
+        self._uploads = Admission(UPLOADS_AT_ONCE, UPLOADS_PER_CALLER, of="uploads of jobs")
         self._discards: set[asyncio.Task[None]] = set()
 
     async def submit(self, caller: str, upload: Upload, key: str | None) -> JobAnswer:
@@ -79,17 +88,12 @@ class JobDesk:
         Raises:
             RequestError: the upload is wrong.
             IdempotencyConflictError: the key was used with another body.
-            TooManyJobsError: the caller has as many unfinished jobs as it may.
-            OverloadedError: too many uploads at once.
+            TooManyJobsError: the caller has as many unfinished jobs as it may, arriving ones included.
+            TooManyRequestsError, OverloadedError: too many uploads at once, of the caller or in all.
             StorageError: the database cannot be used now; nothing was taken.
         """
-        if self._uploads >= UPLOADS_AT_ONCE:
-            raise OverloadedError(f"{self._uploads} jobs are being uploaded; no more fit.")
-        self._uploads += 1
-        try:
+        with self._uploads.request(caller):
             return await self._submit(await self._storage.callers.hash_of(caller), upload, key)
-        finally:
-            self._uploads -= 1
 
     async def look(self, caller: str, job_id: str, *, everybodys: bool = False) -> JobAnswer:
         """How far a job is; `everybodys`: also where it is another caller's.
@@ -121,6 +125,8 @@ class JobDesk:
         found = await self._jobs.cancel(job_id, owner, at=self._storage.clock())
         if found is None:
             raise _unknown(job_id)
+        if found.state == "cancelled":
+            self._stop(job_id)
         return self._answer(found)
 
     async def results(
@@ -145,10 +151,9 @@ class JobDesk:
         if earlier is not None:
             await upload.skim()
             return self._same(earlier, upload)
-        if await self._jobs.unfinished(owner) >= self._max_unfinished:
-            raise TooManyJobsError(f"{self._max_unfinished} of your jobs are unfinished; that is the limit.")
-        job_id = uuid.uuid4().hex
-        await self._jobs.begin(job_id, owner, at=self._storage.clock())
+        job_id, most = uuid.uuid4().hex, self._max_unfinished
+        if not await self._jobs.begin(job_id, owner, at=self._storage.clock(), most=most):
+            raise TooManyJobsError(f"{most} of your jobs are unfinished; that is the limit.")
         handed = False
         try:
             total = await self._store(job_id, upload)

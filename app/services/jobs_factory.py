@@ -39,7 +39,9 @@ async def working(
         interactive=interactive,
         count=lambda kind: outcomes.labels(kind).inc(),
     )
-    desk = JobDesk(runtime.storage, max_unfinished=settings.job_max_unfinished, wake=runner.wake)
+    desk = JobDesk(
+        runtime.storage, max_unfinished=settings.job_max_unfinished, wake=runner.wake, stop=runner.stop
+    )
     runner.start()
     try:
         yield desk

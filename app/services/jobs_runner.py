@@ -20,7 +20,7 @@ GIVE_WAY_S = 0.05
 IDLE_S = 1.0
 """Between two looks for jobs that other processes took, and for leases that ran out."""
 RETRY_S = 1.0
-"""After a failure of the database."""
+"""After a failure, of the database or of our own."""
 LINGER_S = 0.1
 """How long a finished item waits for others, to be written with them."""
 BATCH = 32
@@ -101,7 +101,7 @@ class JobRunner:
         self._held: dict[tuple[str, int], ClaimedItem] = {}
         """claimed, and not yet written as finished"""
         self._waiting: deque[ClaimedItem] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], ClaimedItem] = {}
         self._finished: deque[ItemOutcome] = deque()
         self._fruitless = 0
         """outcomes in a row that were none"""
@@ -113,11 +113,20 @@ class JobRunner:
     def start(self) -> None:
         """Begins to work, where the concurrency is not 0."""
         if self._pace.concurrency:
-            self._loops = [asyncio.create_task(work()) for work in (self._dispatch, self._write, self._renew)]
+            loops = (self._dispatch, self._write, self._renew)
+            self._loops = [asyncio.create_task(_kept_up(work)) for work in loops]
 
     def wake(self) -> None:
         """There may be something to do."""
         self._woken.set()
+
+    def stop(self, job_id: str) -> None:
+        """Ends the work on a job that was cancelled; what another process holds of it runs to its end."""
+        for key in [key for key, item in self._held.items() if item.job_id == job_id]:
+            del self._held[key]
+        self._waiting = deque(item for item in self._waiting if item.job_id != job_id)
+        for task in [task for task, item in self._running.items() if item.job_id == job_id]:
+            task.cancel()
 
     async def aclose(self) -> None:
         """Stops at once: writes what is finished, and gives back what is not."""
@@ -142,15 +151,17 @@ class JobRunner:
             while not (self._ready() and len(self._running) < self._allowed()):
                 self._freed.clear()
                 await _wait(self._freed, GIVE_WAY_S)
+            if item.key not in self._held:  # its job was cancelled meanwhile
+                continue
             task = asyncio.create_task(self._work(item))
-            self._running.add(task)
+            self._running[task] = item
             task.add_done_callback(self._end)
 
     def _allowed(self) -> int:
         return max(1, self._pace.concurrency - self._interactive())
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         self._freed.set()
 
     async def _next(self) -> ClaimedItem:
@@ -244,6 +255,16 @@ class JobRunner:
 def backoff_s(attempts: int) -> float:
     """Seconds to wait after so many attempts: 1, 2, 4, … 60."""
     return min(FIRST_BACKOFF_S * 2.0 ** min(attempts - 1, 10), LONGEST_BACKOFF_S)
+
+
+async def _kept_up(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """A loop that nothing but a cancellation ends: without it jobs would stand still until a restart."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            logger.exception("the work on jobs failed, and goes on")
+        await asyncio.sleep(RETRY_S)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
@@ -12,41 +12,47 @@ from moe_router.contracts import Timings
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 STEP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "other"
+"""Any other method: a client may send what it likes."""
+
 
 class Metrics:
     """One set of metrics per application, so that two in one process do not clash."""
 
     def __init__(self, also: Callable[[str, int, float], None] | None = None) -> None:
-        """Sets every metric to zero; `also` is told of each request as `count_request` is."""
+        """Sets every metric to zero; `also` is told of each request's route, status and seconds."""
         self._also = also
         self.registry = CollectorRegistry()
-        self._requests = self._counter("mole_requests", "Requests answered.", "route", "status")
+        self._requests = self._counter("mole_requests", "Requests answered.", "method", "route", "status")
         self._duration = self._histogram(
-            "mole_request_duration_seconds", "From the request's head to the end of its answer.", "route"
+            "mole_request_duration_seconds",
+            "From the request's head to the end of its answer.",
+            ("method", "route"),
         )
         self._worker_calls = self._counter(
             "mole_worker_requests", "Calls of workers, failed attempts included.", "worker", "outcome"
         )
         self._worker_duration = self._histogram(
-            "mole_worker_duration_seconds", "Duration of calls of workers.", "worker"
+            "mole_worker_duration_seconds", "Duration of calls of workers.", ("worker",)
         )
-        self._ejections = Counter(
-            "mole_worker_ejections_total",
+        self._ejections = self._counter(
+            "mole_worker_ejections",
             "Times that a worker's breaker opened, by the failure that opened it.",
-            ["worker", "outcome"],
-            registry=self.registry,
+            "worker",
+            "outcome",
         )
-        self._trials = Counter(
-            "mole_worker_trials_total",
+        self._trials = self._counter(
+            "mole_worker_trials",
             "The coordinator's own requests to ejected workers, by how they ended.",
-            ["worker", "outcome"],
-            registry=self.registry,
+            "worker",
+            "outcome",
         )
-        self._views = Counter(
-            "mole_worker_probe_changes_total",
+        self._views = self._counter(
+            "mole_worker_probe_changes",
             "Times that a health probe found a worker changed, by what it is since.",
-            ["worker", "view"],
-            registry=self.registry,
+            "worker",
+            "view",
         )
         self._failovers = Counter(
             "mole_failovers_total",
@@ -61,7 +67,7 @@ class Metrics:
             registry=self.registry,
         )
         self._steps = self._histogram(
-            "mole_gating_step_duration_seconds", "Duration of each gating step.", "step", STEP_SECONDS
+            "mole_gating_step_duration_seconds", "Duration of each gating step.", ("step",), STEP_SECONDS
         )
         self._encoder_passes = Counter(
             "mole_encoder_passes_total", "Passes of the text encoder.", registry=self.registry
@@ -85,35 +91,42 @@ class Metrics:
         return made
 
     def _histogram(
-        self, name: str, text: str, label: str, buckets: tuple[float, ...] = REQUEST_SECONDS
+        self, name: str, text: str, labels: Sequence[str], buckets: tuple[float, ...] = REQUEST_SECONDS
     ) -> HistogramTally:
-        made = HistogramTally(name, text, label, buckets)
+        made = HistogramTally(name, text, labels, buckets)
         self.registry.register(made)
         return made
 
-    def count_request(self, route: str, status: int, seconds: float) -> None:
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Notes an answered request; `route` is the path's template."""
-        self._requests.count(route, str(status))
-        self._duration.observe(route, seconds)
+        if method not in METHODS:
+            method = OTHER
+        self._requests.count(method, route, str(status))
+        self._duration.observe(seconds, method, route)
         if self._also is not None:
             self._also(route, status, seconds)
 
     def count_worker_call(self, worker_id: str, outcome: str, seconds: float) -> None:
         """Notes one attempt at one worker."""
         self._worker_calls.count(worker_id, outcome)
-        self._worker_duration.observe(worker_id, seconds)
+        self._worker_duration.observe(seconds, worker_id)
+
+    def keep_workers(self, worker_ids: Collection[str]) -> None:
+        """Forgets every other worker: one that left the mapping must not leave its series for ever."""
+        for tally in (self._worker_calls, self._worker_duration, self._ejections, self._trials, self._views):
+            tally.keep(worker_ids)
 
     def count_ejection(self, worker_id: str, outcome: str) -> None:
         """Notes that a breaker has opened."""
-        self._ejections.labels(worker_id, outcome).inc()
+        self._ejections.count(worker_id, outcome)
 
     def count_trial(self, worker_id: str, outcome: str) -> None:
         """Notes how a trial of an ejected worker ended."""
-        self._trials.labels(worker_id, outcome).inc()
+        self._trials.count(worker_id, outcome)
 
     def count_view(self, worker_id: str, view: str) -> None:
         """Notes that a probe found a worker in another condition than before."""
-        self._views.labels(worker_id, view).inc()
+        self._views.count(worker_id, view)
 
     def count_failover(self, outcome: str) -> None:
         """Notes that a call failed as `outcome` says, and the request goes on to another worker."""
@@ -128,7 +141,7 @@ class Metrics:
         for step in ("language", "encode", "domain", "task"):
             milliseconds: float = getattr(timings, step)
             if milliseconds:
-                self._steps.observe(step, milliseconds / 1000)
+                self._steps.observe(milliseconds / 1000, step)
         if encoder_passes:
             self._encoder_passes.inc(encoder_passes)
         if abstained is not None:

@@ -40,6 +40,9 @@ COLLECT_AFTER = 20_000
 DECISIONS_AT_ONCE = 16
 """More would fill the encoder's next batches with one caller's texts; fewer would make batches too small."""
 
+FEEDBACK_AT_ONCE = 4
+"""Of the ten connections to the database."""
+
 
 class Runtime:
     """One coordinator process."""
@@ -88,6 +91,11 @@ class Runtime:
     def gate(self) -> FairGate:
         """In front of gating."""
         return FairGate(DECISIONS_AT_ONCE, self.settings.max_requests)
+
+    @cached_property
+    def feedback_gate(self) -> FairGate:
+        """In front of the database: feedback leaves connections to everything else."""
+        return FairGate(FEEDBACK_AT_ONCE, self.settings.max_requests)
 
     async def start(self) -> None:
         """Begins to load; returns before that is done, so that the process answers at once."""
@@ -245,6 +253,8 @@ class Runtime:
 
     def render_metrics(self) -> bytes:
         """The text that Prometheus scrapes."""
+        if self._experts is not None:  # here, as a call that was under way may end after the mapping's edit
+            self.metrics.keep_workers({worker.worker_id for worker in self._experts.workers()})
         return self.metrics.render()
 
     def snapshot(self) -> Snapshot:
@@ -270,10 +280,10 @@ class Runtime:
     async def _take(self, files: Files) -> None:
         before = self._files()
         await self.experts.use(files.registry, files.mapping)  # first: what is routed to is there already
-        if self._gating is not None:
+        if self._gating is not None:  # also where it was loaded meanwhile, with what was in force
             try:
                 await self._gating.use_registry(files.registry)
-            except MoleError:
+            except Exception:
                 if before is not None:
                     await self.experts.use(before.registry, before.mapping)
                 raise
@@ -284,12 +294,13 @@ class Runtime:
     async def _load(self, registry: Registry) -> None:
         try:
             gating = await asyncio.to_thread(self._load_gating, registry, self.settings)
-            files = self._files()
-            if files is not None and files.registry != registry:  # edited in the meantime
-                await gating.use_registry(files.registry)
             await self._stored.wait()
             if self._router_sync is not None:
                 await self._router_sync.at_start(gating)
+            # Last, and until nothing is new: `_take` tells gating of an edit only once it is in force.
+            while (files := self._files()) is not None and files.registry != registry:
+                await gating.use_registry(files.registry)
+                registry = files.registry
             self._gating = gating
             _spare_collector()
             logger.info("gating is loaded")

@@ -9,6 +9,7 @@ import secrets
 from sqlalchemy import select
 
 from app.storage.database import Database
+from app.storage.identity import name_by
 from app.storage.models import Secret
 
 SALT = "caller"
@@ -30,6 +31,7 @@ class Callers:
         """
         if self._salt is None:
             self._salt = await self._load()
+            name_by(self._salt)
         return hmac.new(self._salt, identity.encode(), hashlib.sha256).hexdigest()
 
     async def _load(self) -> bytes:

@@ -138,7 +138,9 @@ class Database:
             if not limit.expired():
                 raise
             raise self._lost(error) from error
-        except (DBAPIError, PoolTimeoutError) as error:
+        except PoolTimeoutError as error:  # too much is asked of it at once; nothing says that it is lost
+            raise self._failed(error) from error
+        except DBAPIError as error:
             if _is_ours(error):
                 raise
             raise self._lost(error) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -53,14 +53,23 @@ class Decisions:
             connection = await session.connection()
             await connection.exec_driver_sql(statement, tuple(values))
 
-    async def find(self, request_id: str, caller_hash: str) -> FoundDecision | None:
+    async def find(
+        self, request_id: str, caller_hash: str, *, only: Collection[str] | None = None
+    ) -> FoundDecision | None:
         """The newest decision of that request id: the caller's own, else anybody's.
+
+        Args:
+            request_id: of the request.
+            caller_hash: who asks.
+            only: the callers, as hashes, whose decisions are looked at; None for everybody's.
 
         Raises:
             StorageError: the database cannot be used now.
         """
         own_first = (Decision.caller == caller_hash).desc()
         query = select(Decision.id, Decision.task).where(Decision.request_id == request_id)
+        if only is not None:
+            query = query.where(Decision.caller.in_(only))
         async with self._database.read() as session:
             row = (await session.execute(query.order_by(own_first, Decision.id.desc()).limit(1))).first()
         return FoundDecision(row.id, row.task) if row is not None else None

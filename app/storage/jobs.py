@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, true, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from app.storage.database import Database
@@ -27,15 +27,23 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def begin(self, job_id: str, owner: str, *, at: float) -> None:
+    async def begin(self, job_id: str, owner: str, *, at: float, most: int) -> bool:
         """Opens a job whose items follow; nothing sees it before `submit`.
+
+        False where the owner has `most` unfinished jobs, those that are being received included. Of several
+        processes on one PostgreSQL each may let one more in at the same moment.
 
         Raises:
             StorageError: the database cannot be used now.
         """
+        arriving = and_(Job.state == RECEIVING, Job.created_at > at - ABANDONED_AFTER_S)
+        held = select(func.count()).where(Job.owner == owner, or_(Job.state.in_(UNFINISHED), arriving))
         row = {"id": job_id, "owner": owner, "state": RECEIVING, "total": 0, "created_at": at}
         async with self._database.write() as session:
+            if (await session.execute(held)).scalar_one() >= most:
+                return False
             await session.execute(insert(Job).values(**row))
+        return True
 
     async def append(self, job_id: str, first: int, items: Sequence[str]) -> None:
         """Stores items, as JSON texts, from index `first` on.
@@ -100,16 +108,6 @@ class Jobs:
         async with self._database.read() as session:
             rows = await session.execute(query.order_by(Job.created_at.desc()).limit(limit))
             return [JobRow(*row) for row in rows]
-
-    async def unfinished(self, owner: str) -> int:
-        """How many jobs of a caller are not finished.
-
-        Raises:
-            StorageError: the database cannot be used now.
-        """
-        query = select(func.count()).select_from(Job).where(Job.owner == owner, Job.state.in_(UNFINISHED))
-        async with self._database.read() as session:
-            return (await session.execute(query)).scalar_one()
 
     async def cancel(self, job_id: str, owner: str | None, *, at: float) -> JobRow | None:
         """Cancels the owner's job, or whosever it is; one that is finished stays as it is.

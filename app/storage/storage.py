@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from app.storage.api_keys import ApiKeys
 from app.storage.callers import Callers
@@ -76,20 +76,22 @@ class Storage:
         await self.recorder.aclose()
         await self.database.aclose()
 
-    async def find_decision(self, request_id: str, caller_hash: str) -> FoundDecision | None:
-        """The decision of a request that was answered, also of one answered just now.
+    async def find_decision(
+        self, request_id: str, caller_hash: str, *, only: Collection[str] | None = None
+    ) -> FoundDecision | None:
+        """The decision of a request that was answered, also of one answered just now; see `Decisions.find`.
 
         Raises:
             StorageError: the database cannot be used now.
         """
-        found = await self.decisions.find(request_id, caller_hash)
+        found = await self.decisions.find(request_id, caller_hash, only=only)
         if found is None:
             await self.recorder.flush()
-            found = await self.decisions.find(request_id, caller_hash)
+            found = await self.decisions.find(request_id, caller_hash, only=only)
         if found is None:
             # Another process of this service may have answered it: its writer lingers no longer than this.
             await asyncio.sleep(2 * LINGER_S)
-            found = await self.decisions.find(request_id, caller_hash)
+            found = await self.decisions.find(request_id, caller_hash, only=only)
         return found
 
     async def purge(self) -> int:
@@ -126,3 +128,5 @@ class Storage:
             await self.purge_jobs()
         except StorageError:  # logged where it arose; the next round tries again
             pass
+        except Exception:
+            logger.exception("what is past its time cannot be forgotten")

@@ -110,15 +110,15 @@ class Stage:
         given = {"WORKER_MODEL_KEY": "tiny", "CONFIG_PATH": str(self.folder), **environment}
         return self._uvicorn("tests.stubs.worker_app:app", port, given)
 
-    def coordinator(self, **environment: str) -> Process:
-        """The real coordinator application over stub gating."""
+    def coordinator(self, *arguments: str, **environment: str) -> Process:
+        """The real coordinator application over stub gating; `arguments` are more of uvicorn's."""
         given = {
             "CONFIG_PATH": str(self.folder),
             "MOLE_PROBE_INTERVAL_SECONDS": "0.2",
             "MOLE_STATE_DIR": str(self.folder / "state"),
             **environment,
         }
-        return self._uvicorn("tests.stubs.coordinator_app:app", None, given)
+        return self._uvicorn("tests.stubs.coordinator_app:app", None, given, *arguments)
 
     def real_coordinator(self, **environment: str) -> Process:
         """The coordinator as it is shipped, with the real gating weights."""
@@ -135,9 +135,9 @@ class Stage:
         for process in self.processes:
             process.stop()
 
-    def _uvicorn(self, app: str, port: int | None, environment: dict[str, str]) -> Process:
+    def _uvicorn(self, app: str, port: int | None, environment: dict[str, str], *arguments: str) -> Process:
         port = port or free_port()
-        return self._add(["uvicorn", app, "--port", str(port)], port, environment)
+        return self._add(["uvicorn", app, "--port", str(port), *arguments], port, environment)
 
     def _add(self, arguments: list[str], port: int, environment: dict[str, str]) -> Process:
         log = self.folder / f"process-{len(self.processes)}.log"

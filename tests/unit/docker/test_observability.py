@@ -29,7 +29,7 @@ def coordinator() -> bytes:
     now = Snapshot([worker], 0, {"gating": 0}, EncoderCounts(SizeTally(), 0, 0), "2026-01-01T00:00:00", False)
     metrics = CoordinatorMetrics()
     metrics.registry.register(RuntimeCollector(lambda: now))
-    metrics.count_request("/x", 200, 0.1)
+    metrics.count_request("GET", "/x", 200, 0.1)
     metrics.count_worker_call("w", "ok", 0.1)
     metrics.count_failover("reset")
     metrics.count_hedge("won")

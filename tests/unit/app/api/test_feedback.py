@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from app.services.runtime import FEEDBACK_AT_ONCE
 from tests.stubs import files, pool
 from tests.stubs.gating import NOTHING_FITS
 from tests.stubs.serving import serving, until
 from tests.unit.app.api.test_service import CLASSIFY, JSON, application, problem
+from tests.unit.app.asgi.test_access import made
 
 FEEDBACK = "/api/v1/feedback"
 JOINED = (
@@ -176,3 +179,67 @@ async def test_the_document_declares_what_can_be_answered(client: httpx.AsyncCli
     told = document["paths"][FEEDBACK]["post"]["responses"]
     assert set(told) == {"202", "400", "401", "403", "404", "408", "413", "415", "429", "431", "500", "503"}
     assert document["components"]["schemas"]["FeedbackRequest"]["required"] == ["request_id"]
+
+
+async def test_a_caller_and_the_house_have_their_limits(tmp_path: Path) -> None:
+    app = application(tmp_path, max_requests_per_caller=1)
+    async with serving(app) as client:
+        await until(lambda: app.state.runtime.status == "ready")
+        waiting = asyncio.create_task(client.post(CLASSIFY, json={"text": pool.WAIT}))
+        await until(lambda: app.state.runtime.admission.requests == 1)
+        problem(await client.post(FEEDBACK, json={"request_id": "r", "score": 1}), 429, "too-many-requests")
+        job = await client.post("/api/v1/jobs", json={"items": [{"text": "x"}]})
+        problem(job, 429, "too-many-requests")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_a_flood_leaves_connections_to_others_and_another_caller_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = application(tmp_path)
+    async with serving(app) as client:
+        await until(lambda: app.state.runtime.status == "ready")
+        await asked(client)
+        storage, told = app.state.runtime.storage, asyncio.Event()
+        find, begun = storage.find_decision, list[str]()
+
+        async def slow(request_id: str, caller_hash: str, **given: Any) -> Any:
+            begun.append(request_id)
+            await told.wait()
+            return await find(request_id, caller_hash, **given)
+
+        monkeypatch.setattr(storage, "find_decision", slow)
+        given = {"request_id": "r-1", "score": 1}
+        flood = [asyncio.create_task(client.post(FEEDBACK, json=given)) for _ in range(20)]
+        gate = app.state.runtime.feedback_gate
+        await until(lambda: gate.waiting == 20 - FEEDBACK_AT_ONCE)
+        other = httpx.ASGITransport(app, client=("10.0.0.2", 1))
+        async with httpx.AsyncClient(transport=other, base_url="http://service") as another:
+            quiet = asyncio.create_task(another.post(FEEDBACK, json={**given, "request_id": "r-2"}))
+            await until(lambda: gate.waiting == 21 - FEEDBACK_AT_ONCE)
+            told.set()
+            assert (await quiet).status_code == 404
+        assert begun.index("r-2") <= FEEDBACK_AT_ONCE
+        assert {answer.status_code for answer in await asyncio.gather(*flood)} == {202}
+
+
+async def test_where_keys_are_asked_for_a_caller_judges_its_own_answers_only(tmp_path: Path) -> None:
+    app = application(tmp_path)
+    async with serving(app) as client:
+        await until(lambda: app.state.runtime.status == "ready")
+        mine, theirs = await made(app, "classify", "feedback", "jobs"), await made(app, "feedback")
+        admin = await made(app, "admin")
+        headers = {**mine, "X-Request-ID": "r-1"}
+        assert (await client.post(CLASSIFY, json={"text": "positive"}, headers=headers)).status_code == 200
+        job = await client.post("/api/v1/jobs", json={"items": [{"text": "positive"}]}, headers=mine)
+        url = f"/api/v1/jobs/{job.json()['job_id']}"
+        state = ""
+        async with asyncio.timeout(20):
+            while state != "succeeded":
+                state = (await client.get(url, headers=mine)).json()["state"]
+        for request_id in ("r-1", f"{job.json()['job_id']}.0"):
+            given = {"request_id": request_id, "score": 1}
+            problem(await client.post(FEEDBACK, json=given, headers=theirs), 404, "unknown-request")
+            assert (await client.post(FEEDBACK, json=given, headers=mine)).status_code == 202
+            assert (await client.post(FEEDBACK, json=given, headers=admin)).status_code == 202

@@ -224,6 +224,22 @@ async def test_jobs_are_their_keys_own_but_an_administrator_sees_all_and_that_is
     assert admin["Authorization"] not in (tmp_path / "audit.jsonl").read_text()
 
 
+async def test_whoever_asks_for_a_change_of_the_service_is_told(
+    app: FastAPI, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    promote, rollback = "/api/v1/router/promote", "/api/v1/router/rollback"
+    assert (await client.post(promote, json={"version": 7})).status_code == 404  # no key exists: it is open
+    lacking, admin = await made(app, "classify"), await made(app, "admin")
+    await client.post(rollback, json={"version": 7})
+    await client.post(rollback, json={"version": 7}, headers=lacking)
+    await client.post(promote, json={"version": 7}, headers=admin)
+    await client.get("/api/v1/router/versions", headers=admin)
+    told = [(line["actor"].split(":")[0], line["path"], line["status"]) for line in audited(tmp_path)]
+    assert told == [
+        ("address", promote, 404), ("address", rollback, 401), ("key", rollback, 403), ("key", promote, 404),
+    ]  # fmt: skip
+
+
 async def test_the_same_idempotency_key_of_two_keys_is_two_jobs(
     app: FastAPI, client: httpx.AsyncClient
 ) -> None:

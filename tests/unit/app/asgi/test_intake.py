@@ -48,7 +48,7 @@ class Scene:
 
     def counted(self, status: int) -> bool:
         return (
-            f'mole_requests_total{{route="unmatched",status="{status}"}} 1.0'
+            f'mole_requests_total{{method="POST",route="unmatched",status="{status}"}} 1.0'
             in self.metrics.render().decode()
         )
 
@@ -140,3 +140,43 @@ async def test_headers_have_a_limit_too() -> None:
     await scene.run(LAST)
     assert scene.sent[0]["status"] == 431
     assert (b"x-mole-expert", b"none") in scene.sent[0]["headers"]
+
+
+async def test_bodies_that_are_read_or_worked_on_have_a_bound_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "BYTES_IN_ALL", 6)
+    monkeypatch.setattr(intake, "BYTES_PER_CALLER", 4)
+    go = asyncio.Event()
+
+    async def waiting(scope: Any, receive: Any, send: Any) -> None:
+        await go.wait()
+        await answering(scope, receive, send)
+
+    first = Scene(waiting, limit=4)
+
+    def scene(address: str) -> Scene:
+        made = Scene(waiting)
+        made.app = first.app
+        made.scope["client"] = (address, 1)
+        return made
+
+    async def status(found: Scene, *messages: dict[str, Any]) -> tuple[int, bool]:
+        await found.run(*messages)
+        return found.sent[0]["status"], any(name == b"retry-after" for name, _ in found.sent[0]["headers"])
+
+    reading, working = scene("10.0.0.1"), scene("10.0.0.1")
+    tasks = [asyncio.create_task(reading.run(CHUNK)), asyncio.create_task(working.run(LAST))]
+    await asyncio.sleep(0)
+    assert await status(scene("10.0.0.1"), CHUNK, LAST) == (429, True)
+    other = scene("10.0.0.2")
+    tasks.append(asyncio.create_task(other.run(CHUNK, LAST)))
+    await asyncio.sleep(0)
+    assert await status(scene("10.0.0.2"), LAST) == (503, True)
+    go.set()
+    reading.incoming.put_nowait(LAST)
+    await asyncio.gather(*tasks)
+    assert [found.sent[0]["status"] for found in (reading, working, other)] == [200, 200, 200]
+    gone = scene("10.0.0.1")
+    await gone.run(CHUNK, GONE)
+    assert await status(scene("10.0.0.1"), CHUNK, {**CHUNK, "more_body": False}) == (200, False)

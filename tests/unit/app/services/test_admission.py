@@ -39,3 +39,18 @@ def test_overbooking_has_an_end() -> None:
             stack.enter_context(admission.request(str(index)))
         with pytest.raises(OverloadedError), admission.request("one more"):
             raise AssertionError
+
+
+def test_amounts_are_counted_as_so_many_requests() -> None:
+    admission = Admission(10, 6, of="bytes")
+    admission.enter("a", 4)
+    with pytest.raises(TooManyRequestsError, match="4 of your bytes"):
+        admission.enter("a", 3)
+    admission.enter("b", 6)
+    with pytest.raises(OverloadedError, match="10 bytes"):
+        admission.enter("a", 2)
+    admission.enter("c", 3)
+    admission.leave("b", 6)
+    admission.leave("a", 4)
+    admission.leave("c", 3)
+    assert admission.requests == 0

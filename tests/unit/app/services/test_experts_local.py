@@ -99,5 +99,5 @@ async def test_an_edit_that_cannot_be_served_is_refused_and_the_old_stays() -> N
     with pytest.raises(ModelAssetError):
         await scene.experts.use(Registry.model_validate(data), mapping(*URLS))
     assert pool.UNSERVABLE not in scene.experts.workers()[0].tasks
-    assert (await scene.experts.classify(scene.expert, ask(), call()))[0] == LOCAL
+    assert (await scene.experts.classify(scene.expert, TASK, ask(), call()))[0] == LOCAL
     await scene.experts.aclose()

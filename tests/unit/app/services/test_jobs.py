@@ -13,7 +13,7 @@ from app.services.jobs import JobDesk, eta_seconds
 from app.storage.job_leases import JobLeases
 from app.storage.job_records import ItemOutcome, JobRow, ResultRow
 from app.storage.storage import Storage
-from moe_router.errors import OverloadedError, StorageError
+from moe_router.errors import OverloadedError, StorageError, TooManyJobsError, TooManyRequestsError
 
 
 class Upload:
@@ -107,8 +107,23 @@ async def test_results_wait_for_a_database_that_goes_in_the_middle(
         [page async for page in pages]
 
 
-async def test_so_many_uploads_at_once_and_no_more(desk: JobDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_callers_uploads_leave_room_for_others(desk: JobDesk) -> None:
+    gate = asyncio.Event()
+    held = [Upload(2, gate) for _ in range(module.UPLOADS_PER_CALLER)]
+    tasks = [asyncio.create_task(desk.submit("dripping", upload, None)) for upload in held]
+    for upload in held:
+        await upload.reached.wait()
+    with pytest.raises(TooManyRequestsError, match="uploads of jobs"):
+        await desk.submit("dripping", Upload(2), None)
+    assert (await desk.submit("other", Upload(2), None)).total == 2
+    gate.set()
+    assert [job.total for job in await asyncio.gather(*tasks)] == [2] * len(tasks)
+    assert (await desk.submit("dripping", Upload(2), None)).total == 2
+
+
+async def test_so_many_uploads_at_once_and_no_more(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "UPLOADS_AT_ONCE", 1)
+    desk = JobDesk(storage, max_unfinished=100, wake=lambda: None)
     gate = asyncio.Event()
     first = asyncio.create_task(desk.submit("me", Upload(2, gate), None))
     await asyncio.sleep(0)
@@ -117,6 +132,17 @@ async def test_so_many_uploads_at_once_and_no_more(desk: JobDesk, monkeypatch: p
     gate.set()
     assert (await first).total == 2
     assert (await desk.submit("me", Upload(2), None)).total == 2
+
+
+async def test_jobs_on_their_way_in_count_against_the_callers_limit(storage: Storage) -> None:
+    desk = JobDesk(storage, max_unfinished=1, wake=lambda: None)
+    upload = Upload(2, gate := asyncio.Event())
+    first = asyncio.create_task(desk.submit("me", upload, None))
+    await upload.reached.wait()
+    with pytest.raises(TooManyJobsError):
+        await desk.submit("me", Upload(2), None)
+    gate.set()
+    assert (await first).total == 2
 
 
 async def test_a_caller_who_goes_leaves_nothing(desk: JobDesk, storage: Storage) -> None:

@@ -23,6 +23,7 @@ class Leases:
         self.renewed = 0
         self.claims = 0
         self.gone = False
+        self.broken = False
 
     async def claim(self, limit: int, *, now: float) -> list[ClaimedItem]:
         self.claims += 1
@@ -45,6 +46,8 @@ class Leases:
     def _check(self) -> None:
         if self.gone:
             raise StorageError("gone")
+        if self.broken:
+            raise RuntimeError("a fault of ours")
 
 
 class Executor:
@@ -155,10 +158,43 @@ async def test_while_the_database_is_gone_outcomes_wait(started: Any) -> None:
     assert len({o.item.key for o in leases.finished}) == 8
 
 
+async def test_a_fault_that_nobody_expects_ends_no_loop(
+    started: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    leases, executor = Leases(8), Executor()
+    started(leases, executor, lease_s=0.003)
+    await until(lambda: executor.running == 4)
+    leases.broken = True
+    executor.gate.set()
+    await until(lambda: caplog.text.count("and goes on") >= 9)
+    leases.broken = False
+    renewed = leases.renewed
+    await until(lambda: len(leases.finished) == 8)
+    executor.gate.clear()
+    leases.due = Leases(1).due
+    await until(lambda: leases.renewed > renewed)
+
+
 async def test_leases_are_renewed_while_items_run(started: Any) -> None:
     leases, executor = Leases(2), Executor()
     started(leases, executor, lease_s=0.003)
     await until(lambda: leases.renewed >= 4)
+
+
+async def test_a_cancelled_job_is_not_worked_on_any_more(started: Any) -> None:
+    leases, executor = Leases(8), Executor()
+    runner = started(leases, executor)
+    await until(lambda: executor.running == 4 and len(runner._held) == 8)
+    runner.stop("another")
+    assert len(runner._held) == 8
+    runner.stop("j")
+    assert not runner._held
+    await until(lambda: executor.running == 0)
+    executor.gate.set()
+    leases.due = [ClaimedItem("k", 0, "o", "{}", 1)]
+    await until(lambda: len(leases.finished) == 1)
+    assert leases.finished[0].item.job_id == "k"
+    assert executor.most == 4
 
 
 async def test_an_end_writes_what_is_done_and_gives_the_rest_back(started: Any) -> None:

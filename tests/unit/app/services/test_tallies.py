@@ -19,7 +19,7 @@ def scraped(registry: CollectorRegistry) -> list[str]:
 def test_they_are_scraped_like_the_librarys_own() -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     tally = CounterTally("mole_x", "A count.", ["route", "status"])
-    histogram = HistogramTally("mole_y_seconds", "A duration.", "step", BOUNDS)
+    histogram = HistogramTally("mole_y_seconds", "A duration.", ["step"], BOUNDS)
     ours.register(tally)
     ours.register(histogram)
     counter = Counter("mole_x", "A count.", ["route", "status"], registry=theirs)
@@ -28,7 +28,7 @@ def test_they_are_scraped_like_the_librarys_own() -> None:
         tally.count(route, status)
         counter.labels(route, status).inc()
     for step, seconds in DURATIONS:
-        histogram.observe(step, seconds)
+        histogram.observe(seconds, step)
         known.labels(step).observe(seconds)
     assert scraped(ours) == scraped(theirs)
     assert len(scraped(ours)) > 12
@@ -39,3 +39,19 @@ def test_a_name_is_taken_once() -> None:
     registry.register(CounterTally("mole_x", "A count.", []))
     with pytest.raises(ValueError, match="mole_x"):
         registry.register(CounterTally("mole_x", "Another.", []))
+
+
+def test_series_of_what_is_gone_are_dropped() -> None:
+    registry = CollectorRegistry()
+    tally, histogram = CounterTally("mole_x", "A.", ["w", "o"]), HistogramTally("mole_y", "B.", ["w"], BOUNDS)
+    registry.register(tally)
+    registry.register(histogram)
+    for worker in ("gone", "kept"):
+        tally.count(worker, "ok")
+        histogram.observe(0.1, worker)
+    tally.keep({"kept"})
+    histogram.keep({"kept"})
+    text = "".join(scraped(registry))
+    assert 'mole_x_total{o="ok",w="kept"} 1.0' in text
+    assert 'mole_y_count{w="kept"} 1.0' in text
+    assert "gone" not in text

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from app.storage.callers import Callers
 from app.storage.database import Database
+from app.storage.identity import opaque
 
 
 async def test_another_database_hashes_otherwise(tmp_path: Path) -> None:
@@ -13,3 +14,14 @@ async def test_another_database_hashes_otherwise(tmp_path: Path) -> None:
         found.append(await Callers(database).hash_of("address:192.0.2.1"))
         await database.aclose()
     assert found[0] == found[2] != found[1]
+
+
+async def test_processes_of_one_database_name_a_caller_alike_to_workers(tmp_path: Path) -> None:
+    found = [opaque("address:192.0.2.1")]
+    for name in ("a", "b", "a"):
+        database = Database(f"sqlite:///{tmp_path}/{name}")
+        await Callers(database).hash_of("x")
+        found.append(opaque("address:192.0.2.1"))
+        await database.aclose()
+    assert found[1] == found[3]
+    assert len(set(found)) == 3

@@ -149,6 +149,23 @@ async def test_a_database_that_is_locked_for_too_long(
     await database.aclose()
 
 
+async def test_too_much_at_once_is_refused_and_the_database_not_taken_for_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(engine, "POOL_SIZE", 1)  # and one more
+    database = Database(f"sqlite:///{tmp_path}/folder/x.sqlite3")
+    async with database.read() as first, database.read() as second:
+        assert [await session.scalar(text("SELECT 1")) for session in (first, second)] == [1, 1]
+        with pytest.raises(StorageError) as raised:
+            await names(database)
+        assert raised.value.retry_after_s == 5
+        assert database.available
+        assert database._generation == 0
+    assert await names(database) == []
+    await database.aclose()
+
+
 async def test_mistakes_of_ours_are_no_faults_of_the_database(tmp_path: Path, database: Database) -> None:
     with pytest.raises(ZeroDivisionError):
         async with database.read():

@@ -26,7 +26,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 async def put(database: Database, job_id: str, items: int, owner: str = "o", at: float = 1.0) -> None:
     jobs = Jobs(database)
-    await jobs.begin(job_id, owner, at=at)
+    await jobs.begin(job_id, owner, at=at, most=9)
     await jobs.append(job_id, 0, [f'{{"text":"{i}"}}' for i in range(items)])
     assert await jobs.submit(job_id, total=items, key=None, body_hash="h", at=at)
 

@@ -29,11 +29,10 @@ def jobs(database: Database) -> Jobs:
 
 
 async def test_a_job_that_is_being_received_is_nobodys(jobs: Jobs, database: Database) -> None:
-    await jobs.begin("j", "o", at=1.0)
+    await jobs.begin("j", "o", at=1.0, most=9)
     await jobs.append("j", 0, ["1", "2"])
     assert await jobs.find("j", "o") is None
     assert await jobs.cancel("j", "o", at=2.0) is None
-    assert await jobs.unfinished("o") == 0
     assert await JobLeases(database, holder="a", lease_s=1.0).claim(9, now=100.0) == []
     await jobs.discard("j")
     async with database.read() as session:
@@ -42,7 +41,7 @@ async def test_a_job_that_is_being_received_is_nobodys(jobs: Jobs, database: Dat
 
 async def test_a_key_belongs_to_one_job_of_a_caller(jobs: Jobs) -> None:
     for job_id, owner in (("j1", "o"), ("j2", "o"), ("j3", "p")):
-        await jobs.begin(job_id, owner, at=1.0)
+        await jobs.begin(job_id, owner, at=1.0, most=9)
         await jobs.append(job_id, 0, ["1"])
     assert await jobs.submit("j1", total=1, key="k", body_hash="h", at=2.0)
     assert not await jobs.submit("j2", total=1, key="k", body_hash="h", at=2.0)
@@ -50,11 +49,24 @@ async def test_a_key_belongs_to_one_job_of_a_caller(jobs: Jobs) -> None:
     found = await jobs.find_key("o", "k")
     assert found is not None
     assert (found.id, found.body_hash, found.state, found.created_at) == ("j1", "h", "queued", 2.0)
-    assert await jobs.unfinished("o") == 1
+
+
+async def test_what_is_being_received_counts_as_unfinished_unless_a_crash_left_it(jobs: Jobs) -> None:
+    assert await jobs.begin("j1", "o", at=100.0, most=2)
+    assert await jobs.begin("j2", "o", at=100.0, most=2)
+    assert not await jobs.begin("j3", "o", at=100.0, most=2)
+    assert await jobs.begin("j4", "p", at=100.0, most=2)
+    await jobs.append("j1", 0, ["1"])
+    await jobs.submit("j1", total=1, key=None, body_hash="h", at=100.0)
+    assert not await jobs.begin("j3", "o", at=101.0, most=2)
+    later = 100.0 + module.ABANDONED_AFTER_S
+    assert await jobs.begin("j3", "o", at=later, most=2)  # nobody sends j2 any more
+    await jobs.cancel("j1", "o", at=later)
+    assert await jobs.begin("j5", "o", at=later, most=2)
 
 
 async def test_results_come_in_pages_by_index(jobs: Jobs, database: Database) -> None:
-    await jobs.begin("j", "o", at=1.0)
+    await jobs.begin("j", "o", at=1.0, most=9)
     await jobs.append("j", 0, ["1"] * 3)
     await jobs.append("j", 3, ["1"] * 3)
     await jobs.submit("j", total=6, key=None, body_hash="h", at=1.0)
@@ -72,7 +84,7 @@ async def test_what_is_past_its_time_is_forgotten_and_the_rest_stays(
 ) -> None:
     monkeypatch.setattr(module, "PURGE_ROWS", 2)
     for job_id, at in (("old", 1.0), ("running", 1.0), ("new", 1.0), ("broken-off", 1.0), ("arriving", 90.0)):
-        await jobs.begin(job_id, "o", at=at)
+        await jobs.begin(job_id, "o", at=at, most=9)
         await jobs.append(job_id, 0, ["1"] * 5)
     for job_id in ("old", "running", "new"):
         await jobs.submit(job_id, total=5, key=job_id, body_hash="h", at=1.0)

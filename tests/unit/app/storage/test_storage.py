@@ -11,6 +11,7 @@ from app.storage.models import Decision
 from app.storage.storage import DAY_S, Storage
 from moe_router.errors import ConfigError
 from tests.stubs.records import TASK, record
+from tests.stubs.serving import until
 
 NOW = 100 * DAY_S
 
@@ -67,11 +68,11 @@ async def test_decisions_are_kept_for_their_days(storage: Storage) -> None:
 async def test_finished_jobs_are_kept_for_their_days(tmp_path: Path) -> None:
     found = make(tmp_path, job_retention_days=7)
     for job_id, at in (("old", NOW - 8 * DAY_S), ("new", NOW - 6 * DAY_S)):
-        await found.jobs.begin(job_id, "o", at=at)
+        await found.jobs.begin(job_id, "o", at=at, most=9)
         await found.jobs.append(job_id, 0, ["{}"])
         await found.jobs.submit(job_id, total=1, key=None, body_hash="h", at=at)
         await found.jobs.cancel(job_id, "o", at=at)
-    await found.jobs.begin("broken-off", "o", at=NOW - 2 * 3600)
+    await found.jobs.begin("broken-off", "o", at=NOW - 2 * 3600, most=9)
     assert await found.purge_jobs() == 2
     assert [job.id for job in await found.jobs.newest("o", limit=9)] == ["new"]
     await found.aclose()
@@ -90,6 +91,22 @@ async def test_it_clears_when_it_starts_and_writes_what_waits_when_it_ends(tmp_p
     async with third.database.read() as session:
         assert list(await session.scalars(select(Decision.request_id))) == ["new"]
     await third.aclose()
+
+
+async def test_a_fault_that_nobody_expects_does_not_end_the_clearing(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rounds: list[float] = []
+
+    async def broken(before: float) -> int:
+        rounds.append(before)
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(module, "PURGE_EVERY_S", 0.001)
+    monkeypatch.setattr(storage.decisions, "purge", broken)
+    storage.start()
+    await until(lambda: len(rounds) > 2)
+    assert "a fault of ours" in caplog.text
 
 
 def test_an_unusable_url_is_told_at_once() -> None:
