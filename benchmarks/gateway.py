@@ -243,9 +243,9 @@ def ratios(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def over(ours: float, proxys: float) -> float | str:
+def over(ours: float, by_proxy: float) -> float | str:
     """What is added over what the proxy adds; no figure where either is lost in the noise."""
-    return round(ours / proxys, 2) if ours > 0 and proxys > 0 else "n/a"
+    return round(ours / by_proxy, 2) if ours > 0 and by_proxy > 0 else "n/a"
 
 
 def table(results: list[dict[str, Any]], goals: list[dict[str, Any]]) -> str:

@@ -86,10 +86,10 @@ class _Model(nn.Module):
             max_position_embeddings=514, type_vocab_size=2, layer_norm_eps=shape.epsilon, pad_token_id=1,
             # Drawing dropout masks costs a third of a step on a CPU; the low rank regularises enough.
             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-            # On a CPU the fused attention's backward pass takes as long as all else together.
-            attn_implementation="eager",
         )  # fmt: skip
         base = XLMRobertaModel(config, add_pooling_layer=False)
+        # On a CPU the fused attention's backward pass takes as long as all else together.
+        base.set_attn_implementation("eager")
         base.load_state_dict(
             {name: torch.from_numpy(np.array(w)) for name, w in weights.items()}, strict=False
         )

@@ -17,7 +17,7 @@ from moe_router.gating.language import LanguageIdentifier
 from moe_router.gating.pipeline import GatingPipeline
 from moe_router.training.gating import coverage_risk
 from moe_router.training.metrics import auroc, expected_calibration_error, reliability
-from moe_router.training.phrasings import OUT_OF_SCOPE
+from moe_router.training.phrasings import OUT_OF_SCOPE, Split
 from moe_router.training.requests import Composer, Request, load_texts
 
 SHORT_WORDS = 5
@@ -64,8 +64,9 @@ async def evaluate_gating(
         the test requests under `test`.
     """
     texts = load_texts(data, "validation", 25, seed)
-    result = {}
-    for split, bare in (("validation", 400), ("test", 0)):
+    found: dict[str, dict[str, Any]] = {}
+    parts: tuple[tuple[Split, int], ...] = (("validation", 400), ("test", 0))
+    for split, bare in parts:
         composer = Composer(texts, split, seed)
         requests = [r for _ in range(rounds) for r in composer.epoch(bare)]
         judged = []
@@ -73,9 +74,9 @@ async def evaluate_gating(
             judged.append(await _judge(pipeline, request))
             if index % 50 == 0:
                 report(f"deciding {split} requests", index / len(requests))
-        result[split] = summarise(judged)
+        found[split] = summarise(judged)
     report("decided", 1.0)
-    result = result["validation"] | {"test": result["test"]}
+    result = found["validation"] | {"test": found["test"]}
     if data is not None:
         result["language"] = evaluate_language(pipeline.language, data)
     return result
