@@ -38,9 +38,8 @@ TASKS = {
     "umsab": "social/sentiment_analysis", "sib200": "general/topic_classification",
     "hatecheck": "social/hate_speech", "banking77": "finance/intent_detection",
 }  # fmt: skip
-COST_WEIGHTS = (
-    0.0, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.35, 0.42, 0.5,
-)  # fmt: skip
+COST_WEIGHTS = (0.0, *np.geomspace(0.001, 0.5, 50).round(5).tolist())
+"""As many as it takes for the curve to have points everywhere."""
 THRESHOLDS = np.linspace(0.0, 1.0, 21)
 Point = tuple[float, float]
 """Share of LLM calls, share of right answers."""
@@ -227,6 +226,8 @@ def plot(result: dict[str, Any]) -> None:
         for name, style in (("cascade", "o-"), ("threshold", ".-"), ("logistic", "x"), ("linucb", "+")):
             points = sorted(own[name])
             axes.plot([p[0] for p in points], [p[1] for p in points], style, label=name)
+        for name in ("always_probe", "always_llm"):
+            axes.plot(*own[name], "k^" if name == "always_llm" else "kv", label=name.replace("_", " "))
         axes.set(xlabel="share of LLM calls", ylabel="accuracy", title=task)
     grid.flat[0].legend()
     figure.tight_layout()
@@ -245,7 +246,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="further validation texts, to judge on")
     arguments = parser.parse_args()
     result = asyncio.run(measure(arguments.data, arguments.train, arguments.count))
-    default = COST_WEIGHTS.index(0.05)
+    default = min(range(len(COST_WEIGHTS)), key=lambda index: abs(COST_WEIGHTS[index] - Policy().cost_weight))
     lines = [
         "| task | probe | LLM | cascade: LLM calls, accuracy | best threshold | below it at most |",
         "|---|---|---|---|---|---|",
