@@ -37,7 +37,9 @@ OTHER_PROBABILITY = 0.2
 FAMILIAR = 1.5
 """From this familiarity on, the n-gram model is believed whatever lid.176 says."""
 SURE = 0.95
-"""From this probability on, lid.176 is believed alone on a language that the n-gram model knows."""
+"""From this probability on, lid.176 is believed rather than the n-gram model on a language that both know."""
+UNMISTAKABLE_CHARS = 80
+"""Of a text this long lid.176 is not sure by mistake."""
 
 USUAL_FOLDERS = (Path(__file__).parents[1] / "models", Path("~/.cache/fasttext"))
 NAMES = ("lid.176.bin", "lid.176.ftz")
@@ -102,8 +104,7 @@ class LanguageIdentifier:
             return LanguageGuess(UNDETERMINED, 0.0)
         code = labels[0].removeprefix("__label__")
         probability = min(1.0, float(probabilities[0]))  # fastText returns up to 1.00006
-        sure = self._ngrams is not None and probability >= SURE and code in self._ngrams.languages
-        if self._ngrams is not None and not sure:
+        if self._ngrams is not None and (probability < SURE or len(cleaned) < UNMISTAKABLE_CHARS):
             code, probability = self._second_opinion(self._ngrams, cleaned, code, probability)
         return LanguageGuess(code if probability >= min_probability else UNDETERMINED, probability)
 
@@ -113,11 +114,15 @@ class LanguageIdentifier:
         other = code not in ngrams.languages and probability >= OTHER_PROBABILITY
         if other and familiarity < FAMILIAR:
             return code, probability
-        own = share / (1.0 + math.exp(-2.0 * (familiarity + 0.5)))
+        belief = 1.0 / (1.0 + math.exp(-2.0 * (familiarity + 0.5)))
+        # What looks like none of them may be romanised, such as Persian in Latin letters: lid.176 is not to
+        # be surer of a language than the text's looks allow.
+        if code in ngrams.languages:
+            probability = min(probability, 2.0 * belief)
         # Of two opinions on languages that both know, the surer one; on the same language, either will do.
-        if code in ngrams.languages and probability > own:
+        if code in ngrams.languages and (probability >= SURE or probability > share * belief):
             return code, probability
-        return language, own
+        return language, share * belief
 
 
 def clean(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,8 @@ from app.storage.records import FeedbackRecord
 from app.storage.storage import Storage
 from moe_router.errors import MoleError
 from moe_router.gating.versions import pack, unpack
+from moe_router.training import learner
+from moe_router.training.judging import Bars
 from tests.stubs.records import record
 from tests.unit.moe_router.gating.made import CLASSES, HIDDEN, registry
 from tests.unit.moe_router.training import feedback_world as world
@@ -52,6 +55,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     file.write_text(json.dumps(own | {"tasks": tasks}), encoding="utf-8")
     monkeypatch.setattr(training.factory, "load_gating", lambda *_: Gating())
     monkeypatch.setattr(training, "_memory", lambda *_: world.memory(np.random.default_rng(0)))
+    # The toy network was made by hand: its answers are no measure for one that is being trained.
+    monkeypatch.setattr(learner, "LearnRun", partial(learner.LearnRun, bars=Bars(answers_fall=1.0)))
     return Settings(registry_path=file, state_dir=tmp_path, cache_dir=tmp_path)
 
 

@@ -63,6 +63,29 @@ def test_what_is_in_no_language_is_undetermined(identifier, text):
     assert (guess.code, guess.probability) == ("und", 0.0)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mera card abhi tak nahi aaya hai", "aap kaise hain bhai", "khoobi dadash che khabar",
+        "man in film ro doost nadashtam", "ya ne poluchil svoyu kartu", "zhe ge dian ying hen hao kan",
+        "ochen plohoy servis, bolshe ne pridu", "den mou arese katholou to proion",
+        "ana mabsoot awi ennaharda",
+    ],
+)  # fmt: skip
+def test_what_is_romanised_is_not_taken_for_another_language_with_confidence(text):
+    (guess,) = LanguageIdentifier(find_model(None), NgramModel(MODELS)).identify([text])
+    assert guess.code == "und"
+    assert guess.probability < 0.3
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("j'adore", "fr"), ("OMG best day ever!!!", "en"), ("Karte weg", "de"), ("che schifo", "it")],
+)
+def test_a_few_words_are_still_told(text, code):
+    assert LanguageIdentifier(find_model(None), NgramModel(MODELS)).identify([text])[0].code == code
+
+
 def test_a_guess_below_the_limit_is_undetermined_but_keeps_its_probability(identifier):
     (sure,) = identifier.identify([SENTENCES["en"]])
     (guess,) = identifier.identify([SENTENCES["en"]], min_probability=1.01)
