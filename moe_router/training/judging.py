@@ -28,7 +28,7 @@ from moe_router.training.replay import Replay
 from moe_router.training.simulation import simulate
 from moe_router.training.states import states_of
 
-PLAYED = 400
+PLAYED = 2_000
 """Simulated requests by which the answers are guarded."""
 
 
@@ -42,7 +42,7 @@ class Bars:
     """of telling what fits no task"""
     value_fall: float = 0.01
     """of the answers by the feedback, where the gain is in the tasks"""
-    answers_fall: float = 0.01
+    answers_fall: float = 0.02
     """of the answers to simulated requests"""
     least_rows: float = 10.0
     """held-out rows, as many as they are worth; an estimate on fewer counts for nothing"""

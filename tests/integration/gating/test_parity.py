@@ -19,7 +19,7 @@ from app.services.stats import Stats
 from app.services.waiting import FairGate
 from moe_router.contracts import ClassifyRequest, ExpertAnswer, ExpertRequest
 from moe_router.gating.pipeline import GatingConfig, GatingPipeline
-from moe_router.registry import Expert, load_registry
+from moe_router.registry import Expert, TaskSpec, load_registry
 from moe_router.training.evaluate import _judge
 from moe_router.training.phrasings import load_phrasings
 from moe_router.training.requests import Request, Text, load_texts
@@ -33,9 +33,6 @@ TEXTS = [*load_texts(None, "validation", 0, 0), Text("???", "general/topic_class
 class Answering:
     """Experts that can always be asked, and answer with the first label."""
 
-    def __init__(self, registry: Any) -> None:
-        self.registry = registry
-
     def served(self, _model_key: str) -> bool:
         return True
 
@@ -45,11 +42,12 @@ class Answering:
     def candidates(self, _expert: Expert) -> list[str]:
         return ["w"]
 
-    async def classify(self, expert: Expert, request: ExpertRequest, _call: Call) -> tuple[str, ExpertAnswer]:
-        label = self.registry.task(request.task_key).label_set[0]
+    async def classify(
+        self, expert: Expert, task: TaskSpec, _request: ExpertRequest, _call: Call
+    ) -> tuple[str, ExpertAnswer]:
         return "w", ExpertAnswer(
-            result=label, confidence=0.9, worker_id="w", model_key=expert.base_model_key, adapter_name=None,
-            processing_time_ms=1.0,
+            result=task.label_set[0], confidence=0.9, worker_id="w", model_key=expert.base_model_key,
+            adapter_name=None, processing_time_ms=1.0,
         )  # fmt: skip
 
 
@@ -62,7 +60,7 @@ class World:
         config = GatingConfig(CommandSettings().cache, threads=2)
         self.pipeline = GatingPipeline.load(registry, config)
         self.service = Classification(
-            self.pipeline, Answering(registry), registry, gate=FairGate(8, 8), limits=Limits(50_000, 2_000),
+            self.pipeline, Answering(), registry, gate=FairGate(8, 8), limits=Limits(50_000, 2_000),
             default_timeout_s=60.0, metrics=Metrics(), stats=Stats(),
         )  # type: ignore[arg-type]  # fmt: skip
 

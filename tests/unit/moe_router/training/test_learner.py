@@ -121,7 +121,7 @@ def test_one_who_lies_about_answers_does_not_teach_the_router_to_distrust_what_i
     found = learn(replay(lies), serving(trained), kept, run)
     guard = found.metrics["guard"]
     assert guard["live"]["value"] > guard["shipped"]["value"]
-    assert guard["candidate"]["value"] > guard["live"]["value"] - 0.01 or not found.verdict.passed
+    assert guard["candidate"]["value"] > guard["live"]["value"] - 0.02 or not found.verdict.passed
 
 
 class TestFaults:
