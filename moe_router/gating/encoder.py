@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from moe_router.assets.encoder import read_info
+from moe_router.assets.encoder import CUDA, EncoderInfo, read_info
 from moe_router.errors import ModelAssetError
 
 Embeddings = NDArray[np.float32]
@@ -44,7 +44,9 @@ class Encoder:
         # between passes: there they would burn the cores that an expert on the same machine needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            self._session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=_providers())
+            self._session = ort.InferenceSession(
+                str(folder / "model.onnx"), options, providers=_providers(self.info)
+            )
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # both libraries raise bare exceptions of their own
             raise ModelAssetError(f"the encoder in {folder} cannot be loaded: {error}") from error
@@ -107,6 +109,7 @@ def _batches(lengths: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def _providers() -> list[str]:
-    available = ort.get_available_providers()
-    return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
+def _providers(info: EncoderInfo) -> list[str]:
+    """A GPU for a float graph; between int8 products it would only copy to and fro."""
+    cuda = info.precision == "float32" and CUDA in ort.get_available_providers()
+    return [*([CUDA] if cuda else []), "CPUExecutionProvider"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_router.assets import xlm_roberta
-from moe_router.assets.encoder import ensure_encoder
+from moe_router.assets.encoder import CUDA, ensure_encoder, read_info
 from moe_router.gating.encoder import Encoder
 from tests.unit.moe_router import tiny_encoder
 from tests.unit.moe_router.tiny_encoder import HIDDEN, POSITIONS, TEXTS
@@ -45,6 +45,23 @@ def test_the_graph_computes_what_transformers_does(tmp_path: Path, kind: str) ->
     assert (ours * theirs).sum(axis=1).min() > 0.98
     # The random model tells the texts apart by more than the quantisation takes away.
     assert (ours @ theirs.T).argmax(axis=1).tolist() == list(range(len(TEXTS)))
+
+
+@pytest.mark.parametrize("kind", ["xlm-roberta", "bert"])
+def test_for_a_gpu_it_computes_the_same_in_floats(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph that a GPU would get, run by the CPU's provider."""
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
+    folder = ensure_encoder(tmp_path / "cache", name=str(tiny_encoder.save(tmp_path / "own", kind)))
+    assert read_info(folder).precision == "float32"
+    monkeypatch.undo()
+    ours = Encoder(folder, threads=1).encode(TEXTS)
+    np.testing.assert_allclose(ours, tiny_encoder.embed(tiny_encoder.model(kind), TEXTS), atol=1e-5)
+    # Where the GPU is gone, another graph is made and named by another folder.
+    other = ensure_encoder(tmp_path / "cache", name=str(tmp_path / "own"))
+    assert other != folder
+    assert (read_info(other).precision, read_info(other).identity) == ("int8", read_info(folder).identity)
 
 
 def test_the_first_token_can_stand_for_the_text() -> None:
