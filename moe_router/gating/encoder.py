@@ -110,6 +110,6 @@ def _batches(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _providers(info: EncoderInfo) -> list[str]:
-    """A GPU for a float graph; between int8 products it would only copy to and fro."""
+    """A GPU for a float graph; between int8 products it would only copy back and forth."""
     cuda = info.precision == "float32" and CUDA in ort.get_available_providers()
     return [*([CUDA] if cuda else []), "CPUExecutionProvider"]
