@@ -105,7 +105,7 @@ def stream(count: int, registry: Registry, data: Path | None, embed: Embedded, s
             pool = flipped if kind < 0.6 else plain
             request = pool[rng.integers(len(pool))]
             pair, target = vectors_of(request, embed), request.target
-            asked = request.description.text if request.description is not None else ""
+            asked = request.asked or ""
         luck = {name: bool(rng.random() < skill) for name, skill in skills[target].items()}
         found.append(Asked(asked, pair, target, f"caller-{index % CALLERS}", luck))
     return found

@@ -25,6 +25,9 @@ CUDA = "CUDAExecutionProvider"
 ADAPTER = Path(__file__).parents[1] / "gating" / "models" / "encoder_adapter.safetensors"
 """The LoRA adapter that fits the embedded encoder to gating; merged when it is converted."""
 
+Precision = Literal["int8", "float32"]
+"""Of an encoder's matrix products and its word embedding."""
+
 FORMAT = "1"
 """Changes when the graph does, so that an older cached file is not taken for the new one."""
 
@@ -38,7 +41,7 @@ class EncoderInfo:
     prefix: str
     pooling: Literal["mean", "cls"]
     max_tokens: int
-    precision: Literal["int8", "float32"] = "int8"
+    precision: Precision = "int8"
 
 
 def read_info(folder: Path) -> EncoderInfo:
@@ -89,7 +92,7 @@ def ensure_encoder(
     return build_once(target, lambda scratch: _convert_checkpoint(folder, scratch, report))
 
 
-def _precision() -> Literal["int8", "float32"]:
+def _precision() -> Precision:
     """What the graph is made for: a GPU where ONNX Runtime can use one, which has no int8 products."""
     import onnxruntime
 

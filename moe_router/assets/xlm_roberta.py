@@ -24,6 +24,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from moe_router.assets.encoder import Precision
+
 Array = NDArray[Any]
 Weights = Mapping[str, Array]
 
@@ -43,9 +45,6 @@ class Shape:
     epsilon: float
     position_offset: int = 1
     """The position of the first token, less 1: XLM-R's padding index, or -1 where positions count from 0."""
-
-
-Precision = Literal["int8", "float32"]
 
 
 def build(

@@ -120,8 +120,7 @@ def _abstaining(
 ) -> list[dict[str, float]]:
     confidence, correct = [], []
     for request in requests:
-        asked = request.description.text if request.description is not None else None
-        found = joined(words, asked, head(*vectors_of(request, embed)))
+        found = joined(words, request.asked, head(*vectors_of(request, embed)))
         best = int(found.probabilities.argmax())
         confidence.append(float(found.probabilities[best]))
         correct.append(found.names[best] == request.target)

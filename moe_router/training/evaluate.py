@@ -84,10 +84,9 @@ async def evaluate_gating(
 
 async def _judge(pipeline: GatingPipeline, request: Request) -> Judged:
     text = request.text.text if request.text else "-"
-    description = request.description.text if request.description else None
     # An empty text is no request; a dash stands for a text that says nothing.
     decision = await pipeline.decide(
-        text, description, language=None if request.text else "en", served=lambda _: True
+        text, request.asked, language=None if request.text else "en", served=lambda _: True
     )
     best = max(decision.task_probabilities, key=decision.task_probabilities.__getitem__)
     return Judged(request, decision, decision.task or best)

@@ -138,8 +138,8 @@ def hold_out(replay: Replay, seed: int) -> tuple[list[int], list[int]]:
     """The rows that teach and the rows that judge: whole callers, or the newest of each of a few."""
     callers = set(replay.caller)
     if len(callers) < SEVERAL:
-        newest = [row for caller in callers for row in _newest(replay, caller)]
-        return sorted({*range(len(replay))} - {*newest}), sorted(newest)
+        newest = {row for caller in callers for row in _newest(replay, caller)}
+        return sorted({*range(len(replay))} - newest), sorted(newest)
     turned = sorted(callers, key=lambda caller: hashlib.blake2b(f"{seed}:{caller}".encode()).digest())
     held = set(turned[: int(HELD_OUT * len(turned))])
     return (

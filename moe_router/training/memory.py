@@ -54,7 +54,7 @@ def remember(data: Path | None, embed: Embedded, seed: int = 0) -> Memory:
         embed([p.text for p in phrasings]),
         requests,
         embed,
-        [(r.description.text if r.description else None, vectors_of(r, embed)) for r in guarded],
+        [(r.asked, vectors_of(r, embed)) for r in guarded],
         tuple(_class(request.target) for request in guarded),
     )
 

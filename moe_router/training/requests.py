@@ -62,6 +62,11 @@ class Request:
     target: str
     kind: Kind
 
+    @property
+    def asked(self) -> str | None:
+        """The description's text; None where there is none."""
+        return self.description.text if self.description is not None else None
+
 
 def load_texts(data: Path | None, split: Split, per_group: int, seed: int) -> list[Text]:
     """Texts of every task: up to `per_group` of each dataset and language, and the project's own.

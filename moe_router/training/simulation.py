@@ -59,8 +59,7 @@ def gated(
     """What gating knows of each request; the language's probability is drawn, and whether there is one."""
     names = tuple(registry.tasks)
     vectors = [vectors_of(request, embed) for request in requests]
-    asked = [r.description.text if r.description is not None else None for r in requests]
-    tasks = [joined(words, text, heads[1](*pair)) for text, pair in zip(asked, vectors, strict=True)]
+    tasks = [joined(words, r.asked, heads[1](*pair)) for r, pair in zip(requests, vectors, strict=True)]
     unknown = rng.random(len(requests)) < UNDETERMINED_SHARE
     sure = np.where(unknown, rng.uniform(0.0, 0.5, len(requests)), rng.beta(8, 1, len(requests)))
     domains = [heads[0](*pair).as_dict() for pair in vectors]
