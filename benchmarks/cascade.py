@@ -3,7 +3,9 @@
 Both answer real validation texts of four datasets, which neither was fitted on. On the first of them their
 skills are measured; on the others the shipped Q-network decides at several cost weights, and is compared
 with a fixed threshold on the probe's confidence, a logistic head that learns on the first texts when to
-call, LinUCB on the same, always the probe, and always the LLM.
+call, LinUCB on the same, always the probe, and always the LLM. Curves are compared at equal shares of calls,
+between two points as if the request's policy were drawn by lot; the interval is of a paired bootstrap over
+the texts.
 
     python benchmarks/cascade.py --data DIR
 """
@@ -15,6 +17,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +34,7 @@ from moe_router.gating.decision import Decision
 from moe_router.gating.pipeline import GatingConfig, GatingPipeline
 from moe_router.gating.task_router import Observation, Policy, TaskRouter
 from moe_router.registry import Registry
-from moe_router.training.expert import halves
-from moe_router.training.expert_examples import Row, read_rows
+from moe_router.training.expert_examples import Row, halves, read_rows
 
 TASKS = {
     "umsab": "social/sentiment_analysis", "sib200": "general/topic_classification",
@@ -40,9 +42,26 @@ TASKS = {
 }  # fmt: skip
 COST_WEIGHTS = (0.0, *np.geomspace(0.001, 0.5, 50).round(5).tolist())
 """As many as it takes for the curve to have points everywhere."""
-THRESHOLDS = np.linspace(0.0, 1.0, 21)
+THRESHOLDS = np.linspace(0.0, 1.0, 101)
+SHARES = np.linspace(0.0, 1.0, 101)
+"""Of LLM calls, at which curves are compared."""
+RESAMPLES = 2000
 Point = tuple[float, float]
 """Share of LLM calls, share of right answers."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a policy does with each of the cases."""
+
+    called: np.ndarray
+    """(cases,) bool: whether it calls the LLM"""
+    right: np.ndarray
+    """(cases,) bool"""
+
+    @property
+    def point(self) -> Point:
+        return float(self.called.mean()), float(self.right.mean())
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,8 @@ class Case:
     label: str
     decision: Decision
     llm: ExpertAnswer
+    heard: ExpertAnswer
+    """what the service makes of it: the LLM's answer, pooled with the probe's"""
 
     @property
     def probe_right(self) -> bool:
@@ -60,6 +81,10 @@ class Case:
     @property
     def llm_right(self) -> bool:
         return self.llm.result == self.label
+
+    @property
+    def heard_right(self) -> bool:
+        return self.heard.result == self.label
 
     @property
     def context(self) -> list[float]:
@@ -81,7 +106,9 @@ async def ask(gating: GatingPipeline, pool: LruModelPool, task: str, own: Sequen
         )
         (expert,) = gating.registry.experts_for(task, row.language)
         wanted = ExpertRequest(task_key=task, text=row.text, language=row.language, return_probabilities=True)
-        return Case(row.label, decision, await pool.classify(expert, wanted))
+        llm = await pool.classify(expert, wanted)
+        heard = decision.probe.heard_with(expert, llm) if decision.probe is not None else llm
+        return Case(row.label, decision, llm, heard)
 
     return list(await asyncio.gather(*map(one, own)))
 
@@ -93,16 +120,16 @@ def with_skills(
     return TaskRouter(registry, gating.shipped.tasks, old.qnetwork, {}, skills=skills, policy=Policy(weight))
 
 
-def cascade(cases: Sequence[Case], router: TaskRouter) -> Point:
-    calls, right = 0, 0
-    for case in cases:
+def cascade(cases: Sequence[Case], router: TaskRouter) -> Outcome:
+    called, right = np.zeros(len(cases), bool), np.zeros(len(cases), bool)
+    for index, case in enumerate(cases):
         seen: list[Observation] = []
         labels: list[bool] = []
         task = case.decision.task or ""
         while True:
             action = router.next_action(case.decision.state, task, seen, reachable=lambda _: True)
             if action.kind == "accept":
-                right += labels[action.answer or 0]
+                right[index] = labels[action.answer or 0]
                 break
             if action.kind == "probe":
                 probe = case.decision.probe
@@ -111,21 +138,32 @@ def cascade(cases: Sequence[Case], router: TaskRouter) -> Point:
                 seen.append(Observation(action, probe.label, probe.confidence, probe.margin))
                 labels.append(case.probe_right)
             else:
-                best = sorted((case.llm.probabilities or {}).values(), reverse=True)
+                best = sorted((case.heard.probabilities or {}).values(), reverse=True)
                 margin = best[0] - best[1] if len(best) > 1 else 0.0
-                seen.append(Observation(action, case.llm.result, case.llm.confidence, margin))
-                labels.append(case.llm_right)
-                calls += 1
-    return calls / len(cases), right / len(cases)
+                seen.append(Observation(action, case.heard.result, case.heard.confidence, margin))
+                labels.append(case.heard_right)
+                called[index] = True
+    return Outcome(called, right)
 
 
-def where(cases: Sequence[Case], calls_llm: Callable[[Case], bool]) -> Point:
+def where(cases: Sequence[Case], calls_llm: Callable[[Case], bool], *, pooled: bool = False) -> Outcome:
+    """Calls the LLM where it says so; `pooled`: what it says is heard together with the probe."""
     called = [calls_llm(case) for case in cases]
-    right = [c.llm_right if call else c.probe_right for c, call in zip(cases, called, strict=True)]
-    return float(np.mean(called)), float(np.mean(right))
+    asked = [case.heard_right if pooled else case.llm_right for case in cases]
+    right = [a if call else c.probe_right for c, a, call in zip(cases, asked, called, strict=True)]
+    return Outcome(np.array(called), np.array(right))
 
 
-def logistic(train: Sequence[Case], cases: Sequence[Case]) -> list[Point]:
+def thresholds(cases: Sequence[Case], *, pooled: bool = False) -> list[Outcome]:
+    """Calls the LLM where the probe's confidence is below a fixed bound."""
+
+    def unsure(case: Case, bound: float) -> bool:
+        return case.decision.probe is not None and case.decision.probe.confidence < bound
+
+    return [where(cases, partial(unsure, bound=bound), pooled=pooled) for bound in THRESHOLDS]
+
+
+def logistic(train: Sequence[Case], cases: Sequence[Case]) -> list[Outcome]:
     """Calls the LLM where its chance to be right, less the probe's, passes a price."""
     heads = []
     for right in ([c.probe_right for c in train], [c.llm_right for c in train]):
@@ -142,8 +180,8 @@ def logistic(train: Sequence[Case], cases: Sequence[Case]) -> list[Point]:
     return [where(cases, lambda c, w=w: gains[id(c)] > w) for w in COST_WEIGHTS]
 
 
-def linucb(train: Sequence[Case], cases: Sequence[Case]) -> list[Point]:
-    points = []
+def linucb(train: Sequence[Case], cases: Sequence[Case]) -> list[Outcome]:
+    outcomes = []
     for weight in COST_WEIGHTS:
         bandit = LinUCB(2, 3)
         for case in train:
@@ -151,19 +189,46 @@ def linucb(train: Sequence[Case], cases: Sequence[Case]) -> list[Point]:
             arm = bandit.choose(x)
             bandit.update(arm, x, case.llm_right - weight if arm else float(case.probe_right))
         bandit.alpha = 0.0
-        points.append(where(cases, lambda c, own=bandit: own.choose(np.array(c.context)) == 1))
-    return points
+        outcomes.append(where(cases, lambda c, own=bandit: own.choose(np.array(c.context)) == 1))
+    return outcomes
 
 
-def below(curve: Sequence[Point], threshold: Sequence[Point]) -> float:
-    """The largest distance by which a curve, from its first point on, lies below another at as many calls."""
-    first = min(share for share, _ in curve)
-    gaps = [
-        quality - max(q for s, q in curve if s <= share + 1e-9)
-        for share, quality in threshold
-        if share >= first - 1e-9
-    ]
-    return max(gaps, default=0.0)
+def at_shares(outcomes: Sequence[Outcome], weights: np.ndarray) -> np.ndarray:
+    """A curve's accuracy at each of SHARES: (resamples, shares); NaN before its first point.
+
+    Args:
+        outcomes: of the policies along the curve.
+        weights: (resamples, cases), how often a case counts.
+    """
+    total = weights.sum(axis=1)
+    shares = np.stack([weights @ o.called for o in outcomes], axis=1) / total[:, None]
+    rights = np.stack([weights @ o.right for o in outcomes], axis=1) / total[:, None]
+    order = np.lexsort((rights, shares))
+    curves = np.empty((len(weights), len(SHARES)))
+    for row, (share, right, ranks) in enumerate(zip(shares, rights, order, strict=True)):
+        curves[row] = np.interp(SHARES, share[ranks], right[ranks], left=np.nan)
+    return curves
+
+
+def advantage(ours: Sequence[Outcome], others: Sequence[Outcome], cases: int) -> dict[str, Any]:
+    """How far a curve lies above another: on average over SHARES, and where it is least; 95 % intervals."""
+    drawn = np.random.default_rng(0).multinomial(cases, np.full(cases, 1 / cases), RESAMPLES)
+    as_seen = np.ones((1, cases))
+    (seen,) = at_shares(ours, as_seen) - at_shares(others, as_seen)
+    resampled = at_shares(ours, drawn) - at_shares(others, drawn)
+    least = int(np.nanargmin(seen))
+    return {
+        "mean": round(float(np.nanmean(seen)), 4),
+        "mean_interval": interval(np.nanmean(resampled, axis=1)),
+        "least": round(float(seen[least]), 4),
+        "least_at": round(float(SHARES[least]), 2),
+        "least_interval": interval(resampled[:, least]),
+    }
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.nanquantile(values, (0.025, 0.975)).round(4).tolist()
+    return low, high
 
 
 def registry_with_probes() -> Registry:
@@ -190,22 +255,25 @@ async def measure(data: Path, train: int, count: int) -> dict[str, Any]:
             asked = await ask(gating, pool, task, rows(data, name, train + count))
             learnt, cases = asked[:train], asked[train:]
             (expert,) = registry.experts_for(task, "en")
-            skill = (sum(c.llm_right for c in learnt) + 0.75 * 4) / (train + 4)
+            skill = (sum(c.heard_right for c in learnt) + 0.75 * 4) / (train + 4)
             probe_skill = (sum(c.probe_right for c in learnt) + 0.75 * 4) / (train + 4)
             skills = {task: {expert.name: skill, "probe": probe_skill}}
-            threshold = [
-                where(cases, lambda c, t=t: c.decision.probe is not None and c.decision.probe.confidence < t)
-                for t in THRESHOLDS
-            ]
+            threshold = thresholds(cases)
             curve = [cascade(cases, with_skills(gating, registry, skills, w)) for w in COST_WEIGHTS]
-            result["tasks"][task] = {
-                "skills": {k: round(v, 4) for k, v in skills[task].items()},
-                "always_probe": where(cases, lambda _: False),
-                "always_llm": where(cases, lambda _: True),
+            curves = {
                 "cascade": curve, "threshold": threshold, "logistic": logistic(learnt, cases),
                 "linucb": linucb(learnt, cases),
-                "cascade_below_threshold_at_most": round(below(curve, threshold), 4),
             }  # fmt: skip
+            result["tasks"][task] = {
+                "texts": len(cases),
+                "skills": {k: round(v, 4) for k, v in skills[task].items()},
+                "always_probe": where(cases, lambda _: False).point,
+                "always_llm": where(cases, lambda _: True).point,
+                **{kind: [outcome.point for outcome in outcomes] for kind, outcomes in curves.items()},
+                "always_both": where(cases, lambda _: True, pooled=True).point,
+                "above_threshold": advantage(curve, threshold, len(cases)),
+                "above_pooled_threshold": advantage(curve, thresholds(cases, pooled=True), len(cases)),
+            }
             print(
                 task, result["tasks"][task]["always_probe"], result["tasks"][task]["always_llm"], flush=True
             )
@@ -213,6 +281,14 @@ async def measure(data: Path, train: int, count: int) -> dict[str, Any]:
         await pool.aclose()
         await gating.aclose()
     return result
+
+
+def told(above: dict[str, Any]) -> str:
+    cells = []
+    for name, where_least in (("mean", ""), ("least", f" at {above['least_at']:.2f}")):
+        low, high = above[f"{name}_interval"]
+        cells.append(f"{above[name]:+.3f} ({low:+.3f} to {high:+.3f}){where_least}")
+    return " | ".join(cells)
 
 
 def plot(result: dict[str, Any]) -> None:
@@ -248,16 +324,21 @@ def main() -> None:
     result = asyncio.run(measure(arguments.data, arguments.train, arguments.count))
     default = min(range(len(COST_WEIGHTS)), key=lambda index: abs(COST_WEIGHTS[index] - Policy().cost_weight))
     lines = [
-        "| task | probe | LLM | cascade: LLM calls, accuracy | best threshold | below it at most |",
+        "| task | texts | probe | LLM | both, pooled | cascade: LLM calls, accuracy |",
         "|---|---|---|---|---|---|",
     ]
     for task, own in result["tasks"].items():
         share, quality = own["cascade"][default]
-        best = max(q for _, q in own["threshold"])
-        lines.append(
-            f"| {task} | {own['always_probe'][1]:.3f} | {own['always_llm'][1]:.3f} "
-            f"| {share:.2f}, {quality:.3f} | {best:.3f} | {own['cascade_below_threshold_at_most']:.3f} |"
-        )
+        always = " | ".join(f"{own[f'always_{way}'][1]:.3f}" for way in ("probe", "llm", "both"))
+        lines.append(f"| {task} | {own['texts']} | {always} | {share:.2f}, {quality:.3f} |")
+    lines += [
+        "",
+        "| cascade above, at equal calls | a threshold: mean | least | one that pools, too: mean | least |",
+        "|---|---|---|---|---|",
+    ]
+    for task, own in result["tasks"].items():
+        both = [told(own[name]) for name in ("above_threshold", "above_pooled_threshold")]
+        lines.append(f"| {task} | {' | '.join(both)} |")
     lines += ["", "![Quality over the share of LLM calls](cascade.png)"]
     plot(result)
     reporting.write("cascade", result, "\n".join(lines))

@@ -210,6 +210,8 @@ class Classification:
             course.failed.append(expert)
             course.fault = fault
             return
+        if course.decision.probe is not None:
+            answer = course.decision.probe.heard_with(expert, answer)
         course.answers.append(Said(answer, expert, worker_id))
         lead = margin(answer.probabilities or {})
         course.observations.append(Observation(action, answer.result, answer.confidence, lead))

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from moe_router.contracts import ExpertAnswer
 from moe_router.errors import ModelAssetError
 from moe_router.gating.heads import softmax
+from moe_router.gating.opinion_pool import OpinionPool
 from moe_router.gating.weights import Floats, load
+from moe_router.registry import Expert
+
+Pools = Mapping[tuple[str, str | None], OpinionPool]
+"""By the expert's base model key and adapter name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +29,17 @@ class ProbeAnswer:
     confidence: float
     margin: float
     probabilities: dict[str, float]
+    pools: Pools = field(default_factory=dict, repr=False, compare=False)
+
+    def heard_with(self, expert: Expert, answer: ExpertAnswer) -> ExpertAnswer:
+        """The expert's answer, with what the probe adds to it where a pool was fitted for the two."""
+        pool = self.pools.get((expert.base_model_key, expert.adapter_name))
+        if pool is None or answer.probabilities is None or answer.result not in self.probabilities:
+            return answer
+        joint = pool(self.probabilities, answer.probabilities)
+        best = max(joint, key=joint.__getitem__)
+        told = {"result": best, "confidence": joint[best], "probabilities": joint}
+        return answer.model_copy(update=told)
 
 
 class Probe:
@@ -35,7 +55,7 @@ class Probe:
             hidden: the length of its vectors.
 
         Raises:
-            ModelAssetError: the files are missing, or made for other labels or another encoder.
+            ModelAssetError: the files are missing, damaged, or made for other labels or another encoder.
         """
         weights = load(path.parent, path.name, encoder=encoder, hidden=hidden)
         try:
@@ -44,7 +64,8 @@ class Probe:
             trained = tuple(weights.meta["labels"])
             skill = weights.meta.get("skill")
             self.skill: float | None = None if skill is None else float(skill)
-            """share of right answers on texts set aside in training; None where it was not measured"""
+            """share of right answers on texts that it was not fitted on; None where it was not measured"""
+            self._pools = _pools(weights.meta.get("pools", ()))
         except (KeyError, TypeError, ValueError) as error:
             raise ModelAssetError(f"the probe {path} lacks {error}") from error
         if set(trained) != set(labels) or len(trained) != len(labels):
@@ -59,4 +80,17 @@ class Probe:
         best = int(p.argmax())
         second = float(np.partition(p, -2)[-2]) if len(p) > 1 else 0.0
         probabilities = dict(zip(self._labels, p.tolist(), strict=True))
-        return ProbeAnswer(self._labels[best], float(p[best]), float(p[best]) - second, probabilities)
+        return ProbeAnswer(
+            self._labels[best], float(p[best]), float(p[best]) - second, probabilities, self._pools
+        )
+
+
+def _pools(entries: Any) -> Pools:
+    """Reads a description's pools: `model_key` and `adapter_name`, and the weights `probe` and `expert`."""
+    found = {}
+    for entry in entries:
+        pool = OpinionPool(float(entry["probe"]), float(entry["expert"]))
+        if not (0 <= pool.probe < np.inf and 0 <= pool.expert < np.inf):
+            raise ValueError("weights of a pool that are finite and not negative")
+        found[entry["model_key"], entry["adapter_name"]] = pool
+    return MappingProxyType(found)

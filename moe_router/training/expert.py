@@ -25,7 +25,7 @@ from moe_router.experts.task_expert import TaskExpert
 from moe_router.registry import Expert, Registry
 from moe_router.training import expert_report, expert_state
 from moe_router.training.expert_batches import batches
-from moe_router.training.expert_examples import Example, Row, examples_of, read_rows
+from moe_router.training.expert_examples import Example, Row, examples_of, halves, read_rows
 from moe_router.training.expert_judge import (
     Report,
     ask,
@@ -266,10 +266,3 @@ class _Trainer:
             shutil.copyfile(self._notice, self._run.output / "adapter" / "NOTICE")
         expert_report.write(self._run.output, asdict(self._run), figures, self._base_name)
         return figures
-
-
-def halves(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows that may choose, and rows that are only reported on; a draw of its own, the same for every run."""
-    order = np.random.default_rng(77).permutation(len(rows))
-    middle = len(rows) // 2
-    return [rows[i] for i in order[:middle]], [rows[i] for i in order[middle:]]

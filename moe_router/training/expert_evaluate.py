@@ -21,8 +21,7 @@ from moe_router.experts.task_expert import TaskExpert
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.probe import Probe
 from moe_router.registry import Expert, Registry, TaskSpec
-from moe_router.training.expert import halves
-from moe_router.training.expert_examples import Row, read_rows
+from moe_router.training.expert_examples import Row, halves, read_rows
 from moe_router.training.expert_judge import Answers, Report, ask, entity_figures, probability_figures
 from moe_router.training.probes import ProbeRun, fit_probe
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,13 @@ def read_rows(path: Path) -> list[Row]:
             return [_row(json.loads(line)) for line in lines]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def halves(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows that may choose, and rows that are only reported on; a draw of its own, the same for every run."""
+    order = np.random.default_rng(77).permutation(len(rows))
+    middle = len(rows) // 2
+    return [rows[i] for i in order[:middle]], [rows[i] for i in order[middle:]]
 
 
 def _row(data: dict[str, object]) -> Row:

@@ -1,4 +1,4 @@
-"""`mole train encoder`, `expert`, `gating`, `probe`, `router`: make weights from data or feedback."""
+"""`mole train encoder`, `expert`, `gating`, `pool`, `probe`, `router`: make weights from data or feedback."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def probe(
     data: Annotated[
         Path, typer.Option(help="Folder with train.jsonl.gz and validation.jsonl.gz: rows of text and label.")
     ],
-    output: Annotated[Path | None, typer.Option(help="Where it goes. [default: gating's models]")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where it goes. [default: probes in gating's models]")
+    ] = None,
     seed: int = 0,
 ) -> None:
     """Fit a probe for a task.
@@ -100,12 +102,49 @@ def probe(
     from moe_router.gating.pipeline import MODELS
     from moe_router.training.probes import ProbeRun, fit_probe
 
-    run = ProbeRun(data, task, output or MODELS, seed=seed)
+    run = ProbeRun(data, task, output or MODELS / "probes", seed=seed)
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
         figures = fit_probe(run, encoder_in_use(), lambda m, f: bar.update(job, description=m, completed=f))
     shown = ", ".join(f"{name} {value}" for name, value in figures.items())
     out().print(f"probe: {run.output / task.replace('/', '__')}; validation: {shown}", soft_wrap=True)
+
+
+@app.command()
+def pool(
+    task: Annotated[str, typer.Argument(metavar="DOMAIN/TASK", help="The task that both answer.")],
+    data: Annotated[Path, typer.Option(help="Folder with validation.jsonl.gz: rows of text and label.")],
+    base: Annotated[str, typer.Option(help="The expert's base model, by its key in the registry.")] = (
+        "gemma-3-270m"
+    ),
+    probes: Annotated[
+        Path | None, typer.Option(help="Folder of the probe. [default: probes in gating's models]")
+    ] = None,
+    registry: RegistryFile = DEFAULT_REGISTRY,
+) -> None:
+    """Fit how a task's probe and its expert are heard together.
+
+    The weights are written into the probe's description. Where the router asks the expert after that, the
+    answer is that of both; an expert without such weights is taken at its word.
+    """
+    from moe_router.experts.model_host import PoolConfig
+    from moe_router.gating.pipeline import MODELS
+    from moe_router.training.expert_report import table
+    from moe_router.training.opinion_pools import PoolRun, fit_opinion_pool
+    from mole.settings import CommandSettings
+
+    settings = CommandSettings()
+    experts = PoolConfig(adapter_root=settings.adapter_root, cache_dir=settings.cache, worker_id="training")
+    run = PoolRun(task, data, probes or MODELS / "probes", base, experts)
+    with progress_bar() as bar:
+        job = bar.add_task("starting", total=1.0)
+        figures = fit_opinion_pool(
+            run,
+            _registry(registry),
+            encoder_in_use(),
+            lambda m, f: bar.update(job, description=m, completed=f),
+        )
+    out().print(table(figures), markup=False, soft_wrap=True)
 
 
 @app.command()

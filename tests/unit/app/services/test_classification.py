@@ -25,6 +25,8 @@ from moe_router.errors import (
     WorkerAnswerError,
 )
 from moe_router.gating.decision import Decision
+from moe_router.gating.opinion_pool import OpinionPool
+from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import Action, Observation
 from moe_router.mapping import WorkerMapping
 from moe_router.registry import Expert, Registry, TaskSpec
@@ -64,6 +66,26 @@ class CascadeGating(StubGating):
         if not left:
             raise NoWorkerError("none")
         return Action("expert", left[0])
+
+
+class DoubtingGating(StubGating):
+    """Asks the expert after the probe, and trusts it then; the two have a pool."""
+
+    def _probe(self, task_key: str) -> ProbeAnswer | None:
+        table = {"negative": 0.8, "positive": 0.15, "neutral": 0.05}
+        pools = {(files.MODEL, "fin"): OpinionPool(1.0, 1.0)}
+        return ProbeAnswer("negative", 0.8, 0.65, table, pools)
+
+    def next_action(
+        self,
+        decision: Decision,
+        observations: Sequence[Observation],
+        *,
+        reachable: Callable[[Expert], bool],
+    ) -> Action:
+        if len(observations) == 1:
+            return Action("expert", self.candidates(decision, reachable=reachable)[0])
+        return super().next_action(decision, observations, reachable=reachable)
 
 
 class TestExperts:
@@ -255,6 +277,18 @@ async def test_a_probe_answers_without_a_worker(monkeypatch: pytest.MonkeyPatch)
     assert (answer.worker_id, answer.model_key, answer.result) == (None, "probe", "negative")
     assert [s.step for s in answer.routing_path] == ["task", "probe"]
     assert not scene.experts.asked
+
+
+async def test_an_expert_that_is_asked_after_the_probe_is_heard_together_with_it() -> None:
+    answer = await Scene(DoubtingGating).ask(return_probabilities=True)
+    # neutral 0.05 * 0.6, positive 0.15 * 0.4, negative next to nothing: the expert all but rules it out
+    assert answer.result == "positive"
+    assert answer.confidence == pytest.approx(2 / 3, abs=1e-4)
+    assert answer.probabilities is not None
+    assert answer.probabilities["positive"] == answer.confidence
+    assert (answer.worker_id, answer.model_key) == ("worker-1", files.MODEL)
+    assert [s.step for s in answer.routing_path] == ["task", "probe", "expert"]
+    assert answer.routing_path[-1].probability == answer.confidence
 
 
 async def test_fixed_task_and_language_encode_nothing() -> None:

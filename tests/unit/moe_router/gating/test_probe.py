@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moe_router.contracts import ExpertAnswer
 from moe_router.errors import ModelAssetError
 from moe_router.gating.probe import Probe
 from moe_router.gating.weights import Weights, save
+from moe_router.registry import Expert
 from tests.unit.moe_router.gating.made import HIDDEN, axis
 
 LABELS = ("no", "yes", "maybe")
@@ -78,3 +80,53 @@ def test_a_probe_for_another_encoder_is_refused(tmp_path):
         load(write(tmp_path, encoder="other"))
     with pytest.raises(ModelAssetError, match="cannot be read"):
         load(tmp_path / "gone")
+
+
+POOL = {"model_key": "m", "adapter_name": "own", "probe": 1.0, "expert": 1.0}
+
+
+def expert(adapter_name: str | None = "own", model_key: str = "m") -> Expert:
+    return Expert("e", "d/t", model_key, adapter_name, None, None, None, 1.0)
+
+
+def said(result: str = "no", **probabilities: float) -> ExpertAnswer:
+    return ExpertAnswer(
+        result=result, confidence=probabilities.get(result, 0.5), worker_id="w", model_key="m",
+        adapter_name="own", processing_time_ms=1.0, probabilities=probabilities or None,
+    )  # fmt: skip
+
+
+def test_an_expert_is_heard_together_with_the_probe(tmp_path):
+    answer = load(write(tmp_path, pools=[POOL]))(axis(1))  # all but sure of "yes"
+    heard = answer.heard_with(expert(), said(no=0.5, yes=0.4, maybe=0.1))
+    assert heard.result == "yes"
+    assert heard.confidence == max((heard.probabilities or {}).values()) > answer.confidence
+    assert (heard.worker_id, heard.model_key) == ("w", "m")
+    assert (
+        load(write(tmp_path, pools=[POOL]))(axis(0)).heard_with(expert(), said(no=0.9, yes=0.1)).result
+        == "no"
+    )
+
+
+@pytest.mark.parametrize(
+    ("by", "answer"),
+    [
+        (expert("another"), said(no=0.5, yes=0.5)),
+        (expert(None), said(no=0.5, yes=0.5)),
+        (expert(model_key="n"), said(no=0.5, yes=0.5)),
+        (expert(), said()),
+        (expert(), said("a label of its own", no=0.5, yes=0.5)),
+    ],
+)
+def test_where_no_pool_was_fitted_or_nothing_can_be_pooled_the_expert_is_taken_at_its_word(
+    tmp_path, by, answer
+):
+    assert load(write(tmp_path, pools=[POOL]))(axis(1)).heard_with(by, answer) == answer
+
+
+@pytest.mark.parametrize(
+    "entry", [{}, POOL | {"probe": -1.0}, POOL | {"expert": float("nan")}, POOL | {"probe": "much"}, "pool"]
+)
+def test_a_damaged_pool_is_refused(tmp_path, entry):
+    with pytest.raises(ModelAssetError, match="lacks"):
+        load(write(tmp_path, pools=[entry]))

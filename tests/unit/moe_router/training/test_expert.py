@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from moe_router.errors import RequestError
 from moe_router.experts import expert_file
 from moe_router.training import expert as training
-from moe_router.training.expert import ExpertRun, halves, train_expert
+from moe_router.training.expert import ExpertRun, train_expert
 from moe_router.training.lora import LoraShape
 from tests.unit.moe_router.training import expert_fixtures as fixtures
 
@@ -86,11 +86,3 @@ def test_labels_that_the_task_lacks_are_refused(run: ExpertRun, gemma_folder: Pa
 def test_a_folder_without_a_run_cannot_go_on(run: ExpertRun, gemma_folder: Path) -> None:
     with pytest.raises(RequestError, match="cannot go on"):
         train_expert(replace(run, resume=True), fixtures.registry(gemma_folder), _quiet)
-
-
-def test_the_rows_that_choose_are_not_those_reported_on() -> None:
-    rows = fixtures.rows(9)
-    choosing, reported = halves(rows)
-    assert len(choosing) + len(reported) == 9
-    assert not set(choosing) & set(reported)
-    assert (choosing, reported) == halves(rows)

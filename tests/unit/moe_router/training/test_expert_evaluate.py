@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from moe_router.experts import expert_file
-from moe_router.training.expert import halves
 from moe_router.training.expert_evaluate import Evaluation, evaluate_expert
+from moe_router.training.expert_examples import halves
 from moe_router.training.expert_judge import entity_figures, entity_temperature, probability_figures
 from moe_router.training.expert_report import table
 from tests.unit.moe_router.experts import tiny

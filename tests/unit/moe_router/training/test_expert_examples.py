@@ -8,7 +8,7 @@ import pytest
 from moe_router.errors import RequestError
 from moe_router.experts.engines.base import DecodeJob
 from moe_router.experts.scoring import log_softmax
-from moe_router.training.expert_examples import examples_of, read_rows, request_of
+from moe_router.training.expert_examples import examples_of, halves, read_rows, request_of
 from tests.unit.moe_router.training import expert_fixtures as fixtures
 
 
@@ -52,3 +52,11 @@ def test_rows_are_read_and_a_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl.gz").write_bytes(b"not gzip")
     with pytest.raises(RequestError, match=r"bad\.jsonl\.gz"):
         read_rows(tmp_path / "bad.jsonl.gz")
+
+
+def test_the_rows_that_choose_are_not_those_reported_on() -> None:
+    rows = fixtures.rows(9)
+    choosing, reported = halves(rows)
+    assert len(choosing) + len(reported) == 9
+    assert not set(choosing) & set(reported)
+    assert (choosing, reported) == halves(rows)

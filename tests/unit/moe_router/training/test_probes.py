@@ -28,7 +28,7 @@ def test_a_fitted_probe_answers_and_is_bound_to_its_labels(encoder, tmp_path):
     write(tmp_path / "train.jsonl.gz", rows)
     write(tmp_path / "validation.jsonl.gz", rows[35:45])
     figures = fit_probe(ProbeRun(tmp_path, "d/t", tmp_path), encoder, lambda _m, _f: None)
-    assert figures["texts"] == 10
+    assert figures["texts"] == 5  # the other half chose the temperature
     probe = Probe(tmp_path / "d__t", ("x", "y"), encoder=encoder.identity, hidden=encoder.hidden)
     answer = probe(encoder.encode(["aaa aaa aaa"])[0])
     assert answer.label == "x"
