@@ -140,7 +140,8 @@ def cascade(cases: Sequence[Case], router: TaskRouter) -> Outcome:
             else:
                 best = sorted((case.heard.probabilities or {}).values(), reverse=True)
                 margin = best[0] - best[1] if len(best) > 1 else 0.0
-                seen.append(Observation(action, case.heard.result, case.heard.confidence, margin))
+                pooled = case.heard is not case.llm
+                seen.append(Observation(action, case.heard.result, case.heard.confidence, margin, pooled))
                 labels.append(case.heard_right)
                 called[index] = True
     return Outcome(called, right)

@@ -210,11 +210,12 @@ class Classification:
             course.failed.append(expert)
             course.fault = fault
             return
-        if course.decision.probe is not None:
-            answer = course.decision.probe.heard_with(expert, answer)
+        probe, alone = course.decision.probe, answer
+        if probe is not None:
+            answer = probe.heard_with(expert, alone)
         course.answers.append(Said(answer, expert, worker_id))
-        lead = margin(answer.probabilities or {})
-        course.observations.append(Observation(action, answer.result, answer.confidence, lead))
+        lead, pooled = margin(answer.probabilities or {}), answer is not alone
+        course.observations.append(Observation(action, answer.result, answer.confidence, lead, pooled))
         course.steps += call.hedges[hedges:]
         course.note("expert", expert.name, answer.confidence, began)
 

@@ -110,13 +110,15 @@ def _steps(course: Course, task: TaskSpec | None, fault: str | None) -> list[dic
         step: dict[str, Any] = {
             "action": f"expert:{expert.name}"[:ACTION_CHARS] if expert is not None else "probe",
             "cost": expert.cost if expert is not None else 0.0,
-            "label": None, "confidence": 0.0, "margin": 0.0, "accepted": False, "fault": fault,
+            "label": None, "confidence": 0.0, "margin": 0.0, "pooled": False, "accepted": False,
+            "fault": fault,
         }  # fmt: skip
         if seen < len(course.observations) and course.observations[seen].action == action:
             observation = course.observations[seen]
             step |= {
                 "label": label_key(observation.label, task), "confidence": observation.confidence,
-                "margin": observation.margin, "accepted": seen == accepted, "fault": None,
+                "margin": observation.margin, "pooled": observation.pooled,
+                "accepted": seen == accepted, "fault": None,
             }  # fmt: skip
             seen += 1
         steps.append(step)

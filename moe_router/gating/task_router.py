@@ -56,6 +56,8 @@ class Observation:
     confidence: float
     margin: float = 0.0
     """how far the best label's probability is above the second's"""
+    pooled: bool = False
+    """whether the expert was heard together with the probe, whose own answer then says nothing more"""
 
     @property
     def name(self) -> str:
@@ -180,7 +182,8 @@ class TaskRouter:
             for e in self.experts(task_key, state.language)
             if e not in asked and via != "probe" and reachable(e)
         ]
-        actions += [Action("accept", o.action.expert, index) for index, o in enumerate(observations)]
+        standing = _standing(observations)
+        actions += [Action("accept", o.action.expert, observations.index(o)) for o in standing]
         # After an answer the probe is not offered: it was there to be asked first.
         if not observations and self.registry.task(task_key).probe is not None and via != "expert":
             actions.append(Action(PROBE))
@@ -262,9 +265,10 @@ def features(
         skills: of the task's experts and its probe, by name.
         policy: says what a call costs.
     """
-    best = max(observations, key=lambda o: o.confidence, default=None)
+    standing = _standing(observations)
+    best = max(standing, key=lambda o: o.confidence, default=None)
     accepted = observations[action.answer] if action.answer is not None else None
-    others = [o.label == accepted.label for o in observations if o is not accepted] if accepted else []
+    others = [o.label == accepted.label for o in standing if o is not accepted] if accepted else []
     expert = action.expert
     return replace(
         base_features(state, task_key),
@@ -276,9 +280,16 @@ def features(
         confidence=accepted.confidence if accepted else 0.0,
         margin=accepted.margin if accepted else 0.0,
         agreement=2 * sum(others) / len(others) - 1 if others else 0.0,
-        asked=min(len(observations), 4) / 4,
+        asked=min(len(standing), 4) / 4,
         best_confidence=best.confidence if best else 0.0,
         best_margin=best.margin if best else 0.0,
         best_skill=skills.get(best.name, PRIOR_SKILL) if best else 0.0,
-        disagreement=float(len({o.label for o in observations}) > 1),
+        disagreement=float(len({o.label for o in standing}) > 1),
     )
+
+
+def _standing(observations: Sequence[Observation]) -> Sequence[Observation]:
+    """The answers that count: the probe's does not where it is part of another."""
+    if not any(o.pooled for o in observations):
+        return observations
+    return [o for o in observations if o.action.kind != PROBE]

@@ -110,7 +110,7 @@ def _actions_probability(router: TaskRouter, state: State, task: str, replay: Re
             continue
         if step.accepted:
             answer = len(seen)
-        seen.append(Observation(action, step.label, step.confidence, step.margin))
+        seen.append(Observation(action, step.label, step.confidence, step.margin, step.pooled))
     if answer is None:
         return probability
     accept = Action("accept", seen[answer].action.expert, answer)

@@ -27,6 +27,8 @@ class Step:
     confidence: float
     margin: float
     cost: float
+    pooled: bool = False
+    """whether the expert was heard together with the probe"""
     accepted: bool = False
     """whether this answer was the one given"""
     fault: str | None = None

@@ -71,6 +71,7 @@ async def test_an_answer_is_recorded_without_the_text() -> None:
             "label": "positive",
             "confidence": 0.75,
             "margin": 0.5,
+            "pooled": False,
             "cost": 1.0,
             "accepted": True,
             "fault": None,
@@ -91,6 +92,16 @@ async def test_the_propensity_is_that_of_all_actions_and_the_accepted_answer_is_
     record = await run(course)
     assert record.propensity == pytest.approx(0.1)
     assert [s["accepted"] for s in record.observations] == [True, False]
+
+
+async def test_what_was_heard_together_is_told_apart() -> None:
+    course = await decide()
+    probe, ask = Action("probe"), Action("expert", FIN)
+    course.actions = [probe, ask]
+    course.observations = [Observation(probe, "neutral", 0.5), Observation(ask, "positive", 0.4, pooled=True)]
+    course.final = Action("accept", FIN, 1)
+    record = await run(course)
+    assert [(s["pooled"], s["accepted"]) for s in record.observations] == [(False, False), (True, True)]
 
 
 async def test_a_fault_is_kept_apart_from_what_was_answered() -> None:

@@ -184,6 +184,16 @@ class TestGoingOn:
         assert self.accepts(self.after(own, seen, via="probe"), 0, probe)
         assert self.accepts(self.after(own, seen, reachable=nothing), 0, probe)
 
+    def test_a_probe_that_is_part_of_an_experts_answer_is_not_accepted_beside_it(self) -> None:
+        own = self.made(probe=PROBE)
+        probe, small = Action("probe"), self.expert(own, "small")
+        sure = Observation(probe, "yes", 0.9)
+        apart, together = Observation(small, "no", 0.7), Observation(small, "no", 0.7, pooled=True)
+        assert self.accepts(self.after(own, sure, apart), 0, probe)
+        assert self.accepts(self.after(own, sure, together), 1, small)
+        unsure = Observation(small, "no", 0.1, pooled=True)
+        assert self.after(own, sure, unsure) == self.expert(own, "large")
+
     def test_an_answer_worth_less_than_abstaining_is_withheld(self) -> None:
         own = self.made(Policy(cost_weight=0.1, abstain_value=0.5))
         small = self.expert(own, "small")
@@ -268,6 +278,14 @@ class TestFeatures:
         )
         other = phi(own, state_of(own), Action("accept", expert.expert, 1), *seen, probe=0.9, small=0.7)
         assert (other.probe, other.expert, other.skill, other.confidence) == (0, 1, 0.7, 0.5)
+
+    def test_an_expert_that_was_heard_with_the_probe_looks_like_one_that_was_asked_alone(self) -> None:
+        own = several()
+        expert = Action("expert", own.registry.all_experts("a/x")[0])
+        probed = Observation(Action("probe"), "no", 0.6, 0.2)
+        joint = Observation(expert, "yes", 0.5, 0.1, pooled=True)
+        alone = phi(own, state_of(own), Action("accept", expert.expert, 0), joint, small=0.7)
+        assert phi(own, state_of(own), Action("accept", expert.expert, 1), probed, joint, small=0.7) == alone
 
     def test_answers_that_differ(self) -> None:
         own = several()
