@@ -1,4 +1,4 @@
-"""Each class of failure at one of two replicas: found out, mended by the other, told; it returns by a trial."""
+"""Each class of failure at one of two replicas: the other mends it, it is told, and a trial ends it."""
 
 from __future__ import annotations
 
