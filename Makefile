@@ -18,7 +18,7 @@ ARGS ?=
 STAMP := $(VENV)/.setup-done
 export VENV PYTHON TORCH_INDEX
 
-.PHONY: help setup demo test weights lint types check audit soak docs lock clean
+.PHONY: help setup demo test weights lint types check audit soak nightly docs lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: $(STAMP) ## Run the tests, and print the coverage (ARGS: for pytest)
 
 soak: $(STAMP) ## Ten minutes of mixed load: does the coordinator leak memory, tasks, sockets, files?
 	@$(VENV)/bin/python -m pytest --full -s tests/integration/soak $(ARGS)
+
+nightly: $(STAMP) ## Faults, floods, jobs, generated cases and the soak as long as their bars ask; an hour or so
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --full -s tests/integration/{faults,jobs,services,soak} $(ARGS)
 
 weights: $(STAMP) ## Make all of gating's weights anew (DATA=folder of the datasets); takes hours
 	@scripts/weights "$(DATA)"

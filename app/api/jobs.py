@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from app.api import examples, openapi
 from app.api.job_upload import JSON_LINES, RequestUpload, UploadLimits
 from app.api.messages import answer, runtime_of
-from app.asgi.exchange import exchange_of
+from app.asgi.exchange import exchange_of, mount_point
 from app.services.jobs import JobDesk
 from app.storage.job_records import ResultRow
 from moe_router.contracts import JobAnswer, JobRequest, JobsAnswer
@@ -100,7 +100,7 @@ async def submit_job(request: Request) -> Response:
     with runtime.admission.request(exchange.caller):
         job = await desk_of(request).submit(exchange.caller, upload, key)
     response = answer(job, HTTPStatus.ACCEPTED)
-    response.headers["Location"] = f"/api/v1/jobs/{job.job_id}"
+    response.headers["Location"] = f"{mount_point(request.scope)}/api/v1/jobs/{job.job_id}"
     return response
 
 

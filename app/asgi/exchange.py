@@ -80,8 +80,14 @@ def open_exchange(scope: Scope) -> Exchange:
 def route_path(scope: Scope) -> str:
     """The path below the mount point (`uvicorn --root-path`), as the router sees it."""
     path: str = scope["path"]
-    root: str = scope.get("root_path", "")
+    root = mount_point(scope)
     return path[len(root) :] if root and path.startswith(root + "/") else path
+
+
+def mount_point(scope: Scope) -> str:
+    """What a caller's paths begin with before ours (`uvicorn --root-path`); empty without one."""
+    root: str = scope.get("root_path", "")
+    return root
 
 
 def check_headers(scope: Scope) -> None:

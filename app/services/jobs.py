@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +33,7 @@ PAGE = 200
 LISTED = 100
 PAGE_RETRY_S = 1.0
 PAGE_ATTEMPTS = 30
+DISCARD_RETRY_S = 1.0
 
 
 class Upload(Protocol):
@@ -81,6 +83,7 @@ class JobDesk:
         self._stop = stop
         self._uploads = Admission(UPLOADS_AT_ONCE, UPLOADS_PER_CALLER, of="uploads of jobs")
         self._discards: set[asyncio.Task[None]] = set()
+        self._closed = asyncio.Event()
 
     async def submit(self, caller: str, upload: Upload, key: str | None) -> JobAnswer:
         """Stores a job durably before it returns; the same key and body again give the same job.
@@ -143,7 +146,8 @@ class JobDesk:
         return self._pages(job_id, first)
 
     async def aclose(self) -> None:
-        """Waits for what broken-off uploads left to be forgotten."""
+        """Waits until what broken-off uploads left is forgotten, where the database can be used."""
+        self._closed.set()
         await asyncio.gather(*self._discards, return_exceptions=True)
 
     async def _submit(self, owner: str, upload: Upload, key: str | None) -> JobAnswer:
@@ -184,16 +188,22 @@ class JobDesk:
         return stored + len(batch)
 
     def _discard(self, job_id: str) -> None:
-        async def discard() -> None:
-            try:
-                await self._jobs.discard(job_id)
-            except StorageError:  # a later purge finds it
-                logger.warning("what an upload left is forgotten later")
-
         # A task of its own: the caller may be gone, and this request cancelled.
-        task = asyncio.create_task(discard())
+        task = asyncio.create_task(self._forget(job_id))
         self._discards.add(task)
         task.add_done_callback(self._discards.discard)
+
+    async def _forget(self, job_id: str) -> None:
+        """Tries until it succeeds, or the desk is closed: what is left counts as one of the caller's jobs."""
+        while True:
+            try:
+                return await self._jobs.discard(job_id)
+            except StorageError:
+                if self._closed.is_set():  # a later purge finds it
+                    logger.warning("what an upload left is forgotten later")
+                    return None
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), DISCARD_RETRY_S)
 
     def _same(self, earlier: JobRow | None, upload: Upload) -> JobAnswer:
         if earlier is None or earlier.body_hash != upload.digest:

@@ -1,6 +1,6 @@
 """Coordinators are killed in the middle of a job; each item is in the results exactly once.
 
-Three kills by default; `JOB_KILLS=10 make test ARGS=tests/integration/jobs` for ten.
+Three kills by default, ten with `--full`; `JOB_KILLS` sets another number.
 """
 
 from __future__ import annotations

@@ -28,6 +28,10 @@ async def test_below_a_root_path_everything_is_as_without_one(tmp_path: Path) ->
         lines = {"Content-Type": "application/x-ndjson"}
         job = await client.post("/api/v1/jobs", content=line * 200, headers=lines)
         assert (job.status_code, job.json()["total"]) == (202, 200)
+        # What the caller's client makes of it: the path as the caller knows it, in front of the proxy.
+        assert job.headers["location"] == f"{ROOT}/api/v1/jobs/{job.json()['job_id']}"
+        looked = await client.get(job.url.join(job.headers["location"]))
+        assert (looked.status_code, looked.json()["job_id"]) == (200, job.json()["job_id"])
         model = {"model": "nowhere", "messages": [{"role": "user", "content": "x"}]}
         assert "error" in (await client.post("/v1/chat/completions", json=model)).json()
         page = await client.get("/docs")

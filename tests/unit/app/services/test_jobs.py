@@ -153,3 +153,40 @@ async def test_a_caller_who_goes_leaves_nothing(desk: JobDesk, storage: Storage)
     await asyncio.gather(submitting, return_exceptions=True)
     await desk.aclose()
     assert await storage.jobs.purge(finished_before=0, abandoned_before=1e12) == 0
+
+
+async def test_what_an_upload_left_is_forgotten_once_the_database_is_back(
+    desk: JobDesk, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DISCARD_RETRY_S", 0.001)
+    faults, discarded, forget = [1, 2], asyncio.Event(), storage.jobs.discard
+
+    async def discard(job_id: str) -> None:
+        if faults:
+            raise StorageError(f"fault {faults.pop()}")
+        await forget(job_id)
+        discarded.set()
+
+    async def append(*_: object) -> None:
+        raise StorageError("full")
+
+    monkeypatch.setattr(storage.jobs, "discard", discard)
+    monkeypatch.setattr(storage.jobs, "append", append)
+    with pytest.raises(StorageError, match="full"):
+        await desk.submit("me", Upload(1), None)
+    async with asyncio.timeout(10):
+        await discarded.wait()
+
+
+async def test_a_closed_desk_leaves_it_to_a_later_purge(
+    desk: JobDesk, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(*_: object) -> None:
+        raise StorageError("gone")
+
+    monkeypatch.setattr(storage.jobs, "discard", gone)
+    monkeypatch.setattr(storage.jobs, "append", gone)
+    with pytest.raises(StorageError):
+        await desk.submit("me", Upload(1), None)
+    async with asyncio.timeout(10):
+        await desk.aclose()
