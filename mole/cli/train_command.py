@@ -122,10 +122,11 @@ def pool(
     ] = None,
     registry: RegistryFile = DEFAULT_REGISTRY,
 ) -> None:
-    """Fit how a task's probe and its expert are heard together.
+    """Hear a probe and an expert together.
 
-    The weights are written into the probe's description. Where the router asks the expert after that, the
-    answer is that of both; an expert without such weights is taken at its word.
+    Both answer the texts that may choose; the weights of their two opinions are fitted on them and written
+    into the probe's description. Where the router asks the expert after that, the answer is that of both. An
+    expert without such weights is taken at its word.
     """
     from moe_router.experts.model_host import PoolConfig
     from moe_router.gating.pipeline import MODELS
