@@ -116,6 +116,7 @@ class ModelHost:
 
         Raises:
             ModelAssetError: the base model itself cannot be loaded.
+            ServerAwayError: its own server is not there; the experts are not made.
         """
         spec = self._registry.base_models[self.model_key]
         options = EngineOptions(
@@ -141,6 +142,7 @@ class ModelHost:
 
         Raises:
             ModelAssetError: none is left.
+            ServerAwayError: the model's own server is not there.
         """
         had_any = bool(self._roster.served)
         self._builder().warm_up(self._roster)

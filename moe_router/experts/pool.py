@@ -67,6 +67,7 @@ class SingleModelPool:
 
         Raises:
             ModelAssetError: the base model cannot be loaded, or none of its experts can be served.
+            ServerAwayError: its own server is not there; another pool may find it later.
         """
         self._host.load(progress or no_progress)
         if not self._host.experts:
