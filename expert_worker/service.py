@@ -58,6 +58,9 @@ class Pool(Protocol):
     def batches(self) -> SizeTally:
         """How large the batches were."""
 
+    def cut(self) -> Mapping[str, int]:
+        """By task, requests of which a text was too long to be read to its end."""
+
     async def aclose(self) -> None:
         """Lets the model go."""
 
@@ -144,7 +147,9 @@ class Service:
         """The text that Prometheus scrapes."""
         self.metrics.queue_depth.set(self.health().queue_depth)
         self.metrics.ready.set(self.status == "ready")
-        return self.metrics.render(self._pool.batches() if self._pool is not None else SizeTally())
+        if self._pool is None:
+            return self.metrics.render()
+        return self.metrics.render(self._pool.batches(), self._pool.cut())
 
     def served(self) -> list[ServedTask]:
         """What is served, by task; empty while the model loads."""

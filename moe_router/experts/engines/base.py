@@ -47,6 +47,8 @@ class Prompt:
     adapter: str | None
     head: tuple[int, ...]
     tail: tuple[int, ...]
+    cut: bool = False
+    """Whether a value passed the limit of tokens and lost its end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,8 @@ def test_many_labels_leave_room_for_others_in_a_batch(tmp_path: Path) -> None:
 def test_a_long_text_is_cut_and_text_survives_the_round_trip() -> None:
     prompt = TextTokens(2).prompt(Template("Text: {{input}}\nMood:"), {"input": "ä" * 50}, None)
     assert text_of(prompt.head) + text_of(prompt.tail) == "Text: " + "ä" * 7 + "\nMood:"
+    assert prompt.cut
+    assert not TextTokens(2).prompt(Template("Text: {{input}}\nMood:"), {"input": "ä"}, None).cut
 
 
 async def test_a_worker_serves_experts_of_a_model_server(tmp_path: Path) -> None:
