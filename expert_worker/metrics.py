@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from moe_router.tally import SizeTally
@@ -28,6 +28,24 @@ class _Batches(Collector):
             buckets=self.tally.buckets(),
             sum_value=self.tally.total,
         )
+
+
+@dataclass(slots=True, eq=False)
+class _Cut(Collector):
+    """Turns the pool's counts into a counter when it is scraped."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """The counter."""
+        family = CounterMetricFamily(
+            "mole_texts_cut",
+            "Texts longer than the model's limit: their ends were not read.",
+            labels=["task"],
+        )
+        for task, count in self.counts.items():
+            family.add_metric([task], count)
+        yield family
 
 
 class Metrics:
@@ -53,10 +71,13 @@ class Metrics:
         )
         self.queue_depth = Gauge("mole_queue_depth", "Requests that wait or run.", registry=self.registry)
         self._batches = _Batches(SizeTally())
+        self._cut = _Cut()
         self.registry.register(self._batches)
+        self.registry.register(self._cut)
         self.ready = Gauge("mole_ready", "1 when the worker takes requests.", registry=self.registry)
 
-    def render(self, batches: SizeTally | None = None) -> bytes:
-        """The text that Prometheus scrapes."""
+    def render(self, batches: SizeTally | None = None, cut: Mapping[str, int] | None = None) -> bytes:
+        """The text that Prometheus scrapes; the pool keeps count of its batches, and of texts it cut."""
         self._batches.tally = batches or self._batches.tally
+        self._cut.counts = cut or self._cut.counts
         return generate_latest(self.registry)

@@ -15,11 +15,15 @@ from expert_worker.settings import Settings
 from moe_router.assets.cache import Progress
 from moe_router.contracts import ExpertAnswer, ExpertRequest, ReadyStatus, ServedTask, WorkerHealth
 from moe_router.errors import MoleError, NotReadyError
+from moe_router.experts.engines.base import ServerAwayError
 from moe_router.file_watch import FileWatch
 from moe_router.registry import Expert, Registry, load_registry
 from moe_router.tally import SizeTally
 
 logger = logging.getLogger(__name__)
+
+RETRY_S = 5.0
+"""Between two looks for a model server that is away."""
 
 
 class Pool(Protocol):
@@ -53,6 +57,9 @@ class Pool(Protocol):
 
     def batches(self) -> SizeTally:
         """How large the batches were."""
+
+    def cut(self) -> Mapping[str, int]:
+        """By task, requests of which a text was too long to be read to its end."""
 
     async def aclose(self) -> None:
         """Lets the model go."""
@@ -140,7 +147,9 @@ class Service:
         """The text that Prometheus scrapes."""
         self.metrics.queue_depth.set(self.health().queue_depth)
         self.metrics.ready.set(self.status == "ready")
-        return self.metrics.render(self._pool.batches() if self._pool is not None else SizeTally())
+        if self._pool is None:
+            return self.metrics.render()
+        return self.metrics.render(self._pool.batches(), self._pool.cut())
 
     def served(self) -> list[ServedTask]:
         """What is served, by task; empty while the model loads."""
@@ -198,7 +207,7 @@ class Service:
             # Noted before it is read: an edit made while the model loads is seen afterwards.
             self._watch = FileWatch((self.settings.registry_file,), self.reload)
             self._watch.note()
-            await asyncio.to_thread(self._load_blocking)
+            await self._fill()
             self._ready, self.detail = True, self._unserved()
             self._watch.start()
             self.metrics.ready.set(1)
@@ -216,13 +225,28 @@ class Service:
             logger.warning("%s is not served: %s", name, reason)
         return "; ".join(f"{name} is not served: {reason}" for name, reason in failures.items()) or None
 
-    def _load_blocking(self) -> None:
+    async def _fill(self) -> None:
+        """Loads the model; where that is at a server which is away, anew until it is there."""
+        while self._pool is None:
+            pool = await asyncio.to_thread(self._built)
+            try:
+                await asyncio.to_thread(self._preload, pool)
+            except ServerAwayError as error:
+                await pool.aclose()
+                self.detail, self.progress = error.detail, 0.0
+                logger.warning("%s; it is asked again in %g s", error.detail, RETRY_S)
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._pool = pool
+
+    def _built(self) -> Pool:
         self.registry = load_registry(self.settings.registry_file)
-        pool = self._build_pool(self.registry, self.settings)
+        return self._build_pool(self.registry, self.settings)
+
+    def _preload(self, pool: Pool) -> None:
         pool.preload(self._report)
         self._report("warming up", 0.99)
         pool.warm_up()
-        self._pool = pool
 
     def _report(self, message: str, fraction: float) -> None:
         # Called from the loading thread; two plain assignments need no lock.

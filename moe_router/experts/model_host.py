@@ -77,6 +77,8 @@ class ModelHost:
         self.model_key = model_key
         self._roster = Roster()
         self._users: Counter[str] = Counter()
+        self.cut: Counter[str] = Counter()
+        """By task, requests of which a text, or a field, was too long for the model to be read to its end."""
         self._unused = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
         self._keepers = 0
@@ -116,6 +118,7 @@ class ModelHost:
 
         Raises:
             ModelAssetError: the base model itself cannot be loaded.
+            ServerAwayError: its own server is not there; the experts are not made.
         """
         spec = self._registry.base_models[self.model_key]
         options = EngineOptions(
@@ -141,6 +144,7 @@ class ModelHost:
 
         Raises:
             ModelAssetError: none is left.
+            ServerAwayError: the model's own server is not there.
         """
         had_any = bool(self._roster.served)
         self._builder().warm_up(self._roster)
@@ -241,9 +245,16 @@ class ModelHost:
         assert self._batcher is not None  # noqa: S101  checked by the caller
         with self._batcher.place(deadline) as place:
             work = await asyncio.to_thread(expert.prepare, request)
+            if any(job.prompt.cut for job in work.jobs):
+                self._tell_cut(request.task_key)
             costs = [self.engine.cost(job) for job in work.jobs]
             outcomes = await self._batcher.run(place, work.jobs, costs=costs, group=group, deadline=deadline)
         return expert.finish(work, outcomes)
+
+    def _tell_cut(self, task_key: str) -> None:
+        self.cut[task_key] += 1
+        limit = self._config.max_text_tokens
+        logger.warning("%s: a text is judged by its first %d tokens; it has more", task_key, limit)
 
     @contextmanager
     def kept(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from moe_router.assets.cache import Progress, no_progress
@@ -67,6 +68,7 @@ class SingleModelPool:
 
         Raises:
             ModelAssetError: the base model cannot be loaded, or none of its experts can be served.
+            ServerAwayError: its own server is not there; another pool may find it later.
         """
         self._host.load(progress or no_progress)
         if not self._host.experts:
@@ -128,6 +130,10 @@ class SingleModelPool:
     def batches(self) -> SizeTally:
         """How large the batches were."""
         return self._host.batches
+
+    def cut(self) -> Mapping[str, int]:
+        """By task, requests of which a text was too long to be read to its end."""
+        return dict(self._host.cut)
 
     async def aclose(self) -> None:
         """Answers what was taken, then gives the memory back."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moe_router.errors import ModelAssetError, MoleError
 from moe_router.experts import expert_file
-from moe_router.experts.engines.base import Engine
+from moe_router.experts.engines.base import Engine, ServerAwayError
 from moe_router.experts.task_expert import TaskExpert
 from moe_router.registry import Expert, Registry, TaskSpec
 
@@ -74,22 +74,34 @@ class RosterBuilder:
         self._max_text_tokens = max_text_tokens
 
     def build(self, registry: Registry) -> Roster:
-        """The roster at start: an expert that cannot be made is noted and does not take the others down."""
+        """The roster at start: an expert that cannot be made is noted and does not take the others down.
+
+        Raises:
+            ServerAwayError: the model's own server is not there, which is no fault of an expert.
+        """
         roster = Roster()
         for expert in self._declared(registry):
             task = registry.task(expert.task_key)
             try:
                 self._add(roster, expert, task, None)
+            except ServerAwayError:
+                raise
             except Exception as error:  # noqa: BLE001  whatever is wrong with one, the others are served
                 self._leave_out(roster, expert, (task, self._files(expert)), error)
         return roster
 
     def warm_up(self, roster: Roster) -> None:
-        """Asks every expert once; one that fails is noted, and its adapter let go."""
+        """Asks every expert once; one that fails is noted, and its adapter let go.
+
+        Raises:
+            ServerAwayError: as `build`.
+        """
         for expert, served in list(roster.served.items()):
             started = time.monotonic()
             try:
                 self._warm(served)
+            except ServerAwayError:
+                raise
             except Exception as error:  # noqa: BLE001  as in `build`
                 del roster.served[expert]
                 self._leave_out(roster, expert, served.made_of, error)

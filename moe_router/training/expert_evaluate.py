@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +26,7 @@ from moe_router.training.expert_judge import Answers, Report, ask, entity_figure
 from moe_router.training.probes import ProbeRun, fit_probe
 
 ADAPTER = "judged"
+ZERO_SHOT = "zero-shot"
 MAX_TEXT_TOKENS = 2048
 
 
@@ -35,7 +36,7 @@ class Evaluation:
 
     Attributes:
         task: its key.
-        data: folder with validation.jsonl.gz, or the file itself: of the folder's the half is used that chose
+        data: folder with validation.jsonl.gz, or a file of rows: of the folder's the half is used that chose
             nothing in training, of a file all rows.
         base: the base model's key.
         adapter: the adapter's folder; None takes the registry's.
@@ -43,7 +44,7 @@ class Evaluation:
         cache: where models are kept.
         limit: at most so many texts, from the front.
         baselines: whether the base model and the linear head are judged too.
-        probes: folder of linear heads; one that is missing is fitted on the data's train file.
+        probes: folder of linear heads; a missing one is fitted on the train file, where data is a folder.
     """
 
     task: str
@@ -75,9 +76,10 @@ def evaluate_expert(
     for name, expert in _ways(given, registry, task, engine).items():
         jobs = expert.warm_up_jobs()
         expert.warmed_up(engine.infer(jobs))
-        answers = ask(expert, engine, rows, lambda _m, share, name=name: report(name, share))  # type: ignore[misc]
+        asked = [within(row) for row in rows] if name == ZERO_SHOT else rows
+        answers = ask(expert, engine, asked, lambda _m, share, name=name: report(name, share))  # type: ignore[misc]
         found[name] = _figures(answers, rows, expert, extracts=task.kind == "extraction")
-    if encoder is not None and given.baselines and task.kind == "classification":
+    if encoder is not None and task.kind == "classification" and _has_linear(given):
         found["linear head"] = _linear(given, task, rows, encoder, report)
     return found
 
@@ -105,8 +107,14 @@ def _ways(given: Evaluation, registry: Registry, task: TaskSpec, engine: Engine)
         bare = Expert("base", given.task, "default", None, None, None, None, 1.0)
         if template is not None:
             ways["few-shot"] = TaskExpert(bare, task, template, engine.tokens, None)
-        ways["zero-shot"] = TaskExpert(bare, task, None, engine.tokens, None)
+        ways[ZERO_SHOT] = TaskExpert(bare, task, None, engine.tokens, None)
     return ways
+
+
+def within(row: Row) -> Row:
+    """The row with its context in its text, for a prompt that has no other place for it."""
+    told = [f"{name}: {value}" for name, value in row.context.items()]
+    return replace(row, text="\n".join([*told, row.text]), context={})
 
 
 def _figures(answers: Answers, rows: Sequence[Row], expert: TaskExpert, *, extracts: bool) -> dict[str, Any]:
@@ -116,11 +124,20 @@ def _figures(answers: Answers, rows: Sequence[Row], expert: TaskExpert, *, extra
     return probability_figures(tables, rows)
 
 
+def _has_linear(given: Evaluation) -> bool:
+    fitted = given.probes is not None and (given.probes / f"{_name(given)}.safetensors").is_file()
+    return given.baselines and (fitted or given.data.is_dir())
+
+
+def _name(given: Evaluation) -> str:
+    return given.task.replace("/", "__")
+
+
 def _linear(
     given: Evaluation, task: TaskSpec, rows: Sequence[Row], encoder: Encoder, report: Report
 ) -> dict[str, Any]:
     """A logistic regression on the encoder's embedding: gating's probe, or one fitted now."""
-    name = given.task.replace("/", "__")
+    name = _name(given)
     with TemporaryDirectory() as made:
         folder = given.probes
         if folder is None or not (folder / f"{name}.safetensors").is_file():

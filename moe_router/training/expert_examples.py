@@ -11,8 +11,9 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -45,24 +46,30 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One labelled text; `label` for a classification, `entities` for an extraction."""
+    """One labelled text; `label` for a classification, `entities` for an extraction.
+
+    `context` is what the task's template takes beside the text, such as the query of a product.
+    """
 
     text: str
     language: str
     label: str = ""
     entities: tuple[Entity, ...] = ()
+    context: dict[str, str] = field(default_factory=dict)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a gzip-compressed JSON Lines file: text, language, and label or entities.
+    """Rows of a JSON Lines file, compressed where its name ends in `.gz`.
+
+    A row has text, language, and label or entities; its context, if it has one, is an object of strings.
 
     Raises:
         RequestError: there is no such file, or a line lacks what is needed.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
+        with _opened(path) as lines:
             return [_row(json.loads(line)) for line in lines]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{path}: {type(error).__name__}: {error}") from error
 
 
@@ -73,6 +80,12 @@ def halves(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     return [rows[i] for i in order[:middle]], [rows[i] for i in order[middle:]]
 
 
+def _opened(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
 def _row(data: dict[str, object]) -> Row:
     entities = data.get("entities") or ()
     assert isinstance(entities, list | tuple)  # noqa: S101  of JSON
@@ -81,12 +94,19 @@ def _row(data: dict[str, object]) -> Row:
         str(data.get("language", "en")),
         "" if "entities" in data else str(data["label"]),
         tuple(Entity(**{**entity, "confidence": 1.0}) for entity in entities),
+        _context(data.get("context", {})),
     )
+
+
+def _context(data: object) -> dict[str, str]:
+    if isinstance(data, dict) and all(isinstance(value, str) for value in data.values()):
+        return data
+    raise TypeError("context: must be an object of strings")
 
 
 def request_of(row: Row, task_key: str) -> ExpertRequest:
     """The request by which a row would reach a worker."""
-    return ExpertRequest(task_key=task_key, text=row.text, language=row.language)
+    return ExpertRequest(task_key=task_key, text=row.text, language=row.language, fields=row.context or None)
 
 
 def examples_of(expert: TaskExpert, rows: Iterable[Row]) -> list[Example]:

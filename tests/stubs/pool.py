@@ -25,6 +25,7 @@ class StubPool:
         self.worker_id = worker_id
         self.gate = asyncio.Event()
         self.tally = SizeTally()
+        self.cut_texts = {"a/long": 2}
         self.may_load = threading.Event()
         self.may_load.set()
         self.warmed = False
@@ -105,6 +106,9 @@ class StubPool:
 
     def batches(self) -> SizeTally:
         return self.tally
+
+    def cut(self) -> dict[str, int]:
+        return dict(self.cut_texts)
 
     def queue_depth(self) -> int:
         return self.depth

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from moe_router.errors import MoleError
+from moe_router.errors import MoleError, NoWorkerError
 from moe_router.experts.prompting import Template
 from moe_router.experts.scoring import Floats, LabelTrie
 
@@ -16,6 +16,10 @@ class OutOfMemoryError(MoleError):
 
     slug = "out-of-memory"
     title = "Out of memory"
+
+
+class ServerAwayError(NoWorkerError):
+    """The model's own server does not answer, or not yet; nothing is wrong with what it was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Prompt:
     adapter: str | None
     head: tuple[int, ...]
     tail: tuple[int, ...]
+    cut: bool = False
+    """Whether a value passed the limit of tokens and lost its end."""
 
 
 @dataclass(frozen=True, slots=True)

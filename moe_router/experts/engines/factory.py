@@ -38,6 +38,7 @@ def make_engine(spec: BaseModelSpec, options: EngineOptions, progress: Progress 
 
     Raises:
         ModelAssetError: the model cannot be had, loaded, or served.
+        ServerAwayError: it is at a model server, which does not answer.
     """
     if spec.engine == "openai":
         from moe_router.experts.engines.openai import OpenAIEngine

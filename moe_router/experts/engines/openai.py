@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 
 from moe_router.errors import ModelAssetError, NoWorkerError
-from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, Prompt
+from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, Prompt, ServerAwayError
 from moe_router.experts.engines.text_tokens import CHARS_PER_TOKEN, TextTokens, text_of
 from moe_router.experts.scoring import Floats, log_softmax
 
@@ -31,6 +31,9 @@ PARALLEL = 16
 """Requests under way at a time; the server batches them."""
 
 TIMEOUT_S = 60.0
+
+AWAY = frozenset({502, 503, 504})
+"""What servers answer while they load their model, and proxies while there is no server."""
 
 UNSEEN = 1e-9
 """A decoder's choice that is not among the tokens told has this probability."""
@@ -50,7 +53,8 @@ class OpenAIEngine:
         client: for tests.
 
     Raises:
-        ModelAssetError: the server cannot be reached, or does not serve the model.
+        ServerAwayError: the server cannot be reached, or is not up yet.
+        ModelAssetError: it does not serve the model.
     """
 
     def __init__(
@@ -69,7 +73,11 @@ class OpenAIEngine:
         self._tokens = tokens
         self._names: dict[str | None, str] = {None: model}
         self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="openai")
-        self._require(model)
+        try:
+            self._require(model)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def tokens(self) -> TextTokens:
@@ -188,6 +196,8 @@ class OpenAIEngine:
     def _require(self, model: str) -> None:
         try:
             listed = self._ask("GET", "/models", None)
+        except ServerAwayError:
+            raise
         except NoWorkerError as error:
             raise ModelAssetError(error.detail) from error
         served = [str(entry.get("id")) for entry in listed.get("data", [])]
@@ -201,13 +211,12 @@ class OpenAIEngine:
             data: Any = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             # Never the body: it may quote the text.
-            reason = f"{type(error).__name__}" + _status(error)
-            raise NoWorkerError(f"The model server at {self._base_url} gave no answer: {reason}") from error
+            status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+            reason = type(error).__name__ + (f" {status}" if status else "")
+            away = isinstance(error, httpx.TransportError) or status in AWAY
+            kind = ServerAwayError if away else NoWorkerError
+            raise kind(f"The model server at {self._base_url} gave no answer: {reason}") from error
         return data if isinstance(data, dict) else {}
-
-
-def _status(error: Exception) -> str:
-    return f" {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else ""
 
 
 def probabilities_of(answer: dict[str, Any]) -> dict[str, float]:

@@ -33,10 +33,12 @@ class TextTokens:
     def prompt(self, template: Template, values: Mapping[str, str], adapter: str | None) -> Prompt:
         """Fills a template."""
         head = tuple(map(ord, template.head))
+        pieces = template.trimmed(values)
         tail: list[int] = []
-        for piece in template.trimmed(values):
+        for piece in pieces:
             tail += map(ord, piece.text if piece.trusted else piece.text[: self._max_chars])
-        return Prompt(adapter, head, tuple(tail))
+        cut = any(len(piece.text) > self._max_chars for piece in pieces if not piece.trusted)
+        return Prompt(adapter, head, tuple(tail), cut)
 
 
 def text_of(tokens: Iterable[int]) -> str:

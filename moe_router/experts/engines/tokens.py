@@ -55,18 +55,24 @@ class HfTokens:
     def prompt(self, template: Template, values: Mapping[str, str], adapter: str | None) -> Prompt:
         """Fills and tokenises a template."""
         tail: list[int] = []
+        cut = False
         for piece in template.trimmed(values):
-            tail.extend(self._piece(piece))
+            tokens, lost = self._piece(piece)
+            tail.extend(tokens)
+            cut |= lost
         head = self._head(template.head)
         if not tail:  # nothing to compute on: the last token of the head must be computed anew
             head, tail = head[:-1], list(head[-1:])
-        return Prompt(adapter, head, tuple(tail))
+        return Prompt(adapter, head, tuple(tail), cut)
 
-    def _piece(self, piece: Piece) -> tuple[int, ...]:
+    def _piece(self, piece: Piece) -> tuple[tuple[int, ...], bool]:
+        """Its tokens, and whether it had more."""
         if piece.trusted:
-            return self.encode(piece.text, trusted=True)
+            return self.encode(piece.text, trusted=True), False
         short = piece.text[: self._max_text_tokens * _CHARS_PER_TOKEN]
-        return self.encode(short, trusted=False)[: self._max_text_tokens]
+        tokens = self.encode(short, trusted=False)
+        lost = len(short) < len(piece.text) or len(tokens) > self._max_text_tokens
+        return tokens[: self._max_text_tokens], lost
 
     def _encode_head(self, head: str) -> tuple[int, ...]:
         return (*self._start, *self._raw(head, True)) if head else self._start

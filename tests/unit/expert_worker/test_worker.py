@@ -263,11 +263,12 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     assert "s3cret" not in repr(found)
 
 
-async def test_the_sizes_of_batches_are_told(scene: Scene) -> None:
+async def test_the_pools_counts_are_told(scene: Scene) -> None:
     await scene.ask()
     text = (await scene.client.get("/metrics")).text
     assert 'mole_batch_size_bucket{le="1"} 1.0' in text
     assert "mole_batch_size_count 1.0" in text
+    assert 'mole_texts_cut_total{task="a/long"} 2.0' in text
     assert "mole_ready 1.0" in text
 
 

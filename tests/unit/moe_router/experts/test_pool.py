@@ -75,6 +75,17 @@ async def test_a_long_extraction_is_read_in_windows(pool: SingleModelPool) -> No
     assert ("EMAIL", "ann@example.org") in [(e.type, e.value) for e in answer.entities or []]
 
 
+async def test_a_classified_text_that_is_too_long_is_told_without_its_words(
+    pool: SingleModelPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    for text in ("word " * 300, "word"):
+        await pool.classify(pool.find("a/plain", "en"), ask("a/plain", text))
+    assert pool.cut() == {"a/plain": 1}
+    [told] = [record.getMessage() for record in caplog.records if "first 64 tokens" in record.getMessage()]
+    assert told.startswith("a/plain: ")
+    assert "word" not in told
+
+
 def test_find_picks_by_name_or_language(pool: SingleModelPool) -> None:
     assert pool.find("a/tuned", "de").adapter_name == "tuned"
     assert pool.find("a/tuned", "fr").adapter_name == "tuned.fr"

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from moe_router.experts import expert_file
-from moe_router.training.expert_evaluate import Evaluation, evaluate_expert
-from moe_router.training.expert_examples import halves
+from moe_router.gating.encoder import Encoder
+from moe_router.training.expert_evaluate import Evaluation, evaluate_expert, within
+from moe_router.training.expert_examples import Row, halves
 from moe_router.training.expert_judge import entity_figures, entity_temperature, probability_figures
 from moe_router.training.expert_report import table
 from tests.unit.moe_router.experts import tiny
@@ -41,6 +43,19 @@ def test_a_file_is_used_as_a_whole(tmp_path: Path, gemma_folder: Path) -> None:
     found = evaluate_expert(given, fixtures.registry(gemma_folder), None, _quiet)
     assert found["zero-shot"]["texts"] == 3
     assert found["zero-shot"]["entities"] == 6
+
+
+def test_there_is_no_linear_head_where_nothing_could_be_fitted(tmp_path: Path, gemma_folder: Path) -> None:
+    data = fixtures.write(tmp_path, [], fixtures.rows(3)) / "validation.jsonl.gz"
+    given = Evaluation("bank/intent", data, "tiny", None, tmp_path, tmp_path)
+    never_asked = cast(Encoder, object())
+    assert set(evaluate_expert(given, fixtures.registry(gemma_folder), never_asked, _quiet)) == {"zero-shot"}
+
+
+def test_a_prompt_without_a_place_for_the_context_has_it_in_the_text() -> None:
+    row = Row("Cotton socks", "en", "complement", context={"query": "shoes"})
+    assert within(row) == Row("query: shoes\nCotton socks", "en", "complement")
+    assert within(fixtures.rows(1)[0]) == fixtures.rows(1)[0]
 
 
 def test_a_temperature_makes_entities_as_sure_as_they_are_right() -> None:

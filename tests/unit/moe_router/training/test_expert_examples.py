@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from moe_router.errors import RequestError
 from moe_router.experts.engines.base import DecodeJob
 from moe_router.experts.scoring import log_softmax
-from moe_router.training.expert_examples import examples_of, halves, read_rows, request_of
+from moe_router.training.expert_examples import Row, examples_of, halves, read_rows, request_of
 from tests.unit.moe_router.training import expert_fixtures as fixtures
 
 
@@ -43,6 +44,28 @@ def test_an_extractions_choices_lead_its_decoder_to_the_entities(gemma_folder: P
         decoder.send(log_softmax(np.eye(len(last.options))[last.gold] * 50))
     found = [(e.type, e.start, e.end, e.value) for e in work.found[0].entities]
     assert found == [(e.type, e.start, e.end, e.value) for e in row.entities]
+
+
+def test_rows_are_read_plain_too_and_their_context_reaches_the_template(tmp_path: Path) -> None:
+    path = tmp_path / "validation.jsonl"
+    lines = [
+        {"text": "Cotton socks", "language": "en", "label": "complement", "context": {"query": "shoes"}},
+        {"text": "Schuhe, Größe 43", "language": "de", "label": "exact"},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with_query, without = read_rows(path)
+    assert with_query == Row("Cotton socks", "en", "complement", context={"query": "shoes"})
+    assert without == Row("Schuhe, Größe 43", "de", "exact")
+    assert request_of(with_query, "shop/fit").fields == {"query": "shoes"}
+    assert request_of(without, "shop/fit").fields is None
+
+
+@pytest.mark.parametrize("context", ["shoes", ["shoes"], None, {"query": 5}, {"query": None}])
+def test_a_context_that_is_no_object_of_strings_is_refused(tmp_path: Path, context: object) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(json.dumps({"text": "Socks", "label": "exact", "context": context}), encoding="utf-8")
+    with pytest.raises(RequestError, match=r"bad\.jsonl: TypeError: context"):
+        read_rows(path)
 
 
 def test_rows_are_read_and_a_broken_file_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from moe_router.contracts import ExpertRequest
 from moe_router.errors import ModelAssetError, NoWorkerError
-from moe_router.experts.engines.base import LabelJob, infer_halving
+from moe_router.experts.engines.base import LabelJob, ServerAwayError, infer_halving
 from moe_router.experts.engines.openai import PARALLEL, OpenAIEngine, probabilities_of
 from moe_router.experts.engines.text_tokens import TextTokens, text_of
 from moe_router.experts.pool import PoolConfig, SingleModelPool
@@ -117,9 +117,14 @@ def test_a_server_that_lacks_the_model_or_is_not_there_is_told() -> None:
     def away(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused")
 
-    client = httpx.Client(transport=httpx.MockTransport(away))
-    with pytest.raises(ModelAssetError, match="ConnectError"):
-        OpenAIEngine("http://llm/v1", "base", TOKENS, client=client)
+    def refusing(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(401)
+
+    for server, kind, reason in ((away, ServerAwayError, "ConnectError"), (refusing, ModelAssetError, "401")):
+        client = httpx.Client(transport=httpx.MockTransport(server))
+        with pytest.raises(kind, match=reason):
+            OpenAIEngine("http://llm/v1", "base", TOKENS, client=client)
+        assert client.is_closed
 
 
 def test_a_failing_server_is_no_worker_and_the_text_stays_out_of_the_error() -> None:
@@ -157,6 +162,8 @@ def test_many_labels_leave_room_for_others_in_a_batch(tmp_path: Path) -> None:
 def test_a_long_text_is_cut_and_text_survives_the_round_trip() -> None:
     prompt = TextTokens(2).prompt(Template("Text: {{input}}\nMood:"), {"input": "ä" * 50}, None)
     assert text_of(prompt.head) + text_of(prompt.tail) == "Text: " + "ä" * 7 + "\nMood:"
+    assert prompt.cut
+    assert not TextTokens(2).prompt(Template("Text: {{input}}\nMood:"), {"input": "ä"}, None).cut
 
 
 async def test_a_worker_serves_experts_of_a_model_server(tmp_path: Path) -> None:

@@ -35,6 +35,12 @@ def test_a_long_value_is_cut_at_its_end(tokens: HfTokens) -> None:
     long = "card arrival " * 10_000
     prompt = tokens.prompt(Template("{{input}}\nLabel:"), {"input": long}, None)
     assert len(prompt.tail) == 8 + len(tokens.encode("\nLabel:", trusted=True))
+    assert prompt.cut
+
+
+def test_what_the_template_says_is_never_cut(tokens: HfTokens) -> None:
+    template = Template("{{input}}\n" + "Label: " * 20)
+    assert not tokens.prompt(template, {"input": "card"}, None).cut
 
 
 def test_a_prompt_without_a_tail_keeps_its_last_token_to_compute(tokens: HfTokens) -> None:

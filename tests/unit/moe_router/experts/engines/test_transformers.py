@@ -26,6 +26,7 @@ from moe_router.experts.engines.cpu_products import rounded_rows
 from moe_router.experts.engines.loading import load_model
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.engines.transformers import MAX_HEADS, NEGLIGIBLE, TransformersEngine
+from moe_router.experts.expert_file import ExpertFile
 from moe_router.experts.prompting import Template
 from moe_router.experts.scoring import LabelTrie
 from moe_router.experts.task_expert import TaskExpert
@@ -34,6 +35,8 @@ from tests.unit.moe_router.experts import tiny
 
 FEW = ["positive", "negative", "neutral"]
 MANY = [f"card {a} {b} {c}" for a in ("lost", "late") for b in ("fee", "arrival", "pin") for c in ("x", "y")]
+PARTED = [f"{a} {b} {c}" for a in "abcdefgh" for b in ("fee", "arrival") for c in "xy"]
+"""Labels that part at their first token already, where an engine begins to leave the least likely out."""
 SHORT = Template("Text: {{input}}\nLabel:")
 LONG = Template("Some words of a text that come before. Text: card payment Label: neutral\n{{input}} =>")
 ADAPTERS = (None, "first", "second")
@@ -129,23 +132,43 @@ def test_a_request_gets_the_same_alone_and_in_any_mixed_batch(
         assert found.sum() == pytest.approx(1.0)
 
 
-def an_expert(engine: TransformersEngine, labels: list[str]) -> TaskExpert:
-    task = TaskSpec.model_validate({"base_model_key": "g", "label_set": labels})
-    made = TaskExpert(Expert("x", "a/b", "g", None, None, None, None, 1.0), task, None, engine.tokens, None)
+@pytest.fixture(scope="module")
+def sure(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
+    """A model that is sure of itself, as trained ones are: most labels have next to no probability."""
+    model, tokenizer = load_model(
+        llama_folder, BaseModelSpec(hf_name=str(llama_folder), torch_dtype="float32")
+    )
+    with torch.no_grad():
+        model.lm_head.weight *= 2
+    engine = TransformersEngine(model, HfTokens(tokenizer, max_text_tokens=200))
+    engine.load_adapter(
+        "first", str(tiny.save_adapter(tmp_path_factory.mktemp("sure"), llama_folder, "llama"))
+    )
+    return engine
+
+
+def an_expert(engine: TransformersEngine, adapter: str | None, temperature: float) -> TaskExpert:
+    task = TaskSpec.model_validate({"base_model_key": "g", "label_set": PARTED})
+    trained = ExpertFile(labels=task.label_set, template="Text: {{input}}\nLabel:\n", temperature=temperature)
+    declared = Expert("x", "a/b", "g", adapter, None, None, None, 1.0)
+    made = TaskExpert(declared, task, None, engine.tokens, adapter, trained=trained)
     made.warmed_up(engine.infer(made.warm_up_jobs()))
     return made
 
 
+@pytest.mark.parametrize(
+    ("adapter", "temperature"), [(None, 1.0), ("first", 4.0)], ids=["prior", "temperature"]
+)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.text(min_size=1, max_size=40), min_size=2, max_size=8))
-def test_a_zero_shot_expert_answers_the_same_alone_and_in_any_batch(
-    gemma: TransformersEngine, texts: list[str]
+@given(texts=st.lists(st.text(min_size=1, max_size=40), min_size=8, max_size=12))
+def test_what_magnifies_little_probabilities_answers_the_same_alone_and_in_any_batch(
+    sure: TransformersEngine, adapter: str | None, temperature: float, texts: list[str]
 ) -> None:
-    expert = an_expert(gemma, MANY)
+    expert = an_expert(sure, adapter, temperature)
     works = [expert.prepare(ExpertRequest(task_key="a/b", text=text, language="en")) for text in texts]
-    together = gemma.infer([job for work in works for job in work.jobs])
+    together = sure.infer([job for work in works for job in work.jobs])
     for work, outcome in zip(works, together, strict=True):
-        alone = expert.finish(work, gemma.infer(work.jobs)).probabilities
+        alone = expert.finish(work, sure.infer(work.jobs)).probabilities
         assert expert.finish(work, [outcome]).probabilities == pytest.approx(alone, abs=1e-3)
 
 
