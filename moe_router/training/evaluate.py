@@ -91,7 +91,7 @@ async def evaluate_gating(
         requests = [r for _ in range(rounds) for r in composer.epoch(bare)]
         judged = []
         for index, request in enumerate(requests):
-            judged.append(await _judge(pipeline, request))
+            judged.append(await judge(pipeline, request))
             if index % 50 == 0:
                 report(f"deciding {split} requests", index / len(requests))
         found[split] = summarise(judged)
@@ -102,7 +102,8 @@ async def evaluate_gating(
     return result
 
 
-async def _judge(pipeline: GatingPipeline, request: Request) -> Judged:
+async def judge(pipeline: GatingPipeline, request: Request) -> Judged:
+    """Decides a request as it is served, by a fleet that serves every task."""
     text = request.text.text if request.text else "-"
     # An empty text is no request; a dash stands for a text that says nothing.
     decision = await pipeline.decide(
