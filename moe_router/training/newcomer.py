@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,9 +26,16 @@ class Reach:
     @classmethod
     def of(cls, judged: Sequence[Judged]) -> Reach:
         """Sums up."""
-        reached = sum(one.answered == one.request.target for one in judged) / len(judged)
-        abstained = sum(one.decision.task is None for one in judged) / len(judged)
-        return cls(reached, abstained, 1 - reached - abstained, len(judged))
+        count = Counter(
+            "reached"
+            if one.answered == one.request.target
+            else "elsewhere"
+            if one.decision.task
+            else "abstained"
+            for one in judged
+        )
+        n = len(judged)
+        return cls(count["reached"] / n, count["abstained"] / n, count["elsewhere"] / n, n)
 
 
 def lacking(registry: Registry, tasks: Collection[str]) -> Registry:

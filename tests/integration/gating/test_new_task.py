@@ -1,4 +1,7 @@
-"""A task that no head was fitted on is served once the registry has a sentence of description of it."""
+"""A task that no head was fitted on is served once the registry has a sentence of description of it.
+
+The encoder's adapter has seen its requests; to make one without them takes hours (benchmarks/new_task.py).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from moe_router.training.requests import Composer, Request, load_texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # encodes some thousand texts first
 
-EVERY = 4
+EVERY = 2
 """So much of the training's requests suffices here; benchmarks/new_task.py takes all of them."""
 OTHERS = 8
 """So much of the requests for the other tasks tells whether they keep theirs."""
@@ -72,6 +75,5 @@ async def test_a_task_left_out_of_training_is_served_once_it_is_described(
     others = [r for r in requests if r.target in set(TASKS) - {task}][::OTHERS]
     found, rest = [Reach.of([await judge(pipeline, request) for request in part]) for part in (asked, others)]
     await pipeline.aclose()
-    print(task, found, rest)
-    assert found.reached >= 0.85
-    assert rest.reached >= 0.85  # the others keep theirs
+    assert found.reached >= 0.85, found
+    assert rest.reached >= 0.85, rest  # the others keep theirs
