@@ -2,10 +2,12 @@
 
 The tasks are left out in three groups, of the requests that adapt the encoder and of those that the
 heads are fitted on. Then a registry that names every task, but of those in the group only the sentence
-of description, decides the validation requests: how many for such a task reach it, and what that costs
-the others. The adapters of the groups are made before, each by
+of description, is served, and validation requests are decided as `/route` decides them: how many for
+such a task reach it, how many are abstained from or go elsewhere, and what that costs the others. The
+adapters of the groups are made before, each by
     mole train encoder --data DIR --output OUT/GROUP --without TASK --without TASK --without TASK
-Without --adapters the shipped adapter is used, which has seen the tasks' requests: only the heads are new.
+Without --adapters the shipped adapter is used, which has seen the tasks' requests: all the rest is new.
+Probes, which choose no task, are left out.
 
     python benchmarks/new_task.py --data DIR [--adapters OUT]
 """
@@ -13,8 +15,11 @@ Without --adapters the shipped adapter is used, which has seen the tasks' reques
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,13 +28,13 @@ import reporting
 from moe_router.assets.cache import DEFAULT_CACHE
 from moe_router.assets.encoder import ensure_encoder
 from moe_router.gating.encoder import Encoder
+from moe_router.gating.pipeline import GatingConfig, GatingPipeline
 from moe_router.registry import Registry, load_registry
-from moe_router.training.build import GatingRun, make_heads, part
-from moe_router.training.embedded import Embedded
-from moe_router.training.gating import fit_head
+from moe_router.training.build import GatingRun, build
+from moe_router.training.evaluate import Judged, judge
+from moe_router.training.newcomer import Reach, lacking, serving, told
 from moe_router.training.remembered import RememberingEncoder
-from moe_router.training.requests import Composer
-from moe_router.training.simulation import vectors_of
+from moe_router.training.requests import Composer, load_texts
 
 REGISTRY = Path("config/demo/experts_registry.json")
 GROUPS = {
@@ -39,60 +44,70 @@ GROUPS = {
 }
 
 
-def added_by_description(registry: Registry, new: frozenset[str]) -> Registry:
-    """The registry with only the description left of what tells the new tasks."""
+def without_probes(registry: Registry) -> Registry:
+    """The registry without what answers in an expert's place."""
     found = registry.model_dump()
-    for key in new:
-        found["tasks"][key]["examples"] = []
+    for task in found["tasks"].values():
+        task["probe"] = None
     return Registry.model_validate(found)
 
 
-def judge(registry: Registry, new: frozenset[str], encoder: Any, data: Path, seed: int) -> dict[str, Any]:
-    """Accuracy on the validation requests by task, where `new` were left out of the training."""
-    embed = Embedded(encoder, lambda *_: None)
-    run = GatingRun(data, Path(), seed=seed, without=new)
-    train, validation = (part(run, split, embed) for split in ("train", "validation"))
-    meta: dict[str, Any] = {"encoder": encoder.identity, "hidden": encoder.hidden}
-    domains = fit_head(train, validation, lambda task: task.split("/")[0], meta)
-    tasks = fit_head(train, validation, lambda task: task, meta)
-    _, head = make_heads(added_by_description(registry, new), domains, tasks, embed)
-    right: dict[str, list[bool]] = defaultdict(list)
-    requests = [r for r in Composer(validation.texts, "validation", seed + 1).epoch(0) if r.kind != "generic"]
-    embed([r.text.text for r in requests if r.text] + [r.description.text for r in requests if r.description])
-    for request in requests:
-        found = head(*vectors_of(request, embed))
-        right[request.target].append(found.names[int(found.probabilities.argmax())] == request.target)
-    return {key: {"accuracy": round(float(np.mean(own)), 4), "n": len(own)} for key, own in right.items()}
+async def judge_all(
+    shipped: GatingPipeline, new: frozenset[str], encoder: Any, run: GatingRun
+) -> list[Judged]:
+    """The validation requests, decided by gating that was made without the new tasks."""
+    registry = without_probes(shipped.registry)
+    build(run, lacking(registry, new), encoder, lambda *_: None)
+    pipeline = await serving(run.output, told(registry, new), shipped, encoder)
+    texts = load_texts(run.data, "validation", run.texts_per_group, run.seed)
+    requests = [r for r in Composer(texts, "validation", run.seed + 2).epoch(0) if r.kind != "generic"]
+    judged = [await judge(pipeline, request) for request in requests]
+    await pipeline.aclose()
+    return judged
+
+
+def figures(judged: Sequence[Judged], new: frozenset[str]) -> dict[str, Any]:
+    """Of each new task, beside the accuracy of the tasks that are not new."""
+    others = Reach.of([j for j in judged if j.in_scope and j.request.target not in new])
+    found = {}
+    for task in sorted(new):
+        own = asdict(Reach.of([j for j in judged if j.request.target == task]))
+        found[task] = {key: round(value, 4) for key, value in own.items()} | {
+            "others": round(others.reached, 4)
+        }
+    return found
 
 
 def measure(data: Path, adapters: Path | None, seed: int) -> dict[str, Any]:
-    registry, cache = load_registry(REGISTRY), DEFAULT_CACHE.expanduser()
-    vectors = cache / "benchmarks"
+    cache = DEFAULT_CACHE.expanduser()
+    shipped = GatingPipeline.load(load_registry(REGISTRY), GatingConfig(cache))
     result: dict[str, Any] = {}
     for name, tasks in GROUPS.items():
         # By the shipped adapter a task is left out alone; an adapter of its own for each would take hours.
         for new in [frozenset(tasks)] if adapters else [frozenset([task]) for task in tasks]:
             adapter = adapters / name / "encoder_adapter.safetensors" if adapters else None
             encoder = Encoder(ensure_encoder(cache, adapter=adapter), max_tokens=256)
-            remembering = RememberingEncoder(encoder, vectors)
-            own = judge(registry, new, remembering, data, seed)
+            remembering = RememberingEncoder(encoder, cache / "benchmarks")
+            with TemporaryDirectory() as folder:
+                run = GatingRun(data, Path(folder), seed=seed, without=new)
+                own = figures(asyncio.run(judge_all(shipped, new, remembering, run)), new)
             remembering.save()
-            others = [v for key, v in own.items() if key in registry.tasks and key not in new]
-            rest = sum(v["accuracy"] * v["n"] for v in others) / sum(v["n"] for v in others)
-            for task in sorted(new):
-                result[task] = own[task] | {"others": round(rest, 4)}
-                print(task, result[task], flush=True)
+            print(own, flush=True)
+            result |= own
     return {"adapters": adapters is not None, "seed": seed, "tasks": result}
 
 
 def table(result: dict[str, Any]) -> str:
-    rows = ["| task, added by description | reached by its requests | n | accuracy of the others |"]
-    rows += ["|---|---|---|---|"]
+    rows = [
+        "| task, added by description | reached by its requests | abstained | elsewhere | n | others |",
+        "|---|---|---|---|---|---|",
+    ]
     rows += [
-        f"| {task} | {own['accuracy']:.4f} | {own['n']} | {own['others']:.4f} |"
+        f"| {task} | {own['reached']:.4f} | {own['abstained']:.4f} | {own['elsewhere']:.4f} | {own['n']} "
+        f"| {own['others']:.4f} |"
         for task, own in sorted(result["tasks"].items())
     ]
-    mean = np.mean([own["accuracy"] for own in result["tasks"].values()])
+    mean = np.mean([own["reached"] for own in result["tasks"].values()])
     return "\n".join([*rows, "", f"Mean over the tasks: {mean:.4f}."])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,21 @@ class GatingRun:
     """tasks left out wholly, to judge how a new task fares"""
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The weights that find the task."""
+
+    domains: Weights
+    tasks: Weights
+    words: Weights
+
+    def save(self, folder: Path) -> None:
+        """Writes them where gating looks for them."""
+        save(folder, domain.WEIGHTS, self.domains)
+        save(folder, task_router.WEIGHTS, self.tasks)
+        save(folder, wording.WEIGHTS, self.words)
+
+
 def build(run: GatingRun, registry: Registry, encoder: Encoder, report: Report) -> dict[str, Any]:
     """Fits the domain head, the task head, the wording and the Q-network and writes them into `run.output`.
 
@@ -59,27 +75,48 @@ def build(run: GatingRun, registry: Registry, encoder: Encoder, report: Report) 
         "encoder": encoder.identity, "hidden": encoder.hidden, "seed": run.seed,
         "data": {"requests": len(train.phrasings), "texts": len(train.texts), "licences": LICENCES},
     }  # fmt: skip
+    held = Composer(validation.texts, "validation", run.seed + 1, run.without).epoch(600)
+    fitted = fit(train, validation, held, registry, meta, embed, report)
+    fitted.save(run.output)
+    report("training the Q-network", 0.6)
+    composer = Composer(train.texts, "train", run.seed, run.without)
+    heads = make_heads(registry, fitted.domains, fitted.tasks, embed)
+    episodes = simulate(composer.epoch(1500), registry, heads, Wording(fitted.words), embed, run.seed)
+    network = qlearning.train(episodes, qlearning.DqnRun(seed=run.seed), meta)
+    save(run.output, qnetwork.WEIGHTS, network)
+    report("gating trained", 1.0)
+    return {key: fitted.tasks.meta[key] for key in ("temperature", "coverage_risk")}
+
+
+def fit(
+    train: Part,
+    validation: Part,
+    held: list[Request],
+    registry: Registry,
+    meta: Mapping[str, Any],
+    embed: Embedded,
+    report: Report,
+) -> Fitted:
+    """Fits what finds the task, and measures when it should abstain.
+
+    Args:
+        train: what the weights are fitted on.
+        validation: what temperatures are chosen on.
+        held: validation requests, what the wording's weight and the thresholds are chosen on.
+        registry: whose tasks are on offer.
+        meta: goes into the weights' description (encoder, hidden, seed, data).
+        embed: encodes.
+        report: is told how far it is.
+    """
     report("fitting the domain head", 0.0)
     domains = fit_head(train, validation, lambda task: task.split("/")[0], meta)
     report("fitting the task head", 0.3)
     tasks = fit_head(train, validation, lambda task: task, meta)
-    heads = make_heads(registry, domains, tasks, embed)
-    held = Composer(validation.texts, "validation", run.seed + 1, run.without).epoch(600)
+    _, head = make_heads(registry, domains, tasks, embed)
     report("fitting the wording", 0.5)
-    weighed = _words(fit_wording(train.phrasings, run.seed), held, heads[1], embed)
-    save(run.output, wording.WEIGHTS, weighed)
-    words = Wording(weighed)
-    curve = _abstaining(held, heads[1], words, embed)
-    tasks = Weights(tasks.arrays, dict(tasks.meta) | {"coverage_risk": curve})
-    save(run.output, domain.WEIGHTS, domains)
-    save(run.output, task_router.WEIGHTS, tasks)
-    report("training the Q-network", 0.6)
-    composer = Composer(train.texts, "train", run.seed, run.without)
-    episodes = simulate(composer.epoch(1500), registry, heads, words, embed, run.seed)
-    network = qlearning.train(episodes, qlearning.DqnRun(seed=run.seed), meta)
-    save(run.output, qnetwork.WEIGHTS, network)
-    report("gating trained", 1.0)
-    return {"temperature": tasks.meta["temperature"], "coverage_risk": tasks.meta["coverage_risk"]}
+    words = _words(fit_wording(train.phrasings, meta["seed"]), held, head, embed)
+    curve = _abstaining(held, head, Wording(words), embed)
+    return Fitted(domains, Weights(tasks.arrays, dict(tasks.meta) | {"coverage_risk": curve}), words)
 
 
 def part(run: GatingRun, split: Split, embed: Embedded) -> Part:

@@ -13,14 +13,24 @@ from typing import Any
 import numpy as np
 
 from moe_router.gating.decision import Decision
+from moe_router.gating.heads import NONE
 from moe_router.gating.language import LanguageIdentifier
 from moe_router.gating.pipeline import GatingPipeline
 from moe_router.training.gating import coverage_risk
-from moe_router.training.metrics import auroc, expected_calibration_error, reliability
+from moe_router.training.metrics import (
+    Bools,
+    Floats64,
+    auroc,
+    expected_calibration_error,
+    reliability,
+    risk_at,
+)
 from moe_router.training.phrasings import OUT_OF_SCOPE, Split
 from moe_router.training.requests import Composer, Request, load_texts
 
 SHORT_WORDS = 5
+COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
+"""Shares of the requests, surest first, whose risk is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,16 @@ class Judged:
         """Whether the likeliest task is the one asked for."""
         return self.best == self.request.target
 
+    @property
+    def asked(self) -> str:
+        """The task asked for; none where no task fits."""
+        return self.request.target if self.in_scope else NONE
+
+    @property
+    def answered(self) -> str:
+        """The task that the caller is served; none where gating abstained."""
+        return self.decision.task or NONE
+
 
 async def evaluate_gating(
     pipeline: GatingPipeline,
@@ -60,8 +80,8 @@ async def evaluate_gating(
         rounds: every phrasing is asked so often, each time with a fresh text.
 
     Returns:
-        Accuracy by kind, style and language, OOS AUROC, ECE, abstention and latency, for JSON; the same of
-        the test requests under `test`.
+        Accuracy by kind, style and language, OOS AUROC, ECE, abstention, confusion and latency, for JSON;
+        the same of the test requests under `test`.
     """
     texts = load_texts(data, "validation", 25, seed)
     found: dict[str, dict[str, Any]] = {}
@@ -71,7 +91,7 @@ async def evaluate_gating(
         requests = [r for _ in range(rounds) for r in composer.epoch(bare)]
         judged = []
         for index, request in enumerate(requests):
-            judged.append(await _judge(pipeline, request))
+            judged.append(await judge(pipeline, request))
             if index % 50 == 0:
                 report(f"deciding {split} requests", index / len(requests))
         found[split] = summarise(judged)
@@ -82,7 +102,8 @@ async def evaluate_gating(
     return result
 
 
-async def _judge(pipeline: GatingPipeline, request: Request) -> Judged:
+async def judge(pipeline: GatingPipeline, request: Request) -> Judged:
+    """Decides a request as it is served, by a fleet that serves every task."""
     text = request.text.text if request.text else "-"
     # An empty text is no request; a dash stands for a text that says nothing.
     decision = await pipeline.decide(
@@ -100,6 +121,7 @@ def summarise(judged: Sequence[Judged]) -> dict[str, Any]:
     right = np.array([j.in_scope and j.correct for j in described])
     answered = [j for j in described if j.decision.abstained is None]
     totals = np.array([j.decision.timings.total for j in judged])
+    domain_confidence, domain_right = _domains(in_scope)
     return {
         "requests": len(judged),
         "accuracy": {
@@ -113,17 +135,21 @@ def summarise(judged: Sequence[Judged]) -> dict[str, Any]:
                 in_scope, lambda j: j.request.description.language if j.request.description else ""
             ),
             "by_task": _by(in_scope, lambda j: j.request.target),
-            "domain": _domain_accuracy(in_scope),
+            "domain": round(float(domain_right.mean()), 4),
         },
         "out_of_scope_auroc": round(auroc(confidence, np.array([j.in_scope for j in described])), 4),
         "ece": round(expected_calibration_error(confidence, right), 4),
+        "domain_ece": round(expected_calibration_error(domain_confidence, domain_right), 4),
         "reliability": reliability(confidence, right),
         "coverage_risk": coverage_risk(confidence.astype(np.float32), right),
+        "risk_at_coverage": [
+            {"coverage": share, "risk": round(risk_at(share, confidence, right), 4)} for share in COVERAGES
+        ],
         "abstention": {
             "coverage": round(len(answered) / len(described), 4),
             "risk": round(1 - float(np.mean([j.in_scope and j.correct for j in answered])), 4),
         },
-        "confusion": _confusion(in_scope),
+        "confusion": _confusion(described),
         "hardest_families": _hardest(in_scope),
         "latency_ms": {
             "p50": round(float(np.median(totals)), 2),
@@ -178,19 +204,18 @@ def _by(judged: Iterable[Judged], key: Callable[[Judged], str]) -> dict[str, dic
     return {name: {"accuracy": _accuracy(own), "n": len(own)} for name, own in sorted(groups.items())}
 
 
-def _domain_accuracy(judged: Sequence[Judged]) -> float:
-    right = []
-    for one in judged:
-        found = one.decision.domain_probabilities
-        right.append(max(found, key=found.__getitem__) == one.request.target.split("/")[0])
-    return round(float(np.mean(right)), 4)
+def _domains(judged: Sequence[Judged]) -> tuple[Floats64, Bools]:
+    """How likely each request's likeliest domain is, "none of these" being one, and whether it is right."""
+    found = [max(j.decision.domain_probabilities.items(), key=lambda item: item[1]) for j in judged]
+    right = [name == j.request.target.split("/")[0] for j, (name, _) in zip(judged, found, strict=True)]
+    return np.array([p for _, p in found]), np.array(right)
 
 
 def _confusion(judged: Sequence[Judged]) -> dict[str, dict[str, int]]:
     table: dict[str, Counter[str]] = {}
     for one in judged:
-        table.setdefault(one.request.target, Counter())[one.best] += 1
-    return {target: dict(counts.most_common()) for target, counts in sorted(table.items())}
+        table.setdefault(one.asked, Counter())[one.answered] += 1
+    return {asked: dict(counts.most_common()) for asked, counts in sorted(table.items())}
 
 
 def _hardest(judged: Sequence[Judged]) -> dict[str, float]:

@@ -47,6 +47,12 @@ def reliability(confidence: Floats64, correct: Bools, bins: int = 10) -> list[di
     ]
 
 
+def risk_at(coverage: float, confidence: Floats64, correct: Bools) -> float:
+    """Share of wrong ones among the surest, of which there are `coverage` times as many as of all."""
+    surest = np.argsort(-confidence, kind="stable")[: max(1, round(coverage * len(confidence)))]
+    return float(1 - correct[surest].mean())
+
+
 def macro_f1(gold: list[str], predicted: list[str]) -> float:
     """Mean F1 of the labels that occur in `gold`, in [0, 1]."""
     pairs = list(zip(gold, predicted, strict=True))

@@ -30,7 +30,7 @@ def gating(
 ) -> None:
     """Judge gating.
 
-    Decides the validation families' requests and sums up accuracy, calibration and abstaining.
+    Decides held-out requests and sums up accuracy, confusion, calibration, abstaining and latency.
     """
     from moe_router.training.report import markdown, write
 

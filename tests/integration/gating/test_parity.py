@@ -20,7 +20,7 @@ from app.services.waiting import FairGate
 from moe_router.contracts import ClassifyRequest, ExpertAnswer, ExpertRequest
 from moe_router.gating.pipeline import GatingConfig, GatingPipeline
 from moe_router.registry import Expert, TaskSpec, load_registry
-from moe_router.training.evaluate import _judge
+from moe_router.training.evaluate import judge
 from moe_router.training.phrasings import load_phrasings
 from moe_router.training.requests import Request, Text, load_texts
 from mole.settings import CommandSettings
@@ -90,7 +90,7 @@ def test_all_three_decide_alike(world, text, asked, via):
     request = ClassifyRequest(text=text.text, description=described, options={"via": via})
     route = world.run(world.service.route(request, call()))
     answer, _ = world.run(world.service.classify(request, call()))
-    judged = world.run(_judge(world.pipeline, Request(asked, text, "", "matching")))
+    judged = world.run(judge(world.pipeline, Request(asked, text, "", "matching")))
     decision = judged.decision
     assert route.task == answer.task == (decision.task if decision.abstained is None else None)
     assert route.language == answer.language == decision.language

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
-from moe_router.training.metrics import auroc, expected_calibration_error, macro_f1, reliability
+from moe_router.training.metrics import auroc, expected_calibration_error, macro_f1, reliability, risk_at
 
 
 def test_a_calibrated_classifier_has_no_error():
@@ -42,3 +42,11 @@ def test_reliability_covers_everything_once():
     rows = reliability(np.array([0.05, 0.95, 1.0]), np.array([False, True, False]))
     assert sum(row["share"] for row in rows) == pytest.approx(1.0, abs=1e-3)
     assert rows[-1]["accuracy"] == 0.5
+
+
+def test_the_risk_at_a_coverage_is_that_of_the_surest():
+    confidence, correct = np.array([0.2, 0.9, 0.4, 0.6]), np.array([False, True, True, False])
+    assert [risk_at(share, confidence, correct) for share in (1.0, 0.75, 0.5, 0.25)] == [
+        0.5, pytest.approx(1 / 3), 0.5, 0.0
+    ]  # fmt: skip
+    assert risk_at(0.01, confidence, correct) == 0.0  # the surest one is always among them
