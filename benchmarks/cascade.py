@@ -4,8 +4,9 @@ Both answer real validation texts of four datasets, which neither was fitted on.
 skills are measured; on the others the shipped Q-network decides at several cost weights, and is compared
 with a fixed threshold on the probe's confidence, a logistic head that learns on the first texts when to
 call, LinUCB on the same, always the probe, and always the LLM. Curves are compared at equal shares of calls,
-between two points as if the request's policy were drawn by lot; the interval is of a paired bootstrap over
-the texts.
+between two points as if the request's policy were drawn by lot, and beyond the last one as there; the
+intervals are of a paired bootstrap over the texts. The logistic head and LinUCB hear the LLM together with
+the probe, as the router does.
 
     python benchmarks/cascade.py --data DIR
 """
@@ -167,7 +168,7 @@ def thresholds(cases: Sequence[Case], *, pooled: bool = False) -> list[Outcome]:
 def logistic(train: Sequence[Case], cases: Sequence[Case]) -> list[Outcome]:
     """Calls the LLM where its chance to be right, less the probe's, passes a price."""
     heads = []
-    for right in ([c.probe_right for c in train], [c.llm_right for c in train]):
+    for right in ([c.probe_right for c in train], [c.heard_right for c in train]):
         x = np.array([c.context for c in train])
         head = LogisticRegression().fit(x, right) if len(set(right)) > 1 else None
         rate = float(np.mean(right))
@@ -178,7 +179,7 @@ def logistic(train: Sequence[Case], cases: Sequence[Case]) -> list[Outcome]:
         return float(p[1] - p[0])
 
     gains = {id(case): gain(case) for case in cases}
-    return [where(cases, lambda c, w=w: gains[id(c)] > w) for w in COST_WEIGHTS]
+    return [where(cases, lambda c, w=w: gains[id(c)] > w, pooled=True) for w in COST_WEIGHTS]
 
 
 def linucb(train: Sequence[Case], cases: Sequence[Case]) -> list[Outcome]:
@@ -188,9 +189,11 @@ def linucb(train: Sequence[Case], cases: Sequence[Case]) -> list[Outcome]:
         for case in train:
             x = np.array(case.context)
             arm = bandit.choose(x)
-            bandit.update(arm, x, case.llm_right - weight if arm else float(case.probe_right))
+            bandit.update(arm, x, case.heard_right - weight if arm else float(case.probe_right))
         bandit.alpha = 0.0
-        outcomes.append(where(cases, lambda c, own=bandit: own.choose(np.array(c.context)) == 1))
+        asks = [bandit.choose(np.array(case.context)) == 1 for case in cases]
+        asked = {id(case): asks[index] for index, case in enumerate(cases)}
+        outcomes.append(where(cases, lambda c, asked=asked: asked[id(c)], pooled=True))
     return outcomes
 
 
@@ -212,7 +215,10 @@ def at_shares(outcomes: Sequence[Outcome], weights: np.ndarray) -> np.ndarray:
 
 
 def advantage(ours: Sequence[Outcome], others: Sequence[Outcome], cases: int) -> dict[str, Any]:
-    """How far a curve lies above another: on average over SHARES, and where it is least; 95 % intervals."""
+    """How far a curve lies above another: on average over SHARES, and where that is least.
+
+    Both with 95 % intervals; that of the least is pointwise, of a place that was chosen on the same texts.
+    """
     drawn = np.random.default_rng(0).multinomial(cases, np.full(cases, 1 / cases), RESAMPLES)
     as_seen = np.ones((1, cases))
     (seen,) = at_shares(ours, as_seen) - at_shares(others, as_seen)
@@ -225,6 +231,13 @@ def advantage(ours: Sequence[Outcome], others: Sequence[Outcome], cases: int) ->
         "least_at": round(float(SHARES[least]), 2),
         "least_interval": interval(resampled[:, least]),
     }
+
+
+def gain(ours: Outcome, other: Outcome) -> dict[str, Any]:
+    """How much more often one policy is right than another, with a 95 % interval."""
+    more = ours.right.astype(int) - other.right.astype(int)
+    drawn = np.random.default_rng(0).integers(len(more), size=(RESAMPLES, len(more)))
+    return {"mean": round(float(more.mean()), 4), "mean_interval": interval(more[drawn].mean(axis=1))}
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -265,13 +278,15 @@ async def measure(data: Path, train: int, count: int) -> dict[str, Any]:
                 "cascade": curve, "threshold": threshold, "logistic": logistic(learnt, cases),
                 "linucb": linucb(learnt, cases),
             }  # fmt: skip
+            llm, both = (where(cases, lambda _: True, pooled=pooled) for pooled in (False, True))
             result["tasks"][task] = {
                 "texts": len(cases),
                 "skills": {k: round(v, 4) for k, v in skills[task].items()},
                 "always_probe": where(cases, lambda _: False).point,
-                "always_llm": where(cases, lambda _: True).point,
+                "always_llm": llm.point,
                 **{kind: [outcome.point for outcome in outcomes] for kind, outcomes in curves.items()},
-                "always_both": where(cases, lambda _: True, pooled=True).point,
+                "always_both": both.point,
+                "both_above_llm": gain(both, llm),
                 "above_threshold": advantage(curve, threshold, len(cases)),
                 "above_pooled_threshold": advantage(curve, thresholds(cases, pooled=True), len(cases)),
             }
@@ -285,11 +300,12 @@ async def measure(data: Path, train: int, count: int) -> dict[str, Any]:
 
 
 def told(above: dict[str, Any]) -> str:
-    cells = []
-    for name, where_least in (("mean", ""), ("least", f" at {above['least_at']:.2f}")):
-        low, high = above[f"{name}_interval"]
-        cells.append(f"{above[name]:+.3f} ({low:+.3f} to {high:+.3f}){where_least}")
-    return " | ".join(cells)
+    return f"{bounds(above, 'mean')} | {bounds(above, 'least')} at {above['least_at']:.2f}"
+
+
+def bounds(found: dict[str, Any], name: str) -> str:
+    low, high = found[f"{name}_interval"]
+    return f"{found[name]:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def plot(result: dict[str, Any]) -> None:
@@ -325,13 +341,14 @@ def main() -> None:
     result = asyncio.run(measure(arguments.data, arguments.train, arguments.count))
     default = min(range(len(COST_WEIGHTS)), key=lambda index: abs(COST_WEIGHTS[index] - Policy().cost_weight))
     lines = [
-        "| task | texts | probe | LLM | both, pooled | cascade: LLM calls, accuracy |",
-        "|---|---|---|---|---|---|",
+        "| task | texts | probe | LLM | both, pooled | more than the LLM | cascade: LLM calls, accuracy |",
+        "|---|---|---|---|---|---|---|",
     ]
     for task, own in result["tasks"].items():
         share, quality = own["cascade"][default]
         always = " | ".join(f"{own[f'always_{way}'][1]:.3f}" for way in ("probe", "llm", "both"))
-        lines.append(f"| {task} | {own['texts']} | {always} | {share:.2f}, {quality:.3f} |")
+        more = bounds(own["both_above_llm"], "mean")
+        lines.append(f"| {task} | {own['texts']} | {always} | {more} | {share:.2f}, {quality:.3f} |")
     lines += [
         "",
         "| cascade above, at equal calls | a threshold: mean | least | one that pools, too: mean | least |",

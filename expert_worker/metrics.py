@@ -39,7 +39,7 @@ class _Cut(Collector):
     def collect(self) -> Iterator[CounterMetricFamily]:
         """The counter."""
         family = CounterMetricFamily(
-            "mole_texts_cut",
+            "mole_texts_truncated",
             "Texts longer than the model's limit: their ends were not read.",
             labels=["task"],
         )

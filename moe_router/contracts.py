@@ -186,7 +186,9 @@ class ClassifyAnswer(Answer):
     domain_probabilities: dict[str, Probability] | None = None
     entities: list[Entity] | None = None
     abstained: Abstention | None = None
-    raw_response: str | None = None
+    raw_response: str | None = Field(
+        None, description="The expert's own words: `result` is another where a probe was heard with it."
+    )
     routing_path: list[RouteStep]
     worker_id: str | None
     model_key: str | None

@@ -20,7 +20,7 @@ from moe_router.contracts import (
 from moe_router.errors import MoleError
 from moe_router.gating.decision import Decision
 from moe_router.gating.probe import ProbeAnswer
-from moe_router.gating.task_router import Action, Observation
+from moe_router.gating.task_router import Action, Observation, standing
 from moe_router.registry import Expert
 
 PROBE: Final = "probe"
@@ -107,7 +107,7 @@ def answer_of(request: ClassifyRequest, course: Course, call: Call, started: flo
 
 def withheld(course: Course) -> Abstention:
     """The router trusts none of the answers enough."""
-    best = max(observation.confidence for observation in course.observations)
+    best = max(observation.confidence for observation in standing(course.observations))
     detail = (
         f"The surest answer has confidence {best:.2f}, which the router does not trust enough. "
         "Ask a person, or lower MOLE_ABSTAIN_VALUE."

@@ -253,8 +253,9 @@ class ModelHost:
 
     def _tell_cut(self, task_key: str) -> None:
         self.cut[task_key] += 1
-        limit = self._config.max_text_tokens
-        logger.warning("%s: a text is judged by its first %d tokens; it has more", task_key, limit)
+        if self.cut[task_key] == 1:  # the counter tells of the others
+            limit = self._config.max_text_tokens
+            logger.warning("%s: a text is truncated; the model reads some %d tokens of it", task_key, limit)
 
     @contextmanager
     def kept(self) -> Iterator[None]:

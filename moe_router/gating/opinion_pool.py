@@ -2,8 +2,8 @@
 
     p(k) ~ p_probe(k)^a p_expert(k)^b
 
-A linear head and an LLM err on different texts, so that both together are right more often than either
-(Genest and Zidek, 1986; Heskes, 1998). The weights are fitted by likelihood on validation texts, which
+A linear head and an LLM err on different texts, so that both together are often right more often than
+either (Genest and Zidek, 1986; Heskes, 1998). The weights are fitted by likelihood on validation texts, which
 calibrates the joint distribution as well: a + b is an inverse temperature.
 """
 

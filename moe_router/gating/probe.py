@@ -17,8 +17,8 @@ from moe_router.gating.opinion_pool import OpinionPool
 from moe_router.gating.weights import Floats, load
 from moe_router.registry import Expert
 
-Pools = Mapping[tuple[str, str | None], OpinionPool]
-"""By the expert's base model key and adapter name."""
+Pools = Mapping[tuple[str, str], OpinionPool]
+"""By the key of the expert's base model and the expert's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ProbeAnswer:
 
     def heard_with(self, expert: Expert, answer: ExpertAnswer) -> ExpertAnswer:
         """The expert's answer, with what the probe adds to it where a pool was fitted for the two."""
-        pool = self.pools.get((expert.base_model_key, expert.adapter_name))
+        pool = self.pools.get((expert.base_model_key, expert.name))
         if pool is None or answer.probabilities is None or answer.result not in self.probabilities:
             return answer
         joint = pool(self.probabilities, answer.probabilities)
@@ -86,11 +86,11 @@ class Probe:
 
 
 def _pools(entries: Any) -> Pools:
-    """Reads a description's pools: `model_key` and `adapter_name`, and the weights `probe` and `expert`."""
+    """Reads a description's pools: an expert's `model_key` and `name`, the weights `probe` and `expert`."""
     found = {}
     for entry in entries:
         pool = OpinionPool(float(entry["probe"]), float(entry["expert"]))
         if not (0 <= pool.probe < np.inf and 0 <= pool.expert < np.inf):
             raise ValueError("weights of a pool that are finite and not negative")
-        found[entry["model_key"], entry["adapter_name"]] = pool
+        found[entry["model_key"], entry["name"]] = pool
     return MappingProxyType(found)

@@ -182,8 +182,8 @@ class TaskRouter:
             for e in self.experts(task_key, state.language)
             if e not in asked and via != "probe" and reachable(e)
         ]
-        standing = _standing(observations)
-        actions += [Action("accept", o.action.expert, observations.index(o)) for o in standing]
+        left = standing(observations)
+        actions += [Action("accept", o.action.expert, observations.index(o)) for o in left]
         # After an answer the probe is not offered: it was there to be asked first.
         if not observations and self.registry.task(task_key).probe is not None and via != "expert":
             actions.append(Action(PROBE))
@@ -265,10 +265,10 @@ def features(
         skills: of the task's experts and its probe, by name.
         policy: says what a call costs.
     """
-    standing = _standing(observations)
-    best = max(standing, key=lambda o: o.confidence, default=None)
+    left = standing(observations)
+    best = max(left, key=lambda o: o.confidence, default=None)
     accepted = observations[action.answer] if action.answer is not None else None
-    others = [o.label == accepted.label for o in standing if o is not accepted] if accepted else []
+    others = [o.label == accepted.label for o in left if o is not accepted] if accepted else []
     expert = action.expert
     return replace(
         base_features(state, task_key),
@@ -280,15 +280,15 @@ def features(
         confidence=accepted.confidence if accepted else 0.0,
         margin=accepted.margin if accepted else 0.0,
         agreement=2 * sum(others) / len(others) - 1 if others else 0.0,
-        asked=min(len(standing), 4) / 4,
+        asked=min(len(left), 4) / 4,
         best_confidence=best.confidence if best else 0.0,
         best_margin=best.margin if best else 0.0,
         best_skill=skills.get(best.name, PRIOR_SKILL) if best else 0.0,
-        disagreement=float(len({o.label for o in standing}) > 1),
+        disagreement=float(len({o.label for o in left}) > 1),
     )
 
 
-def _standing(observations: Sequence[Observation]) -> Sequence[Observation]:
+def standing(observations: Sequence[Observation]) -> Sequence[Observation]:
     """The answers that count: the probe's does not where it is part of another."""
     if not any(o.pooled for o in observations):
         return observations

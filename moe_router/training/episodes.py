@@ -56,6 +56,8 @@ class Episodes:
     """(n, m): numbers that tell labels apart"""
     correct: Bools
     """(n, m)"""
+    pooled: Bools
+    """(n, m): the expert was heard together with the probe, whose own answer then says nothing more"""
 
     @property
     def arms(self) -> int:
@@ -113,6 +115,13 @@ class Known:
             own.correct & right[:, None], asked,
         )  # fmt: skip
 
+    @property
+    def standing(self) -> Bools:
+        """(n, m): whose answers count; the probe's does not where it is part of another."""
+        found = self.asked.copy()
+        found[:, PROBE] &= ~(self.asked & self.own.pooled).any(1)
+        return found
+
     def after(self, arm: Ints | int) -> Known:
         """After this arm was asked too; -1 asks none."""
         index = np.broadcast_to(np.asarray(arm), (len(self.task),))
@@ -135,7 +144,7 @@ def start_features(own: Episodes) -> Floats:
 
 def ask_features(known: Known) -> Floats:
     """Phi of accepting the answer of each arm, then of asking each arm: (n, 2m, features)."""
-    own, asked = known.own, known.asked
+    own, standing = known.own, known.standing
     count, arms = own.offered.shape
     shape = (count, 2, arms)
     rows = np.arange(count)
@@ -149,9 +158,9 @@ def ask_features(known: Known) -> Floats:
     columns["confidence"] = np.where(accept, known.confidence[:, None, :], 0.0)
     columns["margin"] = np.where(accept, known.margin[:, None, :], 0.0)
     columns["agreement"] = np.where(accept, _agreement(known)[:, None, :], 0.0)
-    columns["asked"] = (np.minimum(asked.sum(1), 4) / 4)[:, None, None]
-    best = np.where(asked, known.confidence, -1.0).argmax(1)
-    seen = asked.any(1)
+    columns["asked"] = (np.minimum(standing.sum(1), 4) / 4)[:, None, None]
+    best = np.where(standing, known.confidence, -1.0).argmax(1)
+    seen = standing.any(1)
     for name, values in (
         ("best_confidence", known.confidence), ("best_margin", known.margin), ("best_skill", own.skill)
     ):  # fmt: skip
@@ -165,21 +174,22 @@ def followers(known: Known) -> Bools:
     may_ask = known.own.offered & ~known.asked
     # After an answer the probe is not offered: it was there to be asked first.
     may_ask[:, PROBE] &= ~known.asked.any(1)
-    return np.concatenate([known.asked, may_ask], axis=1)
+    return np.concatenate([known.standing, may_ask], axis=1)
 
 
 def _agreement(known: Known) -> Floats:
-    """(n, m): of each asked arm with the other asked ones, from -1 to 1; 0 where it is alone."""
-    same = known.label[:, :, None] == known.label[:, None, :]
-    others = known.asked[:, None, :] & ~np.eye(known.asked.shape[1], dtype=bool)
+    """(n, m): of each standing answer with the others, from -1 to 1; 0 where it is alone."""
+    same, standing = known.label[:, :, None] == known.label[:, None, :], known.standing
+    others = standing[:, None, :] & ~np.eye(standing.shape[1], dtype=bool)
     count = others.sum(2)
     share = (same & others).sum(2) / np.maximum(count, 1)
-    return np.where(known.asked & (count > 0), 2 * share - 1, 0.0).astype(np.float32)
+    return np.where(standing & (count > 0), 2 * share - 1, 0.0).astype(np.float32)
 
 
 def _disagreement(known: Known) -> Bools:
-    first = known.label[np.arange(len(known.task)), known.asked.argmax(1)]
-    return np.asarray(((known.label != first[:, None]) & known.asked).any(1))
+    standing = known.standing
+    first = known.label[np.arange(len(known.task)), standing.argmax(1)]
+    return np.asarray(((known.label != first[:, None]) & standing).any(1))
 
 
 def _domain(known: Known) -> Floats:

@@ -126,7 +126,7 @@ def _figures(answers: Answers, rows: Sequence[Row], expert: TaskExpert, *, extra
 
 def _has_linear(given: Evaluation) -> bool:
     fitted = given.probes is not None and (given.probes / f"{_name(given)}.safetensors").is_file()
-    return given.baselines and (fitted or given.data.is_dir())
+    return given.baselines and (fitted or (given.data / "train.jsonl.gz").is_file())
 
 
 def _name(given: Evaluation) -> str:

@@ -55,7 +55,7 @@ class Row:
     language: str
     label: str = ""
     entities: tuple[Entity, ...] = ()
-    context: dict[str, str] = field(default_factory=dict)
+    context: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 def read_rows(path: Path) -> list[Row]:

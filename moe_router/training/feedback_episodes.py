@@ -84,6 +84,7 @@ def _set_arms(arms: dict[str, Any], place: int, known: Sequence[Outcome], router
         arms["margin"][place, column] = one.step.margin
         arms["label"][place, column] = labels.index(one.step.label)
         arms["correct"][place, column] = one.quality >= RIGHT
+        arms["pooled"][place, column] = one.step.pooled
 
 
 def _states(

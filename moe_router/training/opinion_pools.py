@@ -38,6 +38,7 @@ class PoolRun:
         probes: folder of the probe's files, which are told of the pool.
         base: key of the expert's base model.
         experts: how the expert is run.
+        expert: its name, where the task has several on that model; None takes the first.
         limit: at most so many texts of each half.
     """
 
@@ -46,6 +47,7 @@ class PoolRun:
     probes: Path
     base: str
     experts: PoolConfig
+    expert: str | None = None
     limit: int = 1000
 
 
@@ -58,16 +60,17 @@ def fit_opinion_pool(
         Accuracy, macro-F1 and ECE on the half that judges, of `probe`, `expert` and `both`.
 
     Raises:
-        RequestError: the data cannot be read, or the task has no expert on that base model.
-        ModelAssetError: the probe or the base model cannot be had.
+        RequestError: the data cannot be read or has nothing to fit on, or the task has no such expert.
+        ModelAssetError: the probe cannot be had.
+        NoWorkerError: the base model cannot be loaded.
     """
-    task = registry.task(run.task)
-    expert = next((e for e in registry.all_experts(run.task) if e.base_model_key == run.base), None)
-    if expert is None:
-        raise RequestError(f"{run.task} has no expert on {run.base}")
+    task, expert = registry.task(run.task), _expert(run, registry)
     name = run.task.replace("/", "__")
     probe = Probe(run.probes / name, task.label_set, encoder=encoder.identity, hidden=encoder.hidden)
-    choosing, judging = (half[: run.limit] for half in halves(read_rows(run.data / "validation.jsonl.gz")))
+    known = [row for row in read_rows(run.data / "validation.jsonl.gz") if row.label in task.label_set]
+    choosing, judging = (half[: run.limit] for half in halves(known))
+    if not choosing:
+        raise RequestError(f"{run.data} has no two texts of {run.task}'s labels")
     rows = [*choosing, *judging]
     by_probe = _ask_probe(probe, encoder, rows)
     by_expert = asyncio.run(_ask_expert(run.experts, registry, expert, rows, report))
@@ -79,6 +82,18 @@ def fit_opinion_pool(
     weights = load(run.probes, name, encoder=encoder.identity, hidden=encoder.hidden)
     save(run.probes, name, _told(weights, expert, pool, figures["both"]))
     return figures
+
+
+def _expert(run: PoolRun, registry: Registry) -> Expert:
+    fitting = [
+        e
+        for e in registry.all_experts(run.task)
+        if e.base_model_key == run.base and run.expert in (None, e.name)
+    ]
+    if not fitting:
+        named = f" named {run.expert}" if run.expert is not None else ""
+        raise RequestError(f"{run.task} has no expert{named} on {run.base}")
+    return fitting[0]
 
 
 def fit(probe: Sequence[Table], expert: Sequence[Table], gold: Sequence[str]) -> OpinionPool:
@@ -131,7 +146,7 @@ async def _ask_expert(
 
 def _told(weights: Weights, expert: Expert, pool: OpinionPool, figures: dict[str, Any]) -> Weights:
     """The probe's weights, whose description names the pool beside those with other experts."""
-    own = {"model_key": expert.base_model_key, "adapter_name": expert.adapter_name}
+    own = {"model_key": expert.base_model_key, "name": expert.name}
     others = [p for p in weights.meta.get("pools", ()) if {k: p[k] for k in own} != own]
     overall = {key: value for key, value in figures.items() if key != "languages"}
     entry = own | {"probe": pool.probe, "expert": pool.expert, "validation": overall}

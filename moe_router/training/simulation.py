@@ -114,6 +114,7 @@ def drawn_arms(count: int, rng: np.random.Generator) -> dict[str, Any]:
         "margin": np.maximum(0.0, confidence - rest).astype(np.float32),
         "label": np.where(correct, 0, wrong),
         "correct": correct,
+        "pooled": np.zeros((count, ARMS), bool),
     }
 
 

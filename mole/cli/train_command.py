@@ -117,6 +117,9 @@ def pool(
     base: Annotated[str, typer.Option(help="The expert's base model, by its key in the registry.")] = (
         "gemma-3-270m"
     ),
+    expert: Annotated[
+        str | None, typer.Option(help="Its name, where several are on that model. [default: the first]")
+    ] = None,
     probes: Annotated[
         Path | None, typer.Option(help="Folder of the probe. [default: probes in gating's models]")
     ] = None,
@@ -125,8 +128,9 @@ def pool(
     """Hear a probe and an expert together.
 
     Both answer the texts that may choose; the weights of their two opinions are fitted on them and written
-    into the probe's description. Where the router asks the expert after that, the answer is that of both. An
-    expert without such weights is taken at its word.
+    into the probe's description. Where the probe has read a text and the router asks the expert, the answer
+    is that of both. An expert without such weights is taken at its word. Fit them again when either is
+    trained anew.
     """
     from moe_router.experts.model_host import PoolConfig
     from moe_router.gating.pipeline import MODELS
@@ -136,7 +140,7 @@ def pool(
 
     settings = CommandSettings()
     experts = PoolConfig(adapter_root=settings.adapter_root, cache_dir=settings.cache, worker_id="training")
-    run = PoolRun(task, data, probes or MODELS / "probes", base, experts)
+    run = PoolRun(task, data, probes or MODELS / "probes", base, experts, expert)
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
         figures = fit_opinion_pool(

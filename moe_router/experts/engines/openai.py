@@ -32,6 +32,7 @@ PARALLEL = 16
 
 TIMEOUT_S = 60.0
 
+AWAY_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadError, httpx.RemoteProtocolError)
 AWAY = frozenset({502, 503, 504})
 """What servers answer while they load their model, and proxies while there is no server."""
 
@@ -213,7 +214,7 @@ class OpenAIEngine:
             # Never the body: it may quote the text.
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
             reason = type(error).__name__ + (f" {status}" if status else "")
-            away = isinstance(error, httpx.TransportError) or status in AWAY
+            away = isinstance(error, AWAY_ERRORS) or status in AWAY
             kind = ServerAwayError if away else NoWorkerError
             raise kind(f"The model server at {self._base_url} gave no answer: {reason}") from error
         return data if isinstance(data, dict) else {}

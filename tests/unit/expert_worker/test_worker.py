@@ -268,7 +268,7 @@ async def test_the_pools_counts_are_told(scene: Scene) -> None:
     text = (await scene.client.get("/metrics")).text
     assert 'mole_batch_size_bucket{le="1"} 1.0' in text
     assert "mole_batch_size_count 1.0" in text
-    assert 'mole_texts_cut_total{task="a/long"} 2.0' in text
+    assert 'mole_texts_truncated_total{task="a/long"} 2.0' in text
     assert "mole_ready 1.0" in text
 
 

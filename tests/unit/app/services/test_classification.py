@@ -291,6 +291,45 @@ async def test_an_expert_that_is_asked_after_the_probe_is_heard_together_with_it
     assert answer.routing_path[-1].probability == answer.confidence
 
 
+class DecidedGating(DoubtingGating):
+    """Asks the expert at once."""
+
+    def next_action(
+        self,
+        decision: Decision,
+        observations: Sequence[Observation],
+        *,
+        reachable: Callable[[Expert], bool],
+    ) -> Action:
+        if observations:
+            return Action("accept", observations[-1].action.expert, len(observations) - 1)
+        return Action("expert", self.candidates(decision, reachable=reachable)[0])
+
+
+async def test_an_expert_that_is_asked_at_once_is_heard_with_the_probe_as_well() -> None:
+    answer = await Scene(DecidedGating).ask()
+    assert answer.result == "positive"
+    assert [s.step for s in answer.routing_path] == ["task", "expert"]
+
+
+async def test_what_is_withheld_is_the_joint_answer_not_the_surer_probe() -> None:
+    class Withholding(DoubtingGating):
+        def next_action(
+            self,
+            decision: Decision,
+            observations: Sequence[Observation],
+            *,
+            reachable: Callable[[Expert], bool],
+        ) -> Action:
+            if len(observations) == 2:
+                return Action("abstain")
+            return super().next_action(decision, observations, reachable=reachable)
+
+    answer = await Scene(Withholding).ask()
+    assert answer.abstained is not None
+    assert "confidence 0.67" in answer.abstained.detail  # the probe alone was sure to 0.80
+
+
 async def test_fixed_task_and_language_encode_nothing() -> None:
     scene = Scene()
     await scene.ask(task=files.SENTIMENT, language="en", via="expert")

@@ -82,11 +82,11 @@ def test_a_probe_for_another_encoder_is_refused(tmp_path):
         load(tmp_path / "gone")
 
 
-POOL = {"model_key": "m", "adapter_name": "own", "probe": 1.0, "expert": 1.0}
+POOL = {"model_key": "m", "name": "e", "probe": 1.0, "expert": 1.0}
 
 
-def expert(adapter_name: str | None = "own", model_key: str = "m") -> Expert:
-    return Expert("e", "d/t", model_key, adapter_name, None, None, None, 1.0)
+def expert(name: str = "e", model_key: str = "m") -> Expert:
+    return Expert(name, "d/t", model_key, "own", None, None, None, 1.0)
 
 
 def said(result: str = "no", **probabilities: float) -> ExpertAnswer:
@@ -112,7 +112,6 @@ def test_an_expert_is_heard_together_with_the_probe(tmp_path):
     ("by", "answer"),
     [
         (expert("another"), said(no=0.5, yes=0.5)),
-        (expert(None), said(no=0.5, yes=0.5)),
         (expert(model_key="n"), said(no=0.5, yes=0.5)),
         (expert(), said()),
         (expert(), said("a label of its own", no=0.5, yes=0.5)),

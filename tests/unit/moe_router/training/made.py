@@ -28,6 +28,6 @@ def episodes(
         target=rng.integers(-1, tasks, count), offered=np.ones((count, arms), bool),
         price=np.tile(np.arange(arms, dtype=np.float32) / 10, (count, 1)), skill=share(count, arms),
         confidence=share(count, arms), margin=share(count, arms), label=rng.integers(0, 3, (count, arms)),
-        correct=rng.random((count, arms)) < 0.5,
+        correct=rng.random((count, arms)) < 0.5, pooled=np.zeros((count, arms), bool),
     )  # fmt: skip
     return replace(made, **changed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from moe_router.contracts import UNDETERMINED
 from moe_router.gating.heads import Distribution
 from moe_router.gating.qnetwork import MAX_PRICE
-from moe_router.gating.task_router import Action, Observation, Policy, State, features
+from moe_router.gating.task_router import Action, Observation, Policy, State, features, standing
 from moe_router.registry import Expert
 from moe_router.training.episodes import (
     PROBE,
@@ -63,7 +65,8 @@ def test_phi_of_first_actions(seed):
 @given(SEEDS)
 def test_phi_of_what_follows_the_answers(seed):
     rng = np.random.default_rng(seed)
-    own = episodes(4, rng)
+    heard = rng.random((4, 3)) < [0.0, 0.5, 0.0]
+    own = episodes(4, rng, pooled=heard)
     task = rng.integers(0, 3, 4)
     known = Known.after_first(own, task, rng.integers(0, 3, 4), np.random.default_rng(1))
     if rng.random() < 0.5:
@@ -74,11 +77,15 @@ def test_phi_of_what_follows_the_answers(seed):
         seen = [
             Observation(
                 action_of(own, row, arm), str(known.label[row, arm]), float(known.confidence[row, arm]),
-                float(known.margin[row, arm]),
+                float(known.margin[row, arm]), bool(heard[row, arm]),
             )
             for arm in arms
         ]  # fmt: skip
+        counted = known.standing[row]
+        assert [s for s, arm in zip(seen, arms, strict=True) if counted[arm]] == list(standing(seen))
         for place, arm in enumerate(arms):
+            if not counted[arm]:
+                continue
             accept = Action("accept", seen[place].action.expert, place)
             expected = shown(own, row, int(task[row]), accept, seen)
             np.testing.assert_allclose(found[row, arm], expected, rtol=1e-5)
@@ -99,6 +106,9 @@ def test_what_may_follow():
     ]
     assert followers(known.after(2))[0].astype(int).tolist() == [1, 0, 1, 0, 1, 0]
     assert (followers(known.after(-1)) == followers(known)).all()
+    joint = replace(own, pooled=np.array([[False, False, True]] * 3))
+    heard = Known.after_first(joint, own.target, np.array([0, 1, 1]), np.random.default_rng(0)).after(2)
+    assert followers(heard)[0].astype(int).tolist() == [0, 0, 1, 0, 1, 0]  # the probe is part of what it said
 
 
 def test_another_task_answers_with_somebody_elses_confidence_and_is_never_right():

@@ -47,6 +47,13 @@ def test_only_arms_with_a_known_outcome_are_offered():
     assert made.label[0, PROBE] == made.label[0, small] != made.label[0, big]
 
 
+def test_an_expert_that_was_heard_with_the_probe_stays_so():
+    joint = changed(BIG, pooled=True)
+    made, _ = episodes(row(steps=(BY_PROBE, SMALL, joint), correct_label="yes"))
+    columns = np.flatnonzero(made.pooled[0])
+    assert made.confidence[0, columns] == pytest.approx([0.9])
+
+
 def test_a_row_that_tells_only_the_task_gets_drawn_arms():
     made, _ = episodes(row(description=axis(2), correct_task="b/z"))
     assert CLASSES[made.target[0]] == "b/z"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,13 +79,34 @@ def test_the_probe_is_told_of_the_pool_once(run, encoder, gemma_folder):
     assert set(figures) == {"probe", "expert", "both"}
     assert {figures[way]["texts"] for way in figures} == {12}
     (entry,) = json.loads((run.probes / "bank__intent.json").read_text(encoding="utf-8"))["pools"]
-    assert (entry["model_key"], entry["adapter_name"]) == ("tiny", None)
+    assert (entry["model_key"], entry["name"]) == ("tiny", "tiny")
     assert entry["validation"] == {k: v for k, v in figures["both"].items() if k != "languages"}
     probe = Probe(
         run.probes / "bank__intent", fixtures.LABELS, encoder=encoder.identity, hidden=encoder.hidden
     )
     answer = probe(encoder.encode(["where is it"])[0])
-    assert answer.pools["tiny", None].probe == entry["probe"]
+    assert answer.pools["tiny", "tiny"].probe == entry["probe"]
+
+
+def test_labels_that_the_task_does_not_have_fit_nothing(run, encoder, gemma_folder):
+    rows = [replace(row, label="another") for row in fixtures.rows(4)]
+    fit_probe(ProbeRun(run.data, run.task, run.probes), encoder, lambda _m, _f: None)
+    data = fixtures.write(run.probes, rows, rows)
+    with pytest.raises(RequestError, match="no two texts"):
+        fit_opinion_pool(
+            replace(run, data=data), fixtures.registry(gemma_folder), encoder, lambda _m, _f: None
+        )
+
+
+@pytest.mark.parametrize("name", ["tiny", "another"])
+def test_the_expert_may_be_named(run, encoder, gemma_folder, name):
+    fit_probe(ProbeRun(run.data, run.task, run.probes), encoder, lambda _m, _f: None)
+    known, named = fixtures.registry(gemma_folder), replace(run, expert=name)
+    if name == "tiny":
+        assert "both" in fit_opinion_pool(named, known, encoder, lambda _m, _f: None)
+    else:
+        with pytest.raises(RequestError, match="no expert named another on tiny"):
+            fit_opinion_pool(named, known, encoder, lambda _m, _f: None)
 
 
 def test_a_base_model_without_an_expert_of_the_task_is_refused(run, encoder, gemma_folder):

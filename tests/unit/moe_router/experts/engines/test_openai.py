@@ -120,7 +120,14 @@ def test_a_server_that_lacks_the_model_or_is_not_there_is_told() -> None:
     def refusing(request: httpx.Request) -> httpx.Response:
         return httpx.Response(401)
 
-    for server, kind, reason in ((away, ServerAwayError, "ConnectError"), (refusing, ModelAssetError, "401")):
+    def hanging(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("slow")
+
+    for server, kind, reason in (
+        (away, ServerAwayError, "ConnectError"),
+        (refusing, ModelAssetError, "401"),
+        (hanging, ModelAssetError, "ReadTimeout"),
+    ):
         client = httpx.Client(transport=httpx.MockTransport(server))
         with pytest.raises(kind, match=reason):
             OpenAIEngine("http://llm/v1", "base", TOKENS, client=client)
