@@ -67,10 +67,13 @@ def fit_opinion_pool(
     task, expert = registry.task(run.task), _expert(run, registry)
     name = run.task.replace("/", "__")
     probe = Probe(run.probes / name, task.label_set, encoder=encoder.identity, hidden=encoder.hidden)
-    known = [row for row in read_rows(run.data / "validation.jsonl.gz") if row.label in task.label_set]
-    choosing, judging = (half[: run.limit] for half in halves(known))
-    if not choosing:
-        raise RequestError(f"{run.data} has no two texts of {run.task}'s labels")
+    # Halved as for the adapter and the probe, so that no text that chose for these judges the pool.
+    choosing, judging = (
+        [row for row in half if row.label in task.label_set][: run.limit]
+        for half in halves(read_rows(run.data / "validation.jsonl.gz"))
+    )
+    if not (choosing and judging):
+        raise RequestError(f"one half of {run.data}'s validation file has no text of {run.task}'s labels")
     rows = [*choosing, *judging]
     by_probe = _ask_probe(probe, encoder, rows)
     by_expert = asyncio.run(_ask_expert(run.experts, registry, expert, rows, report))

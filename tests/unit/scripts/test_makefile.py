@@ -22,6 +22,7 @@ TARGETS = (
     "docs",
     "lock",
     "soak",
+    "nightly",
     "clean",
 )
 

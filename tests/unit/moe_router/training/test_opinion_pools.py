@@ -92,7 +92,7 @@ def test_labels_that_the_task_does_not_have_fit_nothing(run, encoder, gemma_fold
     rows = [replace(row, label="another") for row in fixtures.rows(4)]
     fit_probe(ProbeRun(run.data, run.task, run.probes), encoder, lambda _m, _f: None)
     data = fixtures.write(run.probes, rows, rows)
-    with pytest.raises(RequestError, match="no two texts"):
+    with pytest.raises(RequestError, match="has no text of"):
         fit_opinion_pool(
             replace(run, data=data), fixtures.registry(gemma_folder), encoder, lambda _m, _f: None
         )
