@@ -36,6 +36,7 @@ def figures(gating: dict[str, Any], cascade: dict[str, Any]) -> dict[str, Any]:
     """What the plots show, each with the file and the command that it comes from."""
     of_gating = {"file": str(GATING), "command": "mole evaluate gating --data DIR", "note": None}
     versions = cascade["environment"]
+    fewest, *_, most = sorted(task["texts"] for task in cascade["tasks"].values())
     return {
         "reliability": {"source": of_gating, "ece": gating["ece"], "bins": gating["reliability"]},
         "coverage_risk": {
@@ -47,7 +48,7 @@ def figures(gating: dict[str, Any], cascade: dict[str, Any]) -> dict[str, Any]:
             "source": {
                 "file": str(CASCADE),
                 "command": versions["command"],
-                "note": f"{cascade['validation']} texts a task; the LLM is the demo's base model",
+                "note": f"{fewest:,} to {most:,} texts a task; the LLM is the demo's base model",
             },
             "tasks": [
                 {"task": name, **{curve: task[curve] for curve in CURVES}}
