@@ -191,9 +191,7 @@ def linucb(train: Sequence[Case], cases: Sequence[Case]) -> list[Outcome]:
             arm = bandit.choose(x)
             bandit.update(arm, x, case.heard_right - weight if arm else float(case.probe_right))
         bandit.alpha = 0.0
-        asks = [bandit.choose(np.array(case.context)) == 1 for case in cases]
-        asked = {id(case): asks[index] for index, case in enumerate(cases)}
-        outcomes.append(where(cases, lambda c, asked=asked: asked[id(c)], pooled=True))
+        outcomes.append(where(cases, lambda c, own=bandit: own.choose(np.array(c.context)) == 1, pooled=True))
     return outcomes
 
 
@@ -214,11 +212,12 @@ def at_shares(outcomes: Sequence[Outcome], weights: np.ndarray) -> np.ndarray:
     return curves
 
 
-def advantage(ours: Sequence[Outcome], others: Sequence[Outcome], cases: int) -> dict[str, Any]:
+def advantage(ours: Sequence[Outcome], others: Sequence[Outcome]) -> dict[str, Any]:
     """How far a curve lies above another: on average over SHARES, and where that is least.
 
     Both with 95 % intervals; that of the least is pointwise, of a place that was chosen on the same texts.
     """
+    cases = len(ours[0].right)
     drawn = np.random.default_rng(0).multinomial(cases, np.full(cases, 1 / cases), RESAMPLES)
     as_seen = np.ones((1, cases))
     (seen,) = at_shares(ours, as_seen) - at_shares(others, as_seen)
@@ -287,8 +286,8 @@ async def measure(data: Path, train: int, count: int) -> dict[str, Any]:
                 **{kind: [outcome.point for outcome in outcomes] for kind, outcomes in curves.items()},
                 "always_both": both.point,
                 "both_above_llm": gain(both, llm),
-                "above_threshold": advantage(curve, threshold, len(cases)),
-                "above_pooled_threshold": advantage(curve, thresholds(cases, pooled=True), len(cases)),
+                "above_threshold": advantage(curve, threshold),
+                "above_pooled_threshold": advantage(curve, thresholds(cases, pooled=True)),
             }
             print(
                 task, result["tasks"][task]["always_probe"], result["tasks"][task]["always_llm"], flush=True

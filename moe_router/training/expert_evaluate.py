@@ -8,8 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from moe_router.assets.base_model import ensure_base_model
 from moe_router.experts import expert_file
 from moe_router.experts.engines.base import Engine
@@ -23,7 +21,7 @@ from moe_router.gating.probe import Probe
 from moe_router.registry import Expert, Registry, TaskSpec
 from moe_router.training.expert_examples import Row, halves, read_rows
 from moe_router.training.expert_judge import Answers, Report, ask, entity_figures, probability_figures
-from moe_router.training.probes import ProbeRun, fit_probe
+from moe_router.training.probes import ProbeRun, encoded, fit_probe
 
 ADAPTER = "judged"
 ZERO_SHOT = "zero-shot"
@@ -144,5 +142,5 @@ def _linear(
             folder = Path(made)
             fit_probe(ProbeRun(given.data, given.task, folder), encoder, report)
         probe = Probe(folder / name, task.label_set, encoder=encoder.identity, hidden=encoder.hidden)
-    vectors = [encoder.encode([row.text for row in rows[at : at + 256]]) for at in range(0, len(rows), 256)]
-    return probability_figures([probe(vector).probabilities for vector in np.concatenate(vectors)], rows)
+    vectors = encoded(encoder, rows, given.task, report)
+    return probability_figures([probe(vector).probabilities for vector in vectors], rows)

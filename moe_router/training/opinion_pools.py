@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import logsumexp
 
 from moe_router.errors import RequestError
 from moe_router.experts.lru_pool import LruModelPool
@@ -21,6 +22,7 @@ from moe_router.gating.weights import Floats, Weights, load, save
 from moe_router.registry import Expert, Registry
 from moe_router.training.expert_examples import Row, halves, read_rows, request_of
 from moe_router.training.expert_judge import Report, probability_figures
+from moe_router.training.probes import encoded
 
 MOST = 5.0
 """Bound on a weight: a pool of few texts must not grow surer than they can prove."""
@@ -75,7 +77,7 @@ def fit_opinion_pool(
     if not (choosing and judging):
         raise RequestError(f"one half of {run.data}'s validation file has no text of {run.task}'s labels")
     rows = [*choosing, *judging]
-    by_probe = _ask_probe(probe, encoder, rows)
+    by_probe = [probe(v).probabilities for v in encoded(encoder, rows, run.task, report)]
     by_expert = asyncio.run(_ask_expert(run.experts, registry, expert, rows, report))
     first = len(choosing)
     pool = fit(by_probe[:first], by_expert[:first], [row.label for row in choosing])
@@ -113,9 +115,7 @@ def fit(probe: Sequence[Table], expert: Sequence[Table], gold: Sequence[str]) ->
 
     def loss(weights: Floats) -> float:
         logits = np.tensordot(weights, opinions, axes=1)
-        top = logits.max(axis=1, keepdims=True)
-        norm = top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))
-        return float((norm - logits[rows, right]).mean())
+        return float((logsumexp(logits, axis=1) - logits[rows, right]).mean())
 
     found = minimize(loss, np.array([0.3, 0.7]), method="L-BFGS-B", bounds=[(0.0, MOST)] * 2)
     return OpinionPool(*(round(float(weight), 4) for weight in found.x))
@@ -123,11 +123,6 @@ def fit(probe: Sequence[Table], expert: Sequence[Table], gold: Sequence[str]) ->
 
 def _logs(tables: Sequence[Table], labels: Sequence[Table]) -> Floats:
     return np.stack([log_opinion(table, own) for table, own in zip(tables, labels, strict=True)])
-
-
-def _ask_probe(probe: Probe, encoder: Encoder, rows: Sequence[Row]) -> list[Table]:
-    vectors = [encoder.encode([r.text for r in rows[at : at + BATCH]]) for at in range(0, len(rows), BATCH)]
-    return [probe(vector).probabilities for vector in np.concatenate(vectors)]
 
 
 async def _ask_expert(

@@ -54,7 +54,7 @@ def fit_probe(run: ProbeRun, encoder: Encoder, report: Callable[[str, float], No
     labels = sorted(set(gold.tolist()))
     choosing = [row for row in choosing if row.label in labels]
     right = index_of(np.array([row.label for row in choosing]), labels)
-    vectors, own, held = (_encode(encoder, part, run.task, report) for part in (rows, choosing, judging))
+    vectors, own, held = (encoded(encoder, part, run.task, report) for part in (rows, choosing, judging))
     best = min((_fit(vectors, gold, labels, r, own, right) for r in REGULARISATIONS), key=lambda f: f.loss)
     p = softmax((held @ best.weight.T + best.bias) / np.float32(best.temperature))
     figures = probability_figures([dict(zip(labels, row, strict=True)) for row in p.tolist()], judging)
@@ -97,7 +97,8 @@ def _fit(
     return _Fit(regularisation, weight, bias, temperature, float(loss), float(accuracy))
 
 
-def _encode(encoder: Encoder, rows: Sequence[Row], task: str, report: Callable[[str, float], None]) -> Floats:
+def encoded(encoder: Encoder, rows: Sequence[Row], task: str, report: Callable[[str, float], None]) -> Floats:
+    """The texts' vectors, (rows, hidden)."""
     parts = []
     for at in range(0, len(rows), 512):
         parts.append(encoder.encode([row.text for row in rows[at : at + 512]]))

@@ -68,8 +68,10 @@ class CascadeGating(StubGating):
         return Action("expert", left[0])
 
 
-class DoubtingGating(StubGating):
-    """Asks the expert after the probe, and trusts it then; the two have a pool."""
+class ScriptedGating(StubGating):
+    """Takes the actions of `script` in turn; the probe and the expert have a pool."""
+
+    script: tuple[str, ...] = ("probe", "expert", "accept")
 
     def _probe(self, task_key: str) -> ProbeAnswer | None:
         table = {"negative": 0.8, "positive": 0.15, "neutral": 0.05}
@@ -77,15 +79,22 @@ class DoubtingGating(StubGating):
         return ProbeAnswer("negative", 0.8, 0.65, table, pools)
 
     def next_action(
-        self,
-        decision: Decision,
-        observations: Sequence[Observation],
-        *,
-        reachable: Callable[[Expert], bool],
+        self, decision: Decision, observations: Sequence[Observation], **_: Callable[[Expert], bool]
     ) -> Action:
-        if len(observations) == 1:
-            return Action("expert", self.candidates(decision, reachable=reachable)[0])
-        return super().next_action(decision, observations, reachable=reachable)
+        kind = self.script[len(observations)]
+        if kind == "expert":
+            return Action("expert", self.candidates(decision, reachable=lambda _: True)[0])
+        if kind == "accept":
+            return Action("accept", observations[-1].action.expert, len(observations) - 1)
+        return Action("probe") if kind == "probe" else Action("abstain")
+
+
+class DecidedGating(ScriptedGating):
+    script = ("expert", "accept")
+
+
+class WithholdingGating(ScriptedGating):
+    script = ("probe", "expert", "abstain")
 
 
 class TestExperts:
@@ -280,7 +289,7 @@ async def test_a_probe_answers_without_a_worker(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_an_expert_that_is_asked_after_the_probe_is_heard_together_with_it() -> None:
-    answer = await Scene(DoubtingGating).ask(return_probabilities=True)
+    answer = await Scene(ScriptedGating).ask(return_probabilities=True)
     # neutral 0.05 * 0.6, positive 0.15 * 0.4, negative next to nothing: the expert all but rules it out
     assert answer.result == "positive"
     assert answer.confidence == pytest.approx(2 / 3, abs=1e-4)
@@ -291,21 +300,6 @@ async def test_an_expert_that_is_asked_after_the_probe_is_heard_together_with_it
     assert answer.routing_path[-1].probability == answer.confidence
 
 
-class DecidedGating(DoubtingGating):
-    """Asks the expert at once."""
-
-    def next_action(
-        self,
-        decision: Decision,
-        observations: Sequence[Observation],
-        *,
-        reachable: Callable[[Expert], bool],
-    ) -> Action:
-        if observations:
-            return Action("accept", observations[-1].action.expert, len(observations) - 1)
-        return Action("expert", self.candidates(decision, reachable=reachable)[0])
-
-
 async def test_an_expert_that_is_asked_at_once_is_heard_with_the_probe_as_well() -> None:
     answer = await Scene(DecidedGating).ask()
     assert answer.result == "positive"
@@ -313,19 +307,7 @@ async def test_an_expert_that_is_asked_at_once_is_heard_with_the_probe_as_well()
 
 
 async def test_what_is_withheld_is_the_joint_answer_not_the_surer_probe() -> None:
-    class Withholding(DoubtingGating):
-        def next_action(
-            self,
-            decision: Decision,
-            observations: Sequence[Observation],
-            *,
-            reachable: Callable[[Expert], bool],
-        ) -> Action:
-            if len(observations) == 2:
-                return Action("abstain")
-            return super().next_action(decision, observations, reachable=reachable)
-
-    answer = await Scene(Withholding).ask()
+    answer = await Scene(WithholdingGating).ask()
     assert answer.abstained is not None
     assert "confidence 0.67" in answer.abstained.detail  # the probe alone was sure to 0.80
 
