@@ -7,9 +7,10 @@ verbatim, entities do not overlap, and decoding ends after a bounded number of c
 
 Why an automaton of our own and not xgrammar or lm-format-enforcer: both compile a grammar, and a
 grammar of "a run of words of *this* text" would have to be compiled anew for each text. Here the text's
-words are the automaton; where they leave one way on, the tokens are taken without asking the model, so that
-an entity costs as many passes as it has choices, not tokens. And it knows *which* occurrence of a word
-was chosen, hence the offsets.
+words are the automaton, a nondeterministic one: all runs that begin with the tokens written so far are followed
+at once, so that "Ann Lee" can be told from the "AnnLee@example.org" below it. Where they leave one way on, the
+tokens are taken without asking the model, so that an entity costs as many passes as it has choices, not tokens.
+And it knows *which* occurrence of a value was chosen, the first of equal ones, hence the offsets.
 
 Confidence is the product of the choices' probabilities, each normalised over what was allowed: of an entity,
 those of its own line; of the whole list, all of them, of all windows.
@@ -17,8 +18,6 @@ those of its own line; of the whole list, all of them, of all windows.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -28,43 +27,13 @@ from moe_router.contracts import Entity
 from moe_router.experts import formats
 from moe_router.experts.engines.base import Decision, Decoder
 from moe_router.experts.scoring import Floats
+from moe_router.experts.words import Window, Word
 
-WINDOW_WORDS = 80
-"""Words, or characters of scripts without spaces, that one decoder sees at a time."""
-
-OVERLAP_WORDS = 20
-"""Words that neighbouring windows share; a longer entity may be cut at a window's edge."""
-
-MAX_WORD_CHARS = 256
-"""A longer stretch without a space, such as an encoded file, is no part of an entity."""
-
-MAX_ENTITY_WORDS = 16
+MAX_ENTITY_WORDS = 24
 MAX_ENTITIES = 32
 """Bounds on what one window may yield."""
 
-_UNSPACED = r"぀-ヿ㐀-鿿豈-﫿฀-๿຀-໿က-႟ក-៿"
-"""Kana, Han, Thai, Lao, Burmese and Khmer: each character may begin or end an entity."""
-_WORD = re.compile(
-    rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+",
-)
-_EDGES = "()[]{}<>\"'“”„‘’«».,;:!?¿¡…。、，！？；：「」『』（）【】《》؟،؛।"
-
 EncodeWord = Callable[[str], tuple[int, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """A stretch of the text that an entity contains whole or not at all: text[start:end]."""
-
-    start: int
-    end: int
-    solid: bool
-    """Whether an entity may begin or end with it: it is neither mere punctuation nor too long."""
-
-    @property
-    def too_long(self) -> bool:
-        """Whether no entity may contain it."""
-        return self.end - self.start > MAX_WORD_CHARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,86 +66,21 @@ class Found:
     log_probability: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A part of the text, text[start:end], and its words, whose offsets are those of the whole text."""
-
-    start: int
-    end: int
-    words: tuple[Word, ...]
-    before: int = 0
-    """The end of the last word that an entity of the window before may have."""
-    after: float = math.inf
-    """The start of the first word that an entity of the window after may have."""
-
-    def tells(self, start: int, end: int) -> bool:
-        """Whether the entity text[start:end] is this window's to tell.
-
-        At an edge it may be cut, and its end is forced, hence cheap; a neighbour that sees more tells it.
-        """
-        solid = [word for word in self.words if word.solid]
-        cut_left = start <= solid[0].start and end < self.before
-        cut_right = end >= solid[-1].end and start > self.after
-        return not (cut_left or cut_right)
-
-
-def words_of(text: str) -> list[Word]:
-    """The words of a text; punctuation around a word is split off, inside it stays."""
-    words: list[Word] = []
-    for match in _WORD.finditer(text):
-        chunk, at = match.group(), match.start()
-        left = len(chunk) - len(chunk.lstrip(_EDGES))
-        core = chunk.strip(_EDGES)
-        words += [Word(at + i, at + i + 1, False) for i in range(left)]
-        if core:
-            end = at + left + len(core)
-            # "Dr." and "Inc." keep their full stop as an edge that may be taken in.
-            solid = len(core) <= MAX_WORD_CHARS and any(c.isalnum() for c in core)
-            words.append(Word(at + left, end, solid))
-            words += [
-                Word(end + i, end + i + 1, chunk[left + len(core) + i] == ".")
-                for i in range(match.end() - end)
-            ]
-    return words
-
-
-def windows_of(text: str, size: int = WINDOW_WORDS, overlap: int = OVERLAP_WORDS) -> list[Window]:
-    """Windows that together cover all words, each sharing `overlap` words with the next."""
-    words = words_of(text)
-    if not words:
-        return []
-    firsts = range(0, max(len(words) - overlap, 1), size - overlap)
-    parts = [tuple(words[first : first + size]) for first in firsts]
-    solid = [[word for word in part if word.solid] for part in parts]
-    ends = [0, *(own[-1].end if own else 0 for own in solid[:-1])]
-    starts = [*(own[0].start if own else math.inf for own in solid[1:]), math.inf]
-    return [
-        Window(part[0].start, part[-1].end, part, before, after)
-        for part, before, after in zip(parts, ends, starts, strict=True)
-    ]
-
-
 def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, found: Found) -> Decoder:
     """A constrained decoder for one window; what it finds is put into `found`, in place of what was there."""
     walk = _Walk()
     found.entities.clear()  # a batch that failed is run again
     found.log_probability = 0.0
+    runs = _Runs(text, window.words, grammar, encode)
+    types = [_Way((k, k), (*tokens, *grammar.line_end), True) for k, (_, tokens) in enumerate(grammar.types)]
     place = 0
     for _ in range(MAX_ENTITIES):
         walk.feed += grammar.dash
-        starts = [
-            (k, _tokens(text, window.words[k], encode, first=True))
-            for k in range(place, len(window.words))
-            if window.words[k].solid
-        ]
         line_start = walk.log_probability
-        first = yield from walk.choose([*starts, (-1, grammar.stop)], end=grammar.equals[0])
-        if first < 0:
+        first, last = yield from walk.along(runs.from_word(place), runs.on)
+        if first == _STOP:
             break
-        last = yield from _value(text, window.words, first, grammar, encode, walk)
-        types = list(enumerate(tokens for _, tokens in grammar.types))
-        kind = yield from walk.choose(types, end=grammar.line_end[0])
-        walk.feed += grammar.line_end
+        kind, _ = yield from walk.along(types)
         start, end = window.words[first].start, window.words[last].end
         place = last + 1
         if not window.tells(start, end):
@@ -216,33 +120,72 @@ def answer(
             tokens += grammar.dash if k == inside[0] else ()
             tokens += _tokens(text, window.words[k], encode, first=k == inside[0])
         tokens += (*grammar.equals, *types[entity.type], *grammar.line_end)
-    return (*tokens, *grammar.dash, *grammar.stop)
+    return (*tokens, *grammar.dash, *grammar.stop, *grammar.line_end)
 
 
-def _value(
-    text: str, words: Sequence[Word], first: int, grammar: Grammar, encode: EncodeWord, walk: _Walk
-) -> Generator[Decision, Floats, int]:
-    """The entity's words after its first one, and the sign that closes it; returns the index of the last."""
-    last = first
-    while last + 1 < len(words) and last + 1 - first < MAX_ENTITY_WORDS and _solid_after(words, last):
-        on = _tokens(text, words[last + 1], encode, first=False)
-        if not words[last].solid:  # an entity does not end in punctuation
-            walk.feed += on
-        elif not (yield from walk.goes_on(on, stop=grammar.equals)):
-            return last
-        last += 1
-    while not words[last].solid:  # the bound was met within punctuation
-        last -= 1
-    walk.feed += grammar.equals
-    return last
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One of the token sequences that may be written from here on.
+
+    Attributes:
+        key: the first and the last word, or the number of a type.
+        rest: tokens yet to be written.
+        ends: whether it is done with them; another goes on from its last word.
+    """
+
+    key: tuple[int, int]
+    rest: tuple[int, ...]
+    ends: bool
 
 
-def _solid_after(words: Sequence[Word], index: int) -> bool:
-    """Whether an entity that has this word may go on to a later one and end there."""
-    for word in words[index + 1 :]:
-        if word.solid or word.too_long:
-            return word.solid
-    return False
+_STOP = -1
+"""The first word of the way that ends the list."""
+
+
+class _Runs:
+    """The runs of words that a value may be."""
+
+    def __init__(self, text: str, words: Sequence[Word], grammar: Grammar, encode: EncodeWord) -> None:
+        self._text = text
+        self._words = words
+        self._grammar = grammar
+        self._encode = encode
+        self._openings = [
+            _Way((k, k), _tokens(text, word, encode, first=True), False)
+            for k, word in enumerate(words)
+            if word.opens and self._closes_from(k, k)
+        ]
+
+    def from_word(self, place: int) -> list[_Way]:
+        """Those that begin with this word or a later one; or that the list ends."""
+        stop = _Way((_STOP, _STOP), (*self._grammar.stop, *self._grammar.line_end), True)
+        return [*(way for way in self._openings if way.key[0] >= place), stop]
+
+    def on(self, way: _Way) -> list[_Way]:
+        """From a run whose last word is written: it closes, or takes in one more word."""
+        first, last = way.key
+        ways = []
+        if self._closes(first, last):
+            ways.append(_Way(way.key, self._grammar.equals, True))
+        if self._closes_from(first, last + 1):
+            tokens = _tokens(self._text, self._words[last + 1], self._encode, first=False)
+            ways.append(_Way((first, last + 1), tokens, False))
+        return ways
+
+    def _closes_from(self, first: int, last: int) -> bool:
+        """Whether the run can be closed once it has this word."""
+        for k in range(last, min(first + MAX_ENTITY_WORDS, len(self._words))):
+            if self._words[k].too_long:
+                return False
+            if self._closes(first, k):
+                return True
+        return False
+
+    def _closes(self, first: int, last: int) -> bool:
+        if not self._words[last].closes:
+            return False
+        value = self._text[self._words[first].start : self._words[last].end]
+        return (value[0] != "(" or ")" in value) and (value[-1] != ")" or "(" in value)
 
 
 def most_fed(text: str, window: Window, encode: EncodeWord) -> int:
@@ -257,55 +200,33 @@ def _tokens(text: str, word: Word, encode: EncodeWord, *, first: bool) -> tuple[
 
 
 class _Walk:
-    """Asks the model only where there is a choice, and keeps account of how sure it was."""
+    """Asks the model only where ways part, and keeps account of how sure it was."""
 
     def __init__(self) -> None:
         self.feed: tuple[int, ...] = ()
         self.log_probability = 0.0
 
-    def choose(
-        self, options: Sequence[tuple[int, tuple[int, ...]]], *, end: int
-    ) -> Generator[Decision, Floats, int]:
-        """Picks one of several token sequences; of equal ones, the first.
+    def along(
+        self, ways: Sequence[_Way], on: Callable[[_Way], Sequence[_Way]] = lambda way: ()
+    ) -> Generator[Decision, Floats, tuple[int, int]]:
+        """Follows the ways until one ends: of several, the first; what closes goes before what goes on.
 
         Args:
-            options: keys and their tokens.
-            end: stands for what may follow an option where another option begins with it.
+            ways: in the order of the text.
+            on: from a way that is written and does not end, those that it may become.
 
         Returns:
-            The key of the one picked, whose tokens are fed.
+            The key of the way, whose tokens are written.
         """
-        left = list(options)
-        depth = 0
-        while len({tokens for _, tokens in left}) > 1:
-            complete = [option for option in left if len(option[1]) == depth]
-            longer = [option for option in left if len(option[1]) > depth]
-            following = dict.fromkeys(tokens[depth] for _, tokens in longer)
-            if complete:
-                following.setdefault(end)
-            allowed = tuple(following)
+        while True:
+            for way in ways:
+                if way.ends and not way.rest:
+                    return way.key
+            ways = [later for way in ways for later in ((way,) if way.rest else on(way))]
+            allowed = tuple(dict.fromkeys(way.rest[0] for way in ways))
             token = allowed[0] if len(allowed) == 1 else (yield from self._ask(allowed))
-            if complete and token == end:
-                left = complete
-                break
             self.feed += (token,)
-            left = [option for option in longer if option[1][depth] == token]
-            depth += 1
-        key, tokens = left[0]
-        self.feed += tokens[depth:]
-        return key
-
-    def goes_on(self, on: tuple[int, ...], *, stop: tuple[int, ...]) -> Generator[Decision, Floats, bool]:
-        """Whether the value goes on with these tokens; feeds them, or those that close it."""
-        common = next((i for i, (a, b) in enumerate(zip(on, stop, strict=False)) if a != b), None)
-        if common is None:  # the text itself holds the closing sign
-            self.feed += stop
-            return False
-        self.feed += stop[:common]
-        token = yield from self._ask((stop[common], on[common]))
-        chosen = on if token == on[common] else stop
-        self.feed += chosen[common:]
-        return chosen is on
+            ways = [_Way(way.key, way.rest[1:], way.ends) for way in ways if way.rest[0] == token]
 
     def _ask(self, choices: tuple[int, ...]) -> Generator[Decision, Floats, int]:
         feed, self.feed = self.feed, ()

@@ -18,6 +18,7 @@ from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, T
 from moe_router.experts.expert_file import ExpertFile
 from moe_router.experts.prompting import INPUT, Template, default_template, load_template
 from moe_router.experts.scoring import Floats, LabelTrie, distribution
+from moe_router.experts.words import windows_of
 from moe_router.registry import Expert, TaskSpec
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class TaskExpert:
 
     def answers(self, text: str, entities: Sequence[Entity]) -> list[tuple[int, ...]]:
         """What an extraction's decoders should write: one token sequence for each window of the text."""
-        windows = extraction.windows_of(text)
+        windows = windows_of(text)
         return [extraction.answer(text, w, entities, self._grammar, self._encode) for w in windows]
 
     def warm_up_jobs(self) -> list[Job]:
@@ -146,7 +147,7 @@ class TaskExpert:
             prompt = self._tokens.prompt(self._template, values, self._adapter)
             return Work((LabelJob(prompt, self._trie, exact=self._magnifies),))
         jobs, found = [], []
-        for window in extraction.windows_of(text):
+        for window in windows_of(text):
             here = extraction.Found()
             part = {**values, INPUT: text[window.start : window.end]}
             decode = partial(extraction.decoder, text, window, self._grammar, self._encode, here)

@@ -36,6 +36,7 @@ from moe_router.training.expert_judge import (
 from moe_router.training.expert_words import choose_words
 from moe_router.training.gating import fit_temperature, index_of
 from moe_router.training.lora import ADAPTER, LoraModel, LoraShape
+from moe_router.training.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +67,8 @@ class ExpertRun:
     """rows × longest row of a step"""
     limit: int | None = None
     """at most so many training texts, drawn by the seed"""
-    judged: int = 400
-    """validation texts of a check while training"""
-    concluded: int = 800
-    """at most so many texts of each half for the temperature and for the figures"""
+    judged: int = 800
+    """at most so many validation texts of each half: for the checks and the temperature, and for the figures"""
     checks: int = 8
     """how often it is checked in all"""
     patience: int = 4
@@ -129,10 +128,11 @@ class _Trainer:
         order = np.random.default_rng(run.seed).permutation(len(rows))[: run.limit]
         self._examples = examples_of(self._expert, [rows[i] for i in order])
         halved = halves(read_rows(run.data / "validation.jsonl.gz"))
-        self._select, self._held = (half[: run.concluded] for half in halved)
+        self._select, self._held = (half[: run.judged] for half in halved)
         self._optimizer = torch.optim.AdamW(
             self._model.parameters().values(), lr=run.learning_rate, weight_decay=0.0
         )
+        self._average = WeightAverage(self._model.parameters())
         self._standing = expert_state.Standing()
         self._plan_steps()
         self._open_folder()
@@ -163,7 +163,7 @@ class _Trainer:
         folder = self._run.output
         folder.mkdir(parents=True, exist_ok=True)
         if self._run.resume:
-            self._standing = expert_state.load(folder, self._model, self._optimizer)
+            self._standing = expert_state.load(folder, self._model, self._optimizer, self._average)
             return
         (folder / "metrics.jsonl").write_text("", encoding="utf-8")
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self._run).items()}
@@ -190,9 +190,13 @@ class _Trainer:
                     f"training, loss {average:.3f}, best {self._standing.best:.3f}", step / self._steps
                 )
                 if step % every == 0 or step == self._steps:
-                    self._check(average)
+                    with self._average.in_force():
+                        self._check(average)
                 if step % SAVE_EVERY == 0 or step % every == 0:
-                    expert_state.save(self._run.output, self._model, self._optimizer, self._standing)
+                    self._save()
+
+    def _save(self) -> None:
+        expert_state.save(self._run.output, self._model, self._optimizer, self._average, self._standing)
 
     def _gave_up(self, every: int) -> bool:
         idle = self._standing.step - self._standing.best_step
@@ -208,11 +212,12 @@ class _Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self._model.parameters().values()), 1.0)
         self._optimizer.step()
+        self._average.take(step)
         return float(loss.detach())
 
     def _check(self, loss: float) -> None:
         """Judges the adapter; the best so far is kept."""
-        figures, _ = self._judge(self._select[: self._run.judged], self._expert)
+        figures, _ = self._judge(self._select, self._expert)
         self._model.train()
         line = {"step": self._standing.step, "loss": round(loss, 4), **figures}
         with (self._run.output / "metrics.jsonl").open("a", encoding="utf-8") as lines:

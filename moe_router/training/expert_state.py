@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from moe_router.errors import RequestError
 from moe_router.training.lora import LoraModel
+from moe_router.training.weight_average import WeightAverage
 
 STATE = "state"
 _RNG = "rng"
@@ -33,8 +34,14 @@ class Standing:
     loss: float | None = None
 
 
-def save(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, standing: Standing) -> None:
-    """Writes the weights, the optimiser's moments, the random state and the standing.
+def save(
+    folder: Path,
+    model: LoraModel,
+    optimizer: torch.optim.AdamW,
+    average: WeightAverage,
+    standing: Standing,
+) -> None:
+    """Writes the weights, their average, the optimiser's moments, the random state and the standing.
 
     The description goes last, and each file is replaced as a whole: a kill between leaves the older pair
     or the newer weights with their own step, which the tensors hold too.
@@ -42,6 +49,7 @@ def save(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, standing:
     tensors: dict[str, torch.Tensor] = {_RNG: torch.get_rng_state(), "step": torch.tensor(standing.step)}
     for name, weights in model.parameters().items():
         tensors[f"weight.{name}"] = weights.detach().cpu()
+        tensors[f"average.{name}"] = average.values[name].cpu()
         for key in ("exp_avg", "exp_avg_sq"):
             if weights in optimizer.state:
                 tensors[f"{key}.{name}"] = optimizer.state[weights][key].cpu()
@@ -52,7 +60,9 @@ def save(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, standing:
     part.replace(folder / f"{STATE}.json")
 
 
-def load(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW) -> Standing:
+def load(
+    folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, average: WeightAverage
+) -> Standing:
     """Takes a run up where `save` left it.
 
     Raises:
@@ -64,6 +74,7 @@ def load(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW) -> Standi
         standing.step = int(tensors["step"])
         for name, weights in model.parameters().items():
             weights.data.copy_(tensors[f"weight.{name}"])
+            average.values[name].copy_(tensors[f"average.{name}"])
             if f"exp_avg.{name}" in tensors:
                 optimizer.state[weights] = {
                     "step": torch.tensor(float(standing.step)),

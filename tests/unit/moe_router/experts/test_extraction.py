@@ -13,16 +13,14 @@ from moe_router.experts.engines.base import Decision
 from moe_router.experts.extraction import (
     Found,
     Grammar,
-    Window,
     answer,
     decoder,
     merged,
     most_fed,
-    windows_of,
-    words_of,
 )
 from moe_router.experts.formats import find
 from moe_router.experts.scoring import Floats, log_softmax
+from moe_router.experts.words import Window, windows_of, words_of
 
 TYPES = ("PERSON", "PHONE", "PLACE")
 

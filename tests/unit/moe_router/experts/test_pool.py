@@ -20,7 +20,7 @@ from moe_router.errors import (
 )
 from moe_router.experts.engines.base import Job, Outcome, OutOfMemoryError
 from moe_router.experts.engines.factory import EngineOptions, make_engine
-from moe_router.experts.extraction import windows_of
+from moe_router.experts.words import windows_of
 from moe_router.experts.model_host import PoolConfig
 from moe_router.experts.pool import SingleModelPool
 from moe_router.experts.roster import resolve

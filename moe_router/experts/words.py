@@ -1,0 +1,130 @@
+"""The words of a text, which an entity contains whole or not at all, and the windows that decoders see.
+
+Finer words would let an entity begin and end anywhere, and cost a choice at each place; coarser ones put names
+out of reach: "Thomas's", `Heather:"I'm`, "082 490 1693-Office".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+WINDOW_WORDS = 96
+"""Words, or characters of scripts without spaces, that one decoder sees at a time."""
+
+OVERLAP_WORDS = 24
+"""Words that neighbouring windows share; a longer entity may be cut at a window's edge."""
+
+MAX_WORD_CHARS = 256
+"""A longer stretch without a space, such as an encoded file, is no part of an entity."""
+
+_UNSPACED = r"぀-ヿ㐀-鿿豈-﫿฀-๿຀-໿က-႟ក-៿"
+"""Kana, Han, Thai, Lao, Burmese and Khmer: each character may begin or end an entity."""
+_CHUNK = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+_EDGES = "()[]{}<>\"'“”„‘’«».,;:!?¿¡…。、，！？；：「」『』（）【】《》؟،؛।"
+_INNER = r"()\[\]{}<>\"“”„‘«»;|\\"
+_LETTER = r"[^\W\d_]"
+_CUT = re.compile(
+    rf"(?=[{_INNER}])|(?<=[{_INNER}])"
+    # Name:Ann and Ann,Bob, but not 10:30, 1,000 and https://
+    rf"|(?<={_LETTER})(?=[,:!?][^/])|(?<=[^\d\s][,:!?])(?=[^/])"
+    rf"|(?<={_LETTER}{{2}})(?=/{_LETTER}{{2}})|(?<={_LETTER}{{2}}/)(?={_LETTER}{{2}})"  # Lee/Ann
+    rf"|(?<=\d)(?=-{_LETTER}{{2}})|(?<=\d-)(?={_LETTER}{{2}})"  # 1693-Office
+    rf"|(?<={_LETTER})(?=['’]{_LETTER}{{1,3}}(?!\w))"  # Thomas's
+    rf"|(?<={_LETTER}['’])(?={_LETTER}{{4}})"  # d'Albert
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A stretch of the text that an entity contains whole or not at all: text[start:end]."""
+
+    start: int
+    end: int
+    opens: bool
+    """Whether an entity may begin with it."""
+    closes: bool
+    """Whether an entity may end with it."""
+
+    @property
+    def too_long(self) -> bool:
+        """Whether no entity may contain it."""
+        return self.end - self.start > MAX_WORD_CHARS
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of the text, text[start:end], and its words, whose offsets are those of the whole text."""
+
+    start: int
+    end: int
+    words: tuple[Word, ...]
+    before: int = 0
+    """The end of the last word that an entity of the window before may have."""
+    after: float = math.inf
+    """The start of the first word that an entity of the window after may have."""
+
+    def tells(self, start: int, end: int) -> bool:
+        """Whether the entity text[start:end] is this window's to tell.
+
+        At an edge it may be cut, and its end is forced, hence cheap; a neighbour that sees more tells it.
+        """
+        cut_left = start <= _first(self.words) and end < self.before
+        cut_right = end >= _last(self.words) and start > self.after
+        return not (cut_left or cut_right)
+
+
+def words_of(text: str) -> list[Word]:
+    """The words of a text; punctuation around a word is split off, within it stays as a rule."""
+    words: list[Word] = []
+    for match in _CHUNK.finditer(text):
+        chunk, at = match.group(), match.start()
+        left = len(chunk) - len(chunk.lstrip(_EDGES))
+        right = max(left, len(chunk.rstrip(_EDGES)))
+        words += [_mark(text, at + i) for i in range(left)]
+        cuts = sorted({left, right, *(m.start() for m in _CUT.finditer(chunk, left, right))})
+        words += [_piece(text, at + start, at + end) for start, end in pairwise(cuts) if start < end]
+        words += [_mark(text, at + i) for i in range(right, len(chunk))]
+    return words
+
+
+def _mark(text: str, at: int) -> Word:
+    """A punctuation mark. Of those that may belong to an entity: Dr. Inc. (07) 123 Cyprus (Greek)"""
+    after = text[at + 1 : at + 2]
+    opens = text[at] == "(" and (after.isdigit() or after == "+")
+    closes = text[at] == ")" or (text[at] == "." and at > 0 and not text[at - 1].isspace())
+    return Word(at, at + 1, opens, closes)
+
+
+def _piece(text: str, start: int, end: int) -> Word:
+    if end - start == 1 and not text[start].isalnum():
+        return _mark(text, start)
+    sound = end - start <= MAX_WORD_CHARS and any(c.isalnum() for c in text[start:end])
+    return Word(start, end, sound and text[start] not in "'’", sound and text[end - 1] not in "'’")
+
+
+def windows_of(text: str, size: int = WINDOW_WORDS, overlap: int = OVERLAP_WORDS) -> list[Window]:
+    """Windows that together cover all words, each sharing `overlap` words with the next."""
+    words = words_of(text)
+    if not words:
+        return []
+    firsts = range(0, max(len(words) - overlap, 1), size - overlap)
+    parts = [tuple(words[first : first + size]) for first in firsts]
+    ends = [0, *(_last(part) for part in parts[:-1])]
+    starts = [*(_first(part) for part in parts[1:]), math.inf]
+    return [
+        Window(part[0].start, part[-1].end, part, before, after)
+        for part, before, after in zip(parts, ends, starts, strict=True)
+    ]
+
+
+def _first(words: tuple[Word, ...]) -> float:
+    """Where an entity of these words begins at the earliest."""
+    return next((word.start for word in words if word.opens), math.inf)
+
+
+def _last(words: tuple[Word, ...]) -> int:
+    """Where an entity of these words ends at the latest."""
+    return next((word.end for word in reversed(words) if word.closes), 0)
