@@ -13,21 +13,17 @@ python -m moe_router.training.entity_texts --data ../shared/data/pii --output ru
 
 from __future__ import annotations
 
-import argparse
-import gzip
-import json
 import random
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
-from pathlib import Path
 
 from stdnum.iso7064 import mod_97_10
 
 from moe_router.contracts import Entity
-from moe_router.training.expert_examples import Row, read_rows
+from moe_router.training import data_folder
+from moe_router.training.expert_examples import Row
 
 FILLINGS = 10
 """Texts that are made of a template."""
@@ -209,30 +205,5 @@ def _phone(rng: random.Random) -> str:
     return re.sub("#", lambda _: rng.choice("123456789"), shape)
 
 
-def main() -> None:
-    """Writes a data folder: the given one's files, and what was made of its training rows."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--data", type=Path, required=True, help="folder with train and validation.jsonl.gz")
-    options.add_argument("--output", type=Path, required=True, help="the folder to write")
-    options.add_argument("--seed", type=int, default=0)
-    given = options.parse_args()
-    rows = read_rows(given.data / "train.jsonl.gz")
-    made = generate(rows, given.seed)
-    given.output.mkdir(parents=True, exist_ok=True)
-    with gzip.open(given.output / "train.jsonl.gz", "wt", encoding="utf-8") as file:
-        for row in [*rows, *made]:
-            entities = [e.model_dump(include={"type", "start", "end", "value"}) for e in row.entities]
-            file.write(
-                json.dumps(
-                    {"text": row.text, "language": row.language, "entities": entities}, ensure_ascii=False
-                )
-                + "\n"
-            )
-    shutil.copy(given.data / "validation.jsonl.gz", given.output)
-    print(f"{given.output}: {len(rows)} rows as they were, {len(made)} made of them")
-
-
 if __name__ == "__main__":
-    main()
+    data_folder.extend(__doc__, generate)

@@ -12,10 +12,12 @@ from moe_router.experts.engines.lm_head import LmHead
 from moe_router.experts.engines.packed import NO_SLOTS, PackedModel, PackedSession
 from moe_router.experts.engines.tokens import HfTokens
 
-SELF_CHECK_TOLERANCE = 0.05
-"""Greatest difference of logits between a packed and a plain pass; in float32 it is near 1e-4."""
-SELF_CHECK_TOLERANCE_16_BIT = 0.5
-"""The same in bfloat16 and float16, whose rounding alone makes up to 0.4; a wrong mask makes 2 and more."""
+TOLERANCE = 2e-3
+"""Greatest difference of logits between a packed and a plain pass, in units of their spread; it is near 5e-6."""
+TOLERANCE_16_BIT = 0.2
+"""The same in bfloat16 and float16, whose rounding alone makes up to 0.1; a wrong mask makes 0.7 and more."""
+ROWS = 512
+"""So many logits are compared, spread over the vocabulary: of a few tokens the worst is a matter of luck."""
 
 
 def check_packing(
@@ -32,16 +34,17 @@ def check_packing(
     text = list(tokens.encode("One, two, three: a packed pass must equal a plain one.", trusted=True))
     with torch.inference_mode():
         plain = model(torch.tensor([text], device=packed.device)).logits[0, -1]
+        rows = list(range(0, plain.shape[0], max(1, plain.shape[0] // ROWS)))
         session = PackedSession(packed)
         first = session.add(text[:4], NO_SLOTS, 0)
         session.add(text[:4], NO_SLOTS, 0)  # a neighbour that must not be seen
         session.run()
         session.add(text[4:], first, 4)
-        [own] = head.logits(session.run()[-1:], [text])
-    difference = float(np.abs(own - plain[text].double().cpu().numpy()).max())
-    tolerance = SELF_CHECK_TOLERANCE if plain.dtype.itemsize > 2 else SELF_CHECK_TOLERANCE_16_BIT
-    if not difference <= tolerance * max(1.0, float(np.abs(own).max()) / 10):
+        [own] = head.logits(session.run()[-1:], [rows])
+    wanted = plain[rows].double().cpu().numpy()
+    difference = float(np.std(own - wanted) / np.std(wanted))  # what all share changes no probability
+    if not difference <= (TOLERANCE if plain.dtype.itemsize > 2 else TOLERANCE_16_BIT):
         raise ModelAssetError(
-            f"{type(model).__name__} cannot be served: its logits differ by {difference:.3g} "
+            f"{type(model).__name__} cannot be served: its logits differ by {difference:.3g} of their spread "
             "when requests share a pass (it ignores attention masks or positions)"
         )

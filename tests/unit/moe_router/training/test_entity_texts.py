@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import sys
-from pathlib import Path
-
-import pytest
 from stdnum import iban
 
 from moe_router.contracts import Entity
-from moe_router.training.entity_texts import generate, main, templates
-from moe_router.training.expert_examples import Row, read_rows
+from moe_router.training.entity_texts import generate, templates
+from moe_router.training.expert_examples import Row
 
 
 def row(text: str, **values: str) -> Row:
@@ -66,17 +60,3 @@ def test_sentences_with_types_that_the_dataset_lacks_are_left_out() -> None:
 
 def test_a_seed_makes_the_same_texts_again() -> None:
     assert generate(ROWS, 1) == generate(ROWS, 1) != generate(ROWS, 2)
-
-
-def test_the_folder_is_one_that_training_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, output = tmp_path / "data", tmp_path / "out"
-    source.mkdir()
-    for name in ("train", "validation"):
-        with gzip.open(source / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
-            for own in ROWS:
-                entities = [e.model_dump(include={"type", "start", "end", "value"}) for e in own.entities]
-                file.write(json.dumps({"text": own.text, "language": "en", "entities": entities}) + "\n")
-    monkeypatch.setattr(sys, "argv", ["entity_texts", "--data", str(source), "--output", str(output)])
-    main()
-    assert read_rows(output / "train.jsonl.gz")[: len(ROWS)] == ROWS
-    assert read_rows(output / "validation.jsonl.gz") == ROWS

@@ -1,0 +1,75 @@
+"""More texts to learn hate speech from: posts that only mention a group, and hate without slurs.
+
+A small set of hate speech names its groups mostly where it insults them, so that an expert takes the name of a
+group for hate. Our own sentences (`data/mentions/templates.tsv`, in ten languages) tell of groups, praise and
+defend them, quote hate to condemn it, swear at things and at single persons; some deny a group its rights.
+They are filled with names of groups (`groups.tsv`, in the grammatical forms that the sentences need).
+
+python -m moe_router.training.mention_texts --data ../shared/data/hatecheck --output runs/hate-data
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from importlib import resources
+
+from moe_router.training import data_folder
+from moe_router.training.expert_examples import Row
+
+FILLINGS = 5
+"""Texts that are made of a sentence with a slot."""
+LOWER_CASED = 0.15
+"""Share of the texts without capitals."""
+
+_SLOT = re.compile(r"\{([A-Z]+)\}")
+
+
+def generate(rows: Sequence[Row], seed: int = 0) -> list[Row]:
+    """Texts in the languages of the rows, in an order drawn by chance."""
+    rng = random.Random(seed)  # noqa: S311  of texts
+    languages = {row.language for row in rows}
+    names = groups()
+    made = [
+        Row(_cased(text, rng), language, label)
+        for language, label, template in templates()
+        if language in languages
+        for text in _filled(template, names[language], rng)
+    ]
+    rng.shuffle(made)
+    return made
+
+
+def templates() -> list[tuple[str, str, str]]:
+    """Language, label and sentence, which holds at most one slot."""
+    return [(language, label, text) for language, label, _, text in _lines("templates.tsv")]
+
+
+def groups() -> dict[str, dict[str, list[str]]]:
+    """Names of groups by language and grammatical form; in each form the same groups in the same order."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for language, form, names in _lines("groups.tsv"):
+        found.setdefault(language, {})[form] = names.split("|")
+    return found
+
+
+def _lines(name: str) -> list[list[str]]:
+    file = resources.files("moe_router.training").joinpath("data/mentions", name)
+    return [line.split("\t") for line in file.read_text("utf-8").splitlines()]
+
+
+def _filled(template: str, names: dict[str, list[str]], rng: random.Random) -> list[str]:
+    slot = _SLOT.search(template)
+    if slot is None:
+        return [template]
+    made = [template.replace(slot[0], name) for name in rng.sample(names[slot[1]], FILLINGS)]
+    return [text[:1].upper() + text[1:] for text in made]
+
+
+def _cased(text: str, rng: random.Random) -> str:
+    return text.lower() if rng.random() < LOWER_CASED else text
+
+
+if __name__ == "__main__":
+    data_folder.extend(__doc__, generate)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moe_router.experts.words import MAX_WORD_CHARS, windows_of, words_of
+
+texts = st.text(st.sampled_from("ab1 .,:;()\n王小 ก😀'’-/@\"\\"), min_size=1, max_size=60)
+
+
+@given(texts)
+def test_words_are_the_text_without_its_spaces(text: str) -> None:
+    words = words_of(text)
+    assert "".join(text[word.start : word.end] for word in words) == "".join(text.split())
+    assert all(a.end <= b.start for a, b in zip(words, words[1:], strict=False))
+
+
+@given(texts)
+def test_windows_hold_every_word(text: str) -> None:
+    held = {word for window in windows_of(text, size=7, overlap=2) for word in window.words}
+    assert held == set(words_of(text))
+
+
+def test_a_text_without_words_has_no_windows() -> None:
+    assert windows_of(" \n\t") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("(a-b),", ["a-b"]),
+        ("ab12", ["ab12"]),
+        ("O'Neil's", ["O'", "Neil", "'s"]),
+        ("Ankara\u2019da", ["Ankara", "\u2019da"]),
+        ("dell'Italia", ["dell'", "Italia"]),
+        ("don't", ["don", "'t"]),
+        ('Bob:"I', ["Bob", "I"]),
+        ("Tel:+49 10:30", ["Tel", "+49", "10:30"]),
+        ("a@b.org https://b.org/c?d=e,f", ["a@b.org", "https://b.org/c", "d=e", "f"]),
+        ("1,000.50", ["1,000.50"]),
+        ("2011-03-04 Anne-Marie", ["2011-03-04", "Anne-Marie"]),
+        ("690-Office\\,+44", ["690", "Office", "+44"]),
+        ("Lee/Ann 1/2", ["Lee", "Ann", "1/2"]),
+        ("王b", ["王", "b"]),
+    ],
+)
+def test_words_part_where_names_do(text: str, words: list[str]) -> None:
+    found = [text[w.start : w.end] for w in words_of(text)]
+    assert [word for word in found if any(map(str.isalnum, word))] == words
+
+
+def test_what_may_open_and_close_an_entity() -> None:
+    text = "(07) 5 (a) Inc. d'Albert's"
+    words = words_of(text)
+    opening = [text[w.start : w.end] for w in words if w.opens]
+    closing = [text[w.start : w.end] for w in words if w.closes]
+    assert opening == ["(", "07", "5", "a", "Inc", "d'", "Albert"]
+    assert closing == ["07", ")", "5", "a", ")", "Inc", ".", "Albert", "'s"]
+
+
+def test_a_long_stretch_is_part_of_nothing() -> None:
+    [word] = words_of("x" * (MAX_WORD_CHARS + 1))
+    assert word.too_long
+    assert not word.opens
+    assert not word.closes
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b1", ".", "(", "王"]), min_size=1, max_size=70),
+    st.integers(0, 100),
+    st.integers(0, 3),
+)
+def test_every_entity_is_told_by_a_window_that_sees_it_as_well_as_any(
+    chunks: list[str], at: int, length: int
+) -> None:
+    text = " ".join(chunks)
+    windows = windows_of(text, size=12, overlap=5)
+    solid = [word for word in words_of(text) if word.opens and word.closes]
+    if not solid:
+        return
+    first = at % len(solid)
+    start, end = solid[first].start, solid[min(first + length, len(solid) - 1)].end
+    seen = [w for w in windows if w.start <= start and end <= w.end]
+    telling = [w for w in seen if w.tells(start, end)]
+    whole = [
+        w
+        for w in seen
+        if (w is windows[0] or any(word.opens and word.end <= start for word in w.words))
+        and (w is windows[-1] or any(word.closes and end <= word.start for word in w.words))
+    ]
+    assert telling == (whole or telling)
+    assert bool(telling) == bool(seen)

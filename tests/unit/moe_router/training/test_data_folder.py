@@ -1,0 +1,34 @@
+"""A data folder made of another is one that training reads."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from moe_router.contracts import Entity
+from moe_router.training.data_folder import extend
+from moe_router.training.expert_examples import Row, read_rows
+
+ADA = Entity(type="PERSON", start=0, end=3, value="Ada", confidence=1.0)
+
+
+@pytest.mark.parametrize("row", [Row("Ada lives.", "en", entities=(ADA,)), Row("Ça va", "fr", "positive")])
+def test_rows_are_kept_and_others_added(
+    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / "data", tmp_path / "out"
+    source.mkdir()
+    entities = [e.model_dump() for e in row.entities]
+    labelled = {"label": row.label} if row.label else {"entities": entities}
+    for name in ("train", "validation"):
+        with gzip.open(source / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.write(json.dumps({"text": row.text, "language": row.language, **labelled}) + "\n")
+    monkeypatch.setattr(sys, "argv", ["x", "--data", str(source), "--output", str(output), "--seed", "7"])
+    extend(None, lambda rows, seed: [*rows] * (seed - 5))
+    assert read_rows(output / "train.jsonl.gz") == [row] * 3
+    assert read_rows(output / "validation.jsonl.gz") == [row]
+    assert "1 rows as they were, 2 made" in capsys.readouterr().out
