@@ -2,15 +2,17 @@
 
 The expert writes one line per entity, `- VALUE = TYPE`, in the order of the text, and then `- END`. At each
 token only those are allowed that keep this true: a value must be a run of whole words of the text that
-begins after the last entity's end, and a type one of the task's. So the output always parses, values are
-verbatim, entities do not overlap, and decoding ends after a bounded number of choices.
+begins after the last entity's end, with a word that may open one and one that may close it, and a type
+one of the task's. So the output always parses, values are verbatim, entities do not overlap, and
+decoding ends after a bounded number of choices.
 
 Why an automaton of our own and not xgrammar or lm-format-enforcer: both compile a grammar, and a
 grammar of "a run of words of *this* text" would have to be compiled anew for each text. Here the text's
-words are the automaton, a nondeterministic one: all runs that begin with the tokens written so far are followed
-at once, so that "Ann Lee" can be told from the "AnnLee@example.org" below it. Where they leave one way on, the
-tokens are taken without asking the model, so that an entity costs as many passes as it has choices, not tokens.
-And it knows *which* occurrence of a value was chosen, the first of equal ones, hence the offsets.
+words are the automaton, a nondeterministic one: all runs that begin with the tokens written so far are
+followed at once, so that "Ann Lee" can be told from the "AnnLee@example.org" below it. Where they leave
+one way on, the tokens are taken without asking the model, so that an entity costs as many passes as it
+has choices, not tokens. And it knows *which* occurrence of a value was chosen, the first of equal ones,
+hence the offsets.
 
 Confidence is the product of the choices' probabilities, each normalised over what was allowed: of an entity,
 those of its own line; of the whole list, all of them, of all windows.
@@ -27,9 +29,10 @@ from moe_router.contracts import Entity
 from moe_router.experts import formats
 from moe_router.experts.engines.base import Decision, Decoder
 from moe_router.experts.scoring import Floats
-from moe_router.experts.words import Window, Word
+from moe_router.experts.text_words import Window, Word
 
 MAX_ENTITY_WORDS = 24
+MAX_ENTITY_CHARS = 512
 MAX_ENTITIES = 32
 """Bounds on what one window may yield."""
 
@@ -72,7 +75,10 @@ def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, fou
     found.entities.clear()  # a batch that failed is run again
     found.log_probability = 0.0
     runs = _Runs(text, window.words, grammar, encode)
-    types = [_Way((k, k), (*tokens, *grammar.line_end), True) for k, (_, tokens) in enumerate(grammar.types)]
+    types = [
+        _Way((kind, kind), (*tokens, *grammar.line_end), True)
+        for kind, (_, tokens) in enumerate(grammar.types)
+    ]
     place = 0
     for _ in range(MAX_ENTITIES):
         walk.feed += grammar.dash
@@ -128,14 +134,20 @@ class _Way:
     """One of the token sequences that may be written from here on.
 
     Attributes:
-        key: the first and the last word, or the number of a type.
-        rest: tokens yet to be written.
+        key: of a run of words the first and the last, of a type its number, twice.
+        tokens: those of the last word, or those that close the run.
         ends: whether it is done with them; another goes on from its last word.
+        written: how many of the tokens are.
     """
 
     key: tuple[int, int]
-    rest: tuple[int, ...]
+    tokens: tuple[int, ...]
     ends: bool
+    written: int = 0
+
+    @property
+    def is_written(self) -> bool:
+        return self.written == len(self.tokens)
 
 
 _STOP = -1
@@ -150,6 +162,7 @@ class _Runs:
         self._words = words
         self._grammar = grammar
         self._encode = encode
+        self._inner: dict[int, tuple[int, ...]] = {}
         self._openings = [
             _Way((k, k), _tokens(text, word, encode, first=True), False)
             for k, word in enumerate(words)
@@ -168,14 +181,19 @@ class _Runs:
         if self._closes(first, last):
             ways.append(_Way(way.key, self._grammar.equals, True))
         if self._closes_from(first, last + 1):
-            tokens = _tokens(self._text, self._words[last + 1], self._encode, first=False)
-            ways.append(_Way((first, last + 1), tokens, False))
+            ways.append(_Way((first, last + 1), self._tokens_within(last + 1), False))
         return ways
+
+    def _tokens_within(self, k: int) -> tuple[int, ...]:
+        if k not in self._inner:
+            self._inner[k] = _tokens(self._text, self._words[k], self._encode, first=False)
+        return self._inner[k]
 
     def _closes_from(self, first: int, last: int) -> bool:
         """Whether the run can be closed once it has this word."""
         for k in range(last, min(first + MAX_ENTITY_WORDS, len(self._words))):
-            if self._words[k].too_long:
+            word = self._words[k]
+            if word.too_long or word.end - self._words[first].start > MAX_ENTITY_CHARS:
                 return False
             if self._closes(first, k):
                 return True
@@ -189,7 +207,11 @@ class _Runs:
 
 
 def most_fed(text: str, window: Window, encode: EncodeWord) -> int:
-    """Tokens of the longest word that an entity may have: a decision feeds about so many at most."""
+    """Tokens of the longest word that an entity may have: of what one decision feeds, all but the odd.
+
+    Where a run may not be closed after a word, as within brackets, the next is fed with it, up to
+    `MAX_ENTITY_CHARS` in all.
+    """
     longest = max((w for w in window.words if not w.too_long), key=lambda w: w.end - w.start, default=None)
     return 0 if longest is None else len(encode(text[longest.start : longest.end]))
 
@@ -219,14 +241,23 @@ class _Walk:
             The key of the way, whose tokens are written.
         """
         while True:
+            while any(way.is_written and not way.ends for way in ways):  # a word may have no tokens
+                ways = [
+                    later
+                    for way in ways
+                    for later in (on(way) if way.is_written and not way.ends else (way,))
+                ]
             for way in ways:
-                if way.ends and not way.rest:
+                if way.is_written:
                     return way.key
-            ways = [later for way in ways for later in ((way,) if way.rest else on(way))]
-            allowed = tuple(dict.fromkeys(way.rest[0] for way in ways))
+            allowed = tuple(dict.fromkeys(way.tokens[way.written] for way in ways))
             token = allowed[0] if len(allowed) == 1 else (yield from self._ask(allowed))
             self.feed += (token,)
-            ways = [_Way(way.key, way.rest[1:], way.ends) for way in ways if way.rest[0] == token]
+            ways = [
+                _Way(way.key, way.tokens, way.ends, way.written + 1)
+                for way in ways
+                if way.tokens[way.written] == token
+            ]
 
     def _ask(self, choices: tuple[int, ...]) -> Generator[Decision, Floats, int]:
         feed, self.feed = self.feed, ()

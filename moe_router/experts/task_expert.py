@@ -18,7 +18,7 @@ from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, T
 from moe_router.experts.expert_file import ExpertFile
 from moe_router.experts.prompting import INPUT, Template, default_template, load_template
 from moe_router.experts.scoring import Floats, LabelTrie, distribution
-from moe_router.experts.words import windows_of
+from moe_router.experts.text_words import windows_of
 from moe_router.registry import Expert, TaskSpec
 
 logger = logging.getLogger(__name__)

@@ -24,17 +24,21 @@ def extend(description: str | None, generate: Generate) -> None:
     options.add_argument("--output", type=Path, required=True, help="the folder to write")
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
+    if given.output.resolve() == given.data.resolve():
+        options.error("--output must be another folder than --data")
     rows = read_rows(given.data / "train.jsonl.gz")
     made = generate(rows, given.seed)
     given.output.mkdir(parents=True, exist_ok=True)
     with gzip.open(given.output / "train.jsonl.gz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in [*rows, *made])
     shutil.copy(given.data / "validation.jsonl.gz", given.output)
-    print(f"{given.output}: {len(rows)} rows as they were, {len(made)} made of them")
+    print(f"{given.output}: {len(rows)} rows as they were, {len(made)} added")
 
 
 def _plain(row: Row) -> dict[str, object]:
     known: dict[str, object] = {"text": row.text, "language": row.language}
+    if row.context:
+        known["context"] = row.context
     if row.label:
         return known | {"label": row.label}
     entities = [e.model_dump(include={"type", "start", "end", "value"}) for e in row.entities]

@@ -8,7 +8,7 @@ heart. Three things are made of its training rows, and written with them as a da
 - the rows with every value replaced by another of its type;
 - two of all these in one text, since long texts hold many entities.
 
-python -m moe_router.training.entity_texts --data ../shared/data/pii --output runs/pii-data
+python -m moe_router.training.entity_texts --data ../shared/data/pii --output runs/data/pii
 """
 
 from __future__ import annotations

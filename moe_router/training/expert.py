@@ -68,7 +68,7 @@ class ExpertRun:
     limit: int | None = None
     """at most so many training texts, drawn by the seed"""
     judged: int = 800
-    """at most so many validation texts of each half: for the checks and the temperature, and for the figures"""
+    """at most so many validation texts of each half: for checks and temperature, and for the figures"""
     checks: int = 8
     """how often it is checked in all"""
     patience: int = 4

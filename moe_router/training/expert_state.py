@@ -60,9 +60,7 @@ def save(
     part.replace(folder / f"{STATE}.json")
 
 
-def load(
-    folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, average: WeightAverage
-) -> Standing:
+def load(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, average: WeightAverage) -> Standing:
     """Takes a run up where `save` left it.
 
     Raises:

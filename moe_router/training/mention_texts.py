@@ -1,11 +1,12 @@
 """More texts to learn hate speech from: posts that only mention a group, and hate without slurs.
 
-A small set of hate speech names its groups mostly where it insults them, so that an expert takes the name of a
-group for hate. Our own sentences (`data/mentions/templates.tsv`, in ten languages) tell of groups, praise and
-defend them, quote hate to condemn it, swear at things and at single persons; some deny a group its rights.
-They are filled with names of groups (`groups.tsv`, in the grammatical forms that the sentences need).
+A small set of hate speech names its groups mostly where it insults them, so that an expert takes the name
+of a group for hate. Our own sentences (`data/mentions/templates.tsv`, in ten languages) tell of groups,
+praise and defend them, quote hate to condemn it, swear at things and at single persons; some deny a group
+its rights. They are filled with names of groups (`groups.tsv`, in the grammatical forms that the sentences
+need).
 
-python -m moe_router.training.mention_texts --data ../shared/data/hatecheck --output runs/hate-data
+python -m moe_router.training.mention_texts --data ../shared/data/hatecheck --output runs/data/hate
 """
 
 from __future__ import annotations

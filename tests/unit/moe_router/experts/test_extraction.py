@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from moe_router.contracts import Entity
 from moe_router.experts.engines.base import Decision
 from moe_router.experts.extraction import (
+    MAX_ENTITY_CHARS,
+    MAX_ENTITY_WORDS,
     Found,
     Grammar,
     answer,
@@ -20,7 +22,7 @@ from moe_router.experts.extraction import (
 )
 from moe_router.experts.formats import find
 from moe_router.experts.scoring import Floats, log_softmax
-from moe_router.experts.words import Window, windows_of
+from moe_router.experts.text_words import Window, windows_of
 
 TYPES = ("PERSON", "PHONE", "PLACE")
 
@@ -62,7 +64,7 @@ def writes(target: str) -> Model:
     return model
 
 
-texts = st.text(st.sampled_from("ab 12.,()\n王小 ก😀'-@"), min_size=1, max_size=60)
+texts = st.text(st.sampled_from("ab 12.,()\n王小 กี\u0301\u200b،😀'-@"), min_size=1, max_size=60)
 
 
 @given(texts, st.integers(0, 2**16))
@@ -133,8 +135,10 @@ def test_a_word_that_begins_another_can_be_told_from_it() -> None:
         ("Ann = Bob", "Ann", "PERSON"),  # the text holds the sign that closes a value
         ("The END of Bonn", "Bonn", "PLACE"),
         ("The END of Bonn", "END of Bonn", "PLACE"),  # and the word that ends the list
+        ("This is the END", "END", "PLACE"),
+        ("It ENDED", "ENDED", "PLACE"),
         ("I met Ann's aunt", "Ann", "PERSON"),
-        ('Bob:"I\'m Ann\'s aunt".', "Bob", "PERSON"),
+        ("Bob:\"I'm Ann's aunt\".", "Bob", "PERSON"),
         ("(07) 55-Office", "(07) 55", "PHONE"),
         ("Lee/Ann", "Ann", "PERSON"),
         ("Nicosia (Greek) is hot", "Nicosia (Greek)", "PLACE"),
@@ -148,6 +152,84 @@ def test_every_run_of_words_can_be_named(text: str, value: str, kind: str) -> No
     target = "".join(map(chr, answer(text, window, [named], GRAMMAR, encode)))
     found, _ = run(text, window, writes(target))
     assert [(e.start, e.value, e.type) for e in found.entities] == [(start, value, kind)]
+
+
+def test_brackets_close_what_they_open() -> None:
+    for text, values in (("(07 55", ["07", "07 55", "55"]), ("55)", ["55"]), ("(07)", ["(07)", "07"])):
+        [window] = windows_of(text)
+        assert sorted(namable(text, window)) == sorted(values)
+
+
+def namable(text: str, window: Window) -> set[str]:
+    """Every value that a decoder may name first."""
+    left: list[str] = [""]
+    values = set()
+    while left:
+        path = left.pop()
+        running = decoder(text, window, GRAMMAR, encode, Found())
+        asked: Decision | None = next(running, None)
+        written = ""
+        while asked is not None:
+            written += "".join(map(chr, asked.feed))
+            if " = " in written:
+                values.add(written.removeprefix("- ").partition(" = ")[0])
+                break
+            ahead = path[len(written) :]
+            if not ahead:
+                left += [written + chr(choice) for choice in asked.choices]
+                break
+            scores = np.array([0.0 if chr(choice) == ahead[0] else -9.0 for choice in asked.choices])
+            try:
+                asked = running.send(scores)
+            except StopIteration:
+                break
+    return values
+
+
+def test_a_run_has_no_more_words_than_the_bound() -> None:
+    text = " ".join(["a"] * (MAX_ENTITY_WORDS + 6))
+    [window] = windows_of(text)
+    longest = " ".join(["a"] * MAX_ENTITY_WORDS)
+    found, _ = run(text, window, lambda _, choices: np.array([-float(c == ord("=")) for c in choices]))
+    assert found.entities[0].value == longest
+
+
+def test_what_a_decision_feeds_is_bounded_also_where_a_run_may_not_close() -> None:
+    within = "(1 " + ("x" * 255 + " ") * 21 + ")"
+    halves = " ".join(chr(ord("a") + k) * 200 + "'" for k in range(20))
+    for text in (within, halves):
+        for window in windows_of(text):
+            for wanted in "(1a":
+                running = decoder(text, window, GRAMMAR, encode, Found())
+                asked: Decision | None = next(running, None)
+                for _ in range(40):
+                    if asked is None:
+                        break
+                    assert len(asked.feed) <= MAX_ENTITY_CHARS + 10
+                    scores = np.array([float(choice in (ord(wanted), ord(" "))) for choice in asked.choices])
+                    try:
+                        asked = running.send(scores)
+                    except StopIteration:
+                        break
+
+
+def test_a_word_without_tokens_is_passed_over() -> None:
+    text = "Ann \u200b Bob"
+    [window] = windows_of(text)
+    found = Found()
+    running = decoder(text, window, GRAMMAR, lambda t: encode(t.replace(" \u200b", "")), found)
+    asked: Decision | None = next(running)
+    target = "- Ann Bob = PERSON\n- END\n"
+    written = ""
+    while asked is not None:
+        written += "".join(map(chr, asked.feed))
+        assert target.startswith(written)
+        wanted = ord(target[len(written)])
+        try:
+            asked = running.send(np.array([float(choice == wanted) for choice in asked.choices]))
+        except StopIteration:
+            break
+    assert [(e.start, e.end) for e in found.entities] == [(0, len(text))]
 
 
 def test_of_equal_runs_the_first_is_named() -> None:

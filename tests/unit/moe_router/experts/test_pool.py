@@ -20,10 +20,10 @@ from moe_router.errors import (
 )
 from moe_router.experts.engines.base import Job, Outcome, OutOfMemoryError
 from moe_router.experts.engines.factory import EngineOptions, make_engine
-from moe_router.experts.words import windows_of
 from moe_router.experts.model_host import PoolConfig
 from moe_router.experts.pool import SingleModelPool
 from moe_router.experts.roster import resolve
+from moe_router.experts.text_words import windows_of
 from moe_router.registry import BaseModelSpec, Registry
 from tests.unit.moe_router.experts.tasks import TEXT, ask, edited
 

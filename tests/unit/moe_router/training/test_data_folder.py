@@ -16,7 +16,14 @@ from moe_router.training.expert_examples import Row, read_rows
 ADA = Entity(type="PERSON", start=0, end=3, value="Ada", confidence=1.0)
 
 
-@pytest.mark.parametrize("row", [Row("Ada lives.", "en", entities=(ADA,)), Row("Ça va", "fr", "positive")])
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row("Ada lives.", "en", entities=(ADA,)),
+        Row("Ça va", "fr", "positive"),
+        Row("A shoe", "en", "exact", context={"query": "boots"}),
+    ],
+)
 def test_rows_are_kept_and_others_added(
     row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -26,9 +33,19 @@ def test_rows_are_kept_and_others_added(
     labelled = {"label": row.label} if row.label else {"entities": entities}
     for name in ("train", "validation"):
         with gzip.open(source / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
-            file.write(json.dumps({"text": row.text, "language": row.language, **labelled}) + "\n")
+            file.write(
+                json.dumps({"text": row.text, "language": row.language, "context": row.context, **labelled})
+                + "\n"
+            )
     monkeypatch.setattr(sys, "argv", ["x", "--data", str(source), "--output", str(output), "--seed", "7"])
     extend(None, lambda rows, seed: [*rows] * (seed - 5))
     assert read_rows(output / "train.jsonl.gz") == [row] * 3
     assert read_rows(output / "validation.jsonl.gz") == [row]
-    assert "1 rows as they were, 2 made" in capsys.readouterr().out
+    assert "1 rows as they were, 2 added" in capsys.readouterr().out
+
+
+def test_a_folder_is_not_written_over_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", "--data", str(tmp_path), "--output", str(tmp_path / ".")])
+    with pytest.raises(SystemExit):
+        extend(None, lambda rows, seed: [])
+    assert list(tmp_path.iterdir()) == []

@@ -30,8 +30,13 @@ def test_later_steps_push_out_earlier_ones() -> None:
 
 def test_in_force_only_within_the_block_also_where_it_fails() -> None:
     weights, average = trained(1.0, 3.0)
-    with pytest.raises(ZeroDivisionError), average.in_force():
-        assert weights.item() == pytest.approx(2.0)
-        raise ZeroDivisionError
+
+    def failing() -> None:
+        with average.in_force():
+            assert weights.item() == pytest.approx(2.0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
     assert weights.item() == 3.0
     assert average.values["a"].item() == pytest.approx(2.0)

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_router.experts.words import MAX_WORD_CHARS, windows_of, words_of
+from moe_router.experts.text_words import MAX_WORD_CHARS, windows_of, words_of
 
-texts = st.text(st.sampled_from("ab1 .,:;()\n王小 ก😀'’-/@\"\\"), min_size=1, max_size=60)
+texts = st.text(
+    st.sampled_from("ab1 .,:;()\n王小 กี\u0301\u200b\u200f，أ😀'’-/@\"\\"), min_size=1, max_size=60
+)
 
 
 @given(texts)
 def test_words_are_the_text_without_its_spaces(text: str) -> None:
     words = words_of(text)
     assert "".join(text[word.start : word.end] for word in words) == "".join(text.split())
-    assert all(a.end <= b.start for a, b in zip(words, words[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(words))
 
 
 @given(texts)
@@ -43,6 +47,16 @@ def test_a_text_without_words_has_no_windows() -> None:
         ("690-Office\\,+44", ["690", "Office", "+44"]),
         ("Lee/Ann 1/2", ["Lee", "Ann", "1/2"]),
         ("王b", ["王", "b"]),
+        ("มาลี", ["ม", "า", "ลี"]),
+        ("မောင်", ["မော", "င်"]),
+        ("សុខា", ["សុ", "ខា"]),
+        ("सीता:राम", ["सीता", "राम"]),
+        ("Jose\u0301's", ["Jose\u0301", "'s"]),
+        ("5,Ann id:5,name:Bob", ["5", "Ann", "id", "5", "name", "Bob"]),
+        ("电：010，QQ：123", ["电", "010", "QQ", "123"]),
+        ("أحمد،محمد", ["أحمد", "محمد"]),
+        ("\u2066+49\u2069", ["+49"]),
+        ("Ann—Bob…", ["Ann", "Bob"]),
     ],
 )
 def test_words_part_where_names_do(text: str, words: list[str]) -> None:
@@ -59,35 +73,45 @@ def test_what_may_open_and_close_an_entity() -> None:
     assert closing == ["07", ")", "5", "a", ")", "Inc", ".", "Albert", "'s"]
 
 
-def test_a_long_stretch_is_part_of_nothing() -> None:
-    [word] = words_of("x" * (MAX_WORD_CHARS + 1))
+@pytest.mark.parametrize("text", ["x" * (MAX_WORD_CHARS + 1), "TWFuIGlz/ZGlzdG+luZ3Vpc" * 20])
+def test_a_long_stretch_is_part_of_nothing(text: str) -> None:
+    [word] = words_of(text)
     assert word.too_long
     assert not word.opens
     assert not word.closes
 
 
+def test_a_full_stop_closes_after_a_letter_alone() -> None:
+    text = 'Ann". Bob.. Roe). डॉ.'
+    assert [w.start for w in words_of(text) if w.closes and text[w.start] == "."] == [9, len(text) - 1]
+
+
 @given(
-    st.lists(st.sampled_from(["a", "b1", ".", "(", "王"]), min_size=1, max_size=70),
+    st.lists(st.sampled_from(["a", "b1", ".", "(1)", "c's", "d.", "王"]), min_size=1, max_size=70),
     st.integers(0, 100),
-    st.integers(0, 3),
+    st.integers(0, 5),
 )
 def test_every_entity_is_told_by_a_window_that_sees_it_as_well_as_any(
     chunks: list[str], at: int, length: int
 ) -> None:
     text = " ".join(chunks)
-    windows = windows_of(text, size=12, overlap=5)
-    solid = [word for word in words_of(text) if word.opens and word.closes]
-    if not solid:
+    windows = windows_of(text, size=14, overlap=7)
+    words = words_of(text)
+    opening = [k for k, word in enumerate(words) if word.opens]
+    if not opening:
         return
-    first = at % len(solid)
-    start, end = solid[first].start, solid[min(first + length, len(solid) - 1)].end
+    first = opening[at % len(opening)]
+    ends = [word.end for word in words[first : first + length + 1] if word.closes]
+    if not ends:
+        return
+    start, end = words[first].start, ends[-1]
     seen = [w for w in windows if w.start <= start and end <= w.end]
     telling = [w for w in seen if w.tells(start, end)]
     whole = [
         w
         for w in seen
-        if (w is windows[0] or any(word.opens and word.end <= start for word in w.words))
-        and (w is windows[-1] or any(word.closes and end <= word.start for word in w.words))
+        if (w is windows[0] or any(word.opens and word.start < start for word in w.words))
+        and (w is windows[-1] or any(word.closes and end < word.end for word in w.words))
     ]
     assert telling == (whole or telling)
     assert bool(telling) == bool(seen)

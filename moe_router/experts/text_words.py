@@ -1,13 +1,14 @@
 """The words of a text, which an entity contains whole or not at all, and the windows that decoders see.
 
-Finer words would let an entity begin and end anywhere, and cost a choice at each place; coarser ones put names
-out of reach: "Thomas's", `Heather:"I'm`, "082 490 1693-Office".
+Finer words would let an entity begin and end anywhere, and cost a choice at each place; coarser ones put
+names out of reach: "Thomas's", `Heather:"I'm`, "082 490 1693-Office".
 """
 
 from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,23 +19,35 @@ OVERLAP_WORDS = 24
 """Words that neighbouring windows share; a longer entity may be cut at a window's edge."""
 
 MAX_WORD_CHARS = 256
-"""A longer stretch without a space, such as an encoded file, is no part of an entity."""
+"""A longer word, such as an encoded file, is no part of an entity."""
 
 _UNSPACED = r"぀-ヿ㐀-鿿豈-﫿฀-๿຀-໿က-႟ក-៿"
-"""Kana, Han, Thai, Lao, Burmese and Khmer: each character may begin or end an entity."""
-_CHUNK = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
-_EDGES = "()[]{}<>\"'“”„‘’«».,;:!?¿¡…。、，！？；：「」『』（）【】《》؟،؛।"
-_INNER = r"()\[\]{}<>\"“”„‘«»;|\\"
+"""Kana, Han, Thai, Lao, Burmese and Khmer: each character, with its marks, may begin or end an entity."""
+_MARKS = "".join(
+    chr(code)
+    for code in (*range(0x0E00, 0x0F00), *range(0x1000, 0x10A0), *range(0x1780, 0x1800), 0x3099, 0x309A)
+    if unicodedata.category(chr(code)).startswith("M")
+)
+_CHUNK = re.compile(rf"[{_UNSPACED}][{_MARKS}]*|[^\s{_UNSPACED}]+")
+
+_FORMAT = "\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
+"""Signs without a width, such as those around a telephone number within Arabic or Hebrew."""
+_APART = '()[]{}<>"“”„‘«»;|\\…—–。、，！？；：「」『』（）【】《》؟،؛।' + _FORMAT
+"""These part words wherever they stand."""
+_EDGES = _APART + "'’.,:!?¿¡"
 _LETTER = r"[^\W\d_]"
-_CUT = re.compile(
-    rf"(?=[{_INNER}])|(?<=[{_INNER}])"
-    # Name:Ann and Ann,Bob, but not 10:30, 1,000 and https://
-    rf"|(?<={_LETTER})(?=[,:!?][^/])|(?<=[^\d\s][,:!?])(?=[^/])"
-    rf"|(?<={_LETTER}{{2}})(?=/{_LETTER}{{2}})|(?<={_LETTER}{{2}}/)(?={_LETTER}{{2}})"  # Lee/Ann
+_CUTS = (
+    rf"(?=[{re.escape(_APART)}])|(?<=[{re.escape(_APART)}])"
+    # Name:Ann, Ann,Bob and 5,Ann, but not 10:30, 1,000 and https://
+    r"|(?<=[^\d\s])(?=[,:!?][^/])|(?<=[^\d\s][,:!?])(?=[^/])"
+    rf"|(?<=\d)(?=[,:!?]{_LETTER})|(?<=\d[,:!?])(?={_LETTER})"
     rf"|(?<=\d)(?=-{_LETTER}{{2}})|(?<=\d-)(?={_LETTER}{{2}})"  # 1693-Office
-    rf"|(?<={_LETTER})(?=['’]{_LETTER}{{1,3}}(?!\w))"  # Thomas's
+    rf"|(?<=[^\d\s])(?=['’]{_LETTER}{{1,3}}(?!\w))"  # Thomas's
     rf"|(?<={_LETTER}['’])(?={_LETTER}{{4}})"  # d'Albert
 )
+_CUT = re.compile(_CUTS + rf"|(?<={_LETTER}{{2}})(?=/{_LETTER}{{2}})|(?<={_LETTER}{{2}}/)(?={_LETTER}{{2}})")
+_CUT_LONG = re.compile(_CUTS)
+"""Of a long stretch, which may be an encoded file: a slash parts nothing there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +90,25 @@ class Window:
 
 
 def words_of(text: str) -> list[Word]:
-    """The words of a text; punctuation around a word is split off, within it stays as a rule."""
+    """The words of a text and its punctuation marks: together they are the text without its spaces."""
     words: list[Word] = []
     for match in _CHUNK.finditer(text):
         chunk, at = match.group(), match.start()
         left = len(chunk) - len(chunk.lstrip(_EDGES))
         right = max(left, len(chunk.rstrip(_EDGES)))
         words += [_mark(text, at + i) for i in range(left)]
-        cuts = sorted({left, right, *(m.start() for m in _CUT.finditer(chunk, left, right))})
+        cut = _CUT if right - left <= MAX_WORD_CHARS else _CUT_LONG
+        cuts = sorted({left, right, *(m.start() for m in cut.finditer(chunk, left, right))})
         words += [_piece(text, at + start, at + end) for start, end in pairwise(cuts) if start < end]
         words += [_mark(text, at + i) for i in range(right, len(chunk))]
     return words
 
 
 def _mark(text: str, at: int) -> Word:
-    """A punctuation mark. Of those that may belong to an entity: Dr. Inc. (07) 123 Cyprus (Greek)"""
-    after = text[at + 1 : at + 2]
+    """A punctuation mark; some may belong to an entity, as in Dr. Inc. (07) 123 and Cyprus (Greek)."""
+    before, after = text[at - 1 : at] if at else "", text[at + 1 : at + 2]
     opens = text[at] == "(" and (after.isdigit() or after == "+")
-    closes = text[at] == ")" or (text[at] == "." and at > 0 and not text[at - 1].isspace())
+    closes = text[at] == ")" or (text[at] == "." and _is_letter_or_digit(before))
     return Word(at, at + 1, opens, closes)
 
 
@@ -103,6 +117,10 @@ def _piece(text: str, start: int, end: int) -> Word:
         return _mark(text, start)
     sound = end - start <= MAX_WORD_CHARS and any(c.isalnum() for c in text[start:end])
     return Word(start, end, sound and text[start] not in "'’", sound and text[end - 1] not in "'’")
+
+
+def _is_letter_or_digit(sign: str) -> bool:
+    return sign.isalnum() or (sign != "" and unicodedata.category(sign).startswith("M"))
 
 
 def windows_of(text: str, size: int = WINDOW_WORDS, overlap: int = OVERLAP_WORDS) -> list[Window]:
