@@ -11,35 +11,38 @@ python -m moe_router.training.mention_texts --data ../shared/data/hatecheck --ou
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Sequence
 from importlib import resources
 
+import numpy as np
+
 from moe_router.training import data_folder
+from moe_router.training.augment import mistyped
 from moe_router.training.expert_examples import Row
 
 FILLINGS = 5
 """Texts that are made of a sentence with a slot."""
 LOWER_CASED = 0.15
 """Share of the texts without capitals."""
+MISTYPED = 0.15
+"""Share of the others with letters dropped, swapped or doubled."""
 
 _SLOT = re.compile(r"\{([A-Z]+)\}")
 
 
 def generate(rows: Sequence[Row], seed: int = 0) -> list[Row]:
     """Texts in the languages of the rows, in an order drawn by chance."""
-    rng = random.Random(seed)  # noqa: S311  of texts
+    rng = np.random.default_rng(seed)
     languages = {row.language for row in rows}
     names = groups()
     made = [
-        Row(_cased(text, rng), language, label)
+        Row(_typed(text, rng), language, label)
         for language, label, template in templates()
         if language in languages
         for text in _filled(template, names[language], rng)
     ]
-    rng.shuffle(made)
-    return made
+    return [made[int(index)] for index in rng.permutation(len(made))]
 
 
 def templates() -> list[tuple[str, str, str]]:
@@ -60,16 +63,19 @@ def _lines(name: str) -> list[list[str]]:
     return [line.split("\t") for line in file.read_text("utf-8").splitlines()]
 
 
-def _filled(template: str, names: dict[str, list[str]], rng: random.Random) -> list[str]:
+def _filled(template: str, names: dict[str, list[str]], rng: np.random.Generator) -> list[str]:
     slot = _SLOT.search(template)
     if slot is None:
         return [template]
-    made = [template.replace(slot[0], name) for name in rng.sample(names[slot[1]], FILLINGS)]
+    drawn = rng.choice(names[slot[1]], FILLINGS, replace=False)
+    made = [template.replace(slot[0], str(name)) for name in drawn]
     return [text[:1].upper() + text[1:] for text in made]
 
 
-def _cased(text: str, rng: random.Random) -> str:
-    return text.lower() if rng.random() < LOWER_CASED else text
+def _typed(text: str, rng: np.random.Generator) -> str:
+    if rng.random() < LOWER_CASED:
+        return text.lower()
+    return mistyped(text, rng) if rng.random() < MISTYPED else text
 
 
 if __name__ == "__main__":
