@@ -68,6 +68,27 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     assert resumed_loss == pytest.approx(whole_loss, abs=1e-3)
 
 
+def test_what_is_kept_is_the_average_of_the_weights(run: ExpertRun, gemma_folder: Path) -> None:
+    train_expert(replace(run, epochs=2, checks=1), fixtures.registry(gemma_folder), _quiet)
+    state = load_file(run.output / "state.safetensors")
+    kept = load_file(run.output / "adapter" / "adapter_model.safetensors")
+
+    def off(what: str) -> float:
+        return max(
+            float((state[name] - kept[_saved(name)].float()).abs().max())
+            for name in state
+            if name.startswith(what)
+        )
+
+    assert off("average.") < 1e-3  # the rounding to bfloat16
+    assert off("weight.") > 1e-3
+
+
+def _saved(name: str) -> str:
+    """The name that a weight of a state has in the adapter's file."""
+    return "base_model.model." + name.partition(".")[2].replace(".trained.", ".")
+
+
 def test_an_extraction_is_trained_too(run: ExpertRun, tmp_path: Path, gemma_folder: Path) -> None:
     data = fixtures.write(tmp_path / "pii", [fixtures.entity_row()] * 4, [fixtures.entity_row()] * 4)
     pii = replace(run, task="bank/pii", data=data, epochs=2, checks=1)
