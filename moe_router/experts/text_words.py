@@ -23,10 +23,17 @@ MAX_WORD_CHARS = 256
 
 _UNSPACED = r"぀-ヿ㐀-鿿豈-﫿฀-๿຀-໿က-႟ក-៿"
 """Kana, Han, Thai, Lao, Burmese and Khmer: each character, with its marks, may begin or end an entity."""
+
+
+def _is_mark(sign: str) -> bool:
+    """Whether it belongs to the letter before it, as a vowel sign or an accent does."""
+    return unicodedata.category(sign).startswith("M")
+
+
 _MARKS = "".join(
-    chr(code)
+    sign
     for code in (*range(0x0E00, 0x0F00), *range(0x1000, 0x10A0), *range(0x1780, 0x1800), 0x3099, 0x309A)
-    if unicodedata.category(chr(code)).startswith("M")
+    if _is_mark(sign := chr(code))
 )
 _CHUNK = re.compile(rf"[{_UNSPACED}][{_MARKS}]*|[^\s{_UNSPACED}]+")
 
@@ -108,7 +115,7 @@ def _mark(text: str, at: int) -> Word:
     """A punctuation mark; some may belong to an entity, as in Dr. Inc. (07) 123 and Cyprus (Greek)."""
     before, after = text[at - 1 : at] if at else "", text[at + 1 : at + 2]
     opens = text[at] == "(" and (after.isdigit() or after == "+")
-    closes = text[at] == ")" or (text[at] == "." and _is_letter_or_digit(before))
+    closes = text[at] == ")" or (text[at] == "." and before != "" and (before.isalnum() or _is_mark(before)))
     return Word(at, at + 1, opens, closes)
 
 
@@ -117,10 +124,6 @@ def _piece(text: str, start: int, end: int) -> Word:
         return _mark(text, start)
     sound = end - start <= MAX_WORD_CHARS and any(c.isalnum() for c in text[start:end])
     return Word(start, end, sound and text[start] not in "'’", sound and text[end - 1] not in "'’")
-
-
-def _is_letter_or_digit(sign: str) -> bool:
-    return sign.isalnum() or (sign != "" and unicodedata.category(sign).startswith("M"))
 
 
 def windows_of(text: str, size: int = WINDOW_WORDS, overlap: int = OVERLAP_WORDS) -> list[Window]:

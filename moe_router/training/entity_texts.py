@@ -17,13 +17,13 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from importlib import resources
 
 from stdnum.iso7064 import mod_97_10
 
 from moe_router.contracts import Entity
 from moe_router.training import data_folder
 from moe_router.training.expert_examples import Row
+from moe_router.training.own_tables import DATA, fields_of
 
 FILLINGS = 10
 """Texts that are made of a template."""
@@ -73,9 +73,7 @@ def generate(rows: Sequence[Row], seed: int = 0) -> list[Row]:
 
 def templates() -> list[tuple[str, str]]:
     """Language and sentence with slots, of the project's own sentences."""
-    file = resources.files("moe_router.training").joinpath("data/entities/templates.tsv")
-    lines = file.read_text("utf-8").splitlines()
-    pairs = (line.split("\t") for line in lines)
+    pairs = fields_of(DATA / "entities" / "templates.tsv")
     return [(language, template.replace("\\n", "\n")) for language, template in pairs]
 
 

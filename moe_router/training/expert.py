@@ -193,10 +193,9 @@ class _Trainer:
                     with self._average.in_force():
                         self._check(average)
                 if step % SAVE_EVERY == 0 or step % every == 0:
-                    self._save()
-
-    def _save(self) -> None:
-        expert_state.save(self._run.output, self._model, self._optimizer, self._average, self._standing)
+                    expert_state.save(
+                        self._run.output, self._model, self._optimizer, self._average, self._standing
+                    )
 
     def _gave_up(self, every: int) -> bool:
         idle = self._standing.step - self._standing.best_step

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from importlib import resources
 
 import numpy as np
 
 from moe_router.training import data_folder
 from moe_router.training.augment import mistyped
 from moe_router.training.expert_examples import Row
+from moe_router.training.own_tables import DATA, fields_of
+
+OWN = DATA / "mentions"
 
 FILLINGS = 5
 """Texts that are made of a sentence with a slot."""
@@ -47,20 +49,15 @@ def generate(rows: Sequence[Row], seed: int = 0) -> list[Row]:
 
 def templates() -> list[tuple[str, str, str]]:
     """Language, label and sentence, which holds at most one slot."""
-    return [(language, label, text) for language, label, _, text in _lines("templates.tsv")]
+    return [(language, label, text) for language, label, _, text in fields_of(OWN / "templates.tsv")]
 
 
 def groups() -> dict[str, dict[str, list[str]]]:
     """Names of groups by language and grammatical form; in each form the same groups in the same order."""
     found: dict[str, dict[str, list[str]]] = {}
-    for language, form, names in _lines("groups.tsv"):
+    for language, form, names in fields_of(OWN / "groups.tsv"):
         found.setdefault(language, {})[form] = names.split("|")
     return found
-
-
-def _lines(name: str) -> list[list[str]]:
-    file = resources.files("moe_router.training").joinpath("data/mentions", name)
-    return [line.split("\t") for line in file.read_text("utf-8").splitlines()]
 
 
 def _filled(template: str, names: dict[str, list[str]], rng: np.random.Generator) -> list[str]:

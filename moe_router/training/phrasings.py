@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 from typing import Literal
+
+from moe_router.training.own_tables import DATA, fields_of
 
 Split = Literal["train", "validation", "test"]
 
@@ -141,9 +142,7 @@ def load_own_texts() -> tuple[OwnText, ...]:
 
 def _rows(folder: str) -> list[tuple[str, list[str]]]:
     found = []
-    files = resources.files("moe_router.training").joinpath("data", folder).iterdir()
-    for file in sorted(files, key=lambda f: f.name):
+    for file in sorted((DATA / folder).iterdir(), key=lambda f: f.name):
         if file.name.endswith(".tsv"):
-            lines = file.read_text(encoding="utf-8").splitlines()
-            found += [(file.name.removesuffix(".tsv"), line.split("\t")) for line in lines]
+            found += [(file.name.removesuffix(".tsv"), fields) for fields in fields_of(file)]
     return found

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from moe_router.experts.engines.base import Decision
 from moe_router.experts.extraction import (
     MAX_ENTITY_CHARS,
     MAX_ENTITY_WORDS,
+    EncodeWord,
     Found,
     Grammar,
     answer,
@@ -36,7 +38,13 @@ GRAMMAR = Grammar.of(TYPES, encode)
 Model = Callable[[str, tuple[int, ...]], Floats]
 
 
-def run(text: str, window: Window, model: Model, found: Found | None = None) -> tuple[Found, str]:
+def run(
+    text: str,
+    window: Window,
+    model: Model,
+    found: Found | None = None,
+    encode: EncodeWord = encode,
+) -> tuple[Found, str]:
     """Decodes with a model that is given what was written so far; returns that too."""
     found, written = Found() if found is None else found, ""
     running = decoder(text, window, GRAMMAR, encode, found)
@@ -162,27 +170,24 @@ def test_brackets_close_what_they_open() -> None:
 
 def namable(text: str, window: Window) -> set[str]:
     """Every value that a decoder may name first."""
-    left: list[str] = [""]
-    values = set()
+    left, values = [""], set()
+
+    def explores(path: str) -> Model:
+        """Goes along the path, then the first way on; the others, up to the first value's end, are left."""
+
+        def model(written: str, choices: tuple[int, ...]) -> Floats:
+            wanted = choices[0]
+            if len(written) < len(path):
+                wanted = ord(path[len(written)])
+            elif " = " not in written:
+                left.extend(written + chr(choice) for choice in choices[1:])
+            return np.array([float(choice == wanted) for choice in choices])
+
+        return model
+
     while left:
-        path = left.pop()
-        running = decoder(text, window, GRAMMAR, encode, Found())
-        asked: Decision | None = next(running, None)
-        written = ""
-        while asked is not None:
-            written += "".join(map(chr, asked.feed))
-            if " = " in written:
-                values.add(written.removeprefix("- ").partition(" = ")[0])
-                break
-            ahead = path[len(written) :]
-            if not ahead:
-                left += [written + chr(choice) for choice in asked.choices]
-                break
-            scores = np.array([0.0 if chr(choice) == ahead[0] else -9.0 for choice in asked.choices])
-            try:
-                asked = running.send(scores)
-            except StopIteration:
-                break
+        found, _ = run(text, window, explores(left.pop()))
+        values |= {entity.value for entity in found.entities[:1]}
     return values
 
 
@@ -194,41 +199,31 @@ def test_a_run_has_no_more_words_than_the_bound() -> None:
     assert found.entities[0].value == longest
 
 
-def test_what_a_decision_feeds_is_bounded_also_where_a_run_may_not_close() -> None:
-    within = "(1 " + ("x" * 255 + " ") * 21 + ")"
-    halves = " ".join(chr(ord("a") + k) * 200 + "'" for k in range(20))
-    for text in (within, halves):
-        for window in windows_of(text):
-            for wanted in "(1a":
-                running = decoder(text, window, GRAMMAR, encode, Found())
-                asked: Decision | None = next(running, None)
-                for _ in range(40):
-                    if asked is None:
-                        break
-                    assert len(asked.feed) <= MAX_ENTITY_CHARS + 10
-                    scores = np.array([float(choice in (ord(wanted), ord(" "))) for choice in asked.choices])
-                    try:
-                        asked = running.send(scores)
-                    except StopIteration:
-                        break
+@pytest.mark.parametrize("wanted", "(1a")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(1 " + ("x" * 255 + " ") * 21 + ")",
+        " ".join(chr(ord("a") + k) * 200 + "'" for k in range(20)),
+    ],
+)
+def test_what_a_decision_feeds_is_bounded_also_where_a_run_may_not_close(text: str, wanted: str) -> None:
+    for window in windows_of(text):
+        lengths = [0]
+
+        def model(written: str, choices: tuple[int, ...], lengths: list[int] = lengths) -> Floats:
+            lengths.append(len(written))
+            return np.array([float(choice in (ord(wanted), ord(" "))) for choice in choices])
+
+        run(text, window, model)
+        assert max(b - a for a, b in pairwise(lengths)) <= MAX_ENTITY_CHARS + 10
 
 
 def test_a_word_without_tokens_is_passed_over() -> None:
     text = "Ann \u200b Bob"
     [window] = windows_of(text)
-    found = Found()
-    running = decoder(text, window, GRAMMAR, lambda t: encode(t.replace(" \u200b", "")), found)
-    asked: Decision | None = next(running)
-    target = "- Ann Bob = PERSON\n- END\n"
-    written = ""
-    while asked is not None:
-        written += "".join(map(chr, asked.feed))
-        assert target.startswith(written)
-        wanted = ord(target[len(written)])
-        try:
-            asked = running.send(np.array([float(choice == wanted) for choice in asked.choices]))
-        except StopIteration:
-            break
+    deaf: EncodeWord = lambda t: encode(t.replace(" \u200b", ""))  # noqa: E731
+    found, _ = run(text, window, writes("- Ann Bob = PERSON\n- END\n"), encode=deaf)
     assert [(e.start, e.end) for e in found.entities] == [(0, len(text))]
 
 

@@ -62,7 +62,7 @@ def write(folder: Path, train: Sequence[Row], validation: Sequence[Row]) -> Path
     for name, part in (("train", train), ("validation", validation)):
         with gzip.open(folder / f"{name}.jsonl.gz", "wt", encoding="utf-8") as lines:
             for row in part:
-                data: dict[str, Any] = {"text": row.text, "language": row.language}
+                data: dict[str, Any] = {"text": row.text, "language": row.language, "context": row.context}
                 if row.entities:
                     data["entities"] = [e.model_dump(exclude={"confidence"}) for e in row.entities]
                 else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import sys
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from moe_router.contracts import Entity
 from moe_router.training.data_folder import extend
 from moe_router.training.expert_examples import Row, read_rows
+from tests.unit.moe_router.training import expert_fixtures as fixtures
 
 ADA = Entity(type="PERSON", start=0, end=3, value="Ada", confidence=1.0)
 
@@ -27,16 +26,7 @@ ADA = Entity(type="PERSON", start=0, end=3, value="Ada", confidence=1.0)
 def test_rows_are_kept_and_others_added(
     row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, output = tmp_path / "data", tmp_path / "out"
-    source.mkdir()
-    entities = [e.model_dump() for e in row.entities]
-    labelled = {"label": row.label} if row.label else {"entities": entities}
-    for name in ("train", "validation"):
-        with gzip.open(source / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
-            file.write(
-                json.dumps({"text": row.text, "language": row.language, "context": row.context, **labelled})
-                + "\n"
-            )
+    source, output = fixtures.write(tmp_path / "data", [row], [row]), tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["x", "--data", str(source), "--output", str(output), "--seed", "7"])
     extend(None, lambda rows, seed: [*rows] * (seed - 5))
     assert read_rows(output / "train.jsonl.gz") == [row] * 3
