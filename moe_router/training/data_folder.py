@@ -9,14 +9,19 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from moe_router.training.expert_examples import Row, read_rows
+from moe_router.training.expert_examples import CHOOSING, Row, read_rows, rows_to_choose_by
 
 Generate = Callable[[Sequence[Row], int], list[Row]]
 """Makes texts of training rows and a seed."""
 
 
-def extend(description: str | None, generate: Generate) -> None:
-    """The command of a generator: reads a folder, writes another. The validation file is copied as it is."""
+def extend(
+    description: str | None, generate: Generate, choosing: Callable[[], Sequence[Row]] = tuple
+) -> None:
+    """The command of a generator: reads a folder, writes another.
+
+    The validation file is copied as it is; `choosing` tells more rows for the trainer to choose by.
+    """
     options = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -29,10 +34,17 @@ def extend(description: str | None, generate: Generate) -> None:
     rows = read_rows(given.data / "train.jsonl.gz")
     made = generate(rows, given.seed)
     given.output.mkdir(parents=True, exist_ok=True)
-    with gzip.open(given.output / "train.jsonl.gz", "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in [*rows, *made])
+    _write(given.output / "train.jsonl.gz", [*rows, *made])
+    to_choose_by = [*rows_to_choose_by(given.data), *choosing()]
+    if to_choose_by:
+        _write(given.output / CHOOSING, to_choose_by)
     shutil.copy(given.data / "validation.jsonl.gz", given.output)
     print(f"{given.output}: {len(rows)} rows as they were, {len(made)} added")
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def _plain(row: Row) -> dict[str, object]:

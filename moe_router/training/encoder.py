@@ -8,8 +8,8 @@ One encoder serves everything that gating decides, so it is adapted to all of it
 - texts: cross-entropy of one linear head a dataset, so that a probe on the same embedding can
   answer the task.
 
-Every draw of a request is varied anew (`augment.varied`). Linear layers compute in bfloat16, which
-recent CPUs do twice as fast. The heads are thrown away; gating and the probes are fitted on the
+Every draw of a request is varied anew (`augment.varied`). Linear layers compute in bfloat16 where
+the CPU does that itself, and twice as fast. The heads are thrown away; gating and the probes are fitted on the
 adapted embedding afterwards. LoRA: Hu et al., 2021. The adapter is merged when the encoder is
 converted, so it costs nothing.
 """
@@ -35,6 +35,7 @@ from transformers import XLMRobertaConfig, XLMRobertaModel
 from moe_router.assets import e5s1
 from moe_router.assets.encoder import embedded_files
 from moe_router.errors import ModelAssetError
+from moe_router.experts.engines.cpu_products import computes_bfloat16
 from moe_router.training.augment import varied
 from moe_router.training.phrasings import OUT_OF_SCOPE, Phrasing, load_phrasings
 
@@ -93,7 +94,8 @@ class _Model(nn.Module):
         base.load_state_dict(
             {name: torch.from_numpy(np.array(w)) for name, w in weights.items()}, strict=False
         )
-        for module in base.modules():  # which autocast would otherwise convert for every part anew
+        self._half = computes_bfloat16()
+        for module in base.modules() if self._half else ():  # autocast would convert them for every part anew
             if isinstance(module, nn.Linear):
                 module.to(torch.bfloat16)
         targets = ["query", "key", "value", "dense"]
@@ -121,7 +123,7 @@ class _Model(nn.Module):
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)
             mask[index, : len(row)] = 1
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._half):
             hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         weight = mask.unsqueeze(-1).float()
         return functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=1)

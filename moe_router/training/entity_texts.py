@@ -4,9 +4,13 @@ A small set of personal data has few sentences and many names, so that an expert
 heart. Three things are made of its training rows, and written with them as a data folder for
 `mole train expert`:
 
-- our own sentences (`data/entities/templates.tsv`), filled with values of the rows;
+- our own sentences (`data/entities/templates.tsv`), filled with values of the rows where they leave a slot, `{PERSON}`,
+  and with their own where they name one, `{PERSON:王小明}`;
 - the rows with every value replaced by another of its type;
 - two of all these in one text, since long texts hold many entities.
+
+Other sentences of our own (`data/entities/choosing.tsv`) train nothing: they help to choose the checkpoint and the
+temperature, since a small validation file has few patterns.
 
 python -m moe_router.training.entity_texts --data ../shared/data/pii --output runs/data/pii
 """
@@ -25,14 +29,17 @@ from moe_router.training import data_folder
 from moe_router.training.expert_examples import Row
 from moe_router.training.own_tables import DATA, fields_of
 
-FILLINGS = 10
-"""Texts that are made of a template."""
+FILLINGS = 6
+"""Texts that are made of a template with slots."""
+COPIES = 2
+"""Texts that are made of one without: as it is, in lower case, beside another."""
 LOWER_CASED = 0.12
 """Share of the texts without capitals."""
 JOINED = 0.35
 """Texts of two, for each of one."""
 
-_SLOT = re.compile(r"\{([A-Z_]+)\}")
+_SLOT = re.compile(r"\{([A-Z_]+)(?::([^}]*))?\}")
+"""A type, or another name of a slot; and the value, where the sentence names it."""
 _TYPES = {
     "FIRST": "PERSON", "LAST": "PERSON", "HON": "TITLE", "JOB": "TITLE", "STREET": "ADDRESS", "YEAR": "DATE",
 }  # fmt: skip
@@ -60,8 +67,8 @@ def generate(rows: Sequence[Row], seed: int = 0) -> list[Row]:
     made = [
         _filled(template, language, slots, rng)
         for language, template in templates()
-        if set(_SLOT.findall(template)) <= set(slots)  # a dataset may lack a type
-        for _ in range(FILLINGS)
+        if {name for name, _ in _SLOT.findall(template)} <= set(slots)  # a dataset may lack a type
+        for _ in range(FILLINGS if _is_open(template) else COPIES)
     ]
     made += [_swapped(row, slots, rng) for row in rows]
     either = [*rows, *made]
@@ -71,10 +78,25 @@ def generate(rows: Sequence[Row], seed: int = 0) -> list[Row]:
     return made
 
 
+def choosing() -> list[Row]:
+    """Texts that no weight is fitted on."""
+    rng = random.Random(0)  # noqa: S311  every value is named: nothing is drawn
+    return [_filled(text, language, {}, rng) for language, text in _sentences("choosing.tsv")]
+
+
 def templates() -> list[tuple[str, str]]:
-    """Language and sentence with slots, of the project's own sentences."""
-    pairs = fields_of(DATA / "entities" / "templates.tsv")
-    return [(language, template.replace("\\n", "\n")) for language, template in pairs]
+    """Language and sentence, with slots and named values, of the project's own sentences to train on."""
+    return _sentences("templates.tsv")
+
+
+def _sentences(table: str) -> list[tuple[str, str]]:
+    pairs = fields_of(DATA / "entities" / table)
+    return [(language, text.replace("\\n", "\n")) for language, text in pairs]
+
+
+def _is_open(template: str) -> bool:
+    """Whether a value must be drawn."""
+    return any(not value for _, value in _SLOT.findall(template))
 
 
 def _slots(rows: Iterable[Row]) -> dict[str, Slot]:
@@ -114,7 +136,7 @@ def _filled(template: str, language: str, slots: dict[str, Slot], rng: random.Ra
     return _spliced(
         template,
         [
-            (match.start(), match.end(), _TYPES.get(match[1], match[1]), slots[match[1]](rng))
+            (match.start(), match.end(), _TYPES.get(match[1], match[1]), match[2] or slots[match[1]](rng))
             for match in _SLOT.finditer(template)
         ],
         language,
@@ -204,4 +226,4 @@ def _phone(rng: random.Random) -> str:
 
 
 if __name__ == "__main__":
-    data_folder.extend(__doc__, generate)
+    data_folder.extend(__doc__, generate, choosing)

@@ -16,6 +16,7 @@ import torch
 from moe_router.assets.base_model import ensure_base_model
 from moe_router.errors import RequestError
 from moe_router.experts import expert_file
+from moe_router.experts.engines.cpu_products import computes_bfloat16
 from moe_router.experts.engines.loading import load_model
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.engines.transformers import TransformersEngine
@@ -25,7 +26,7 @@ from moe_router.experts.task_expert import TaskExpert
 from moe_router.registry import Expert, Registry
 from moe_router.training import expert_report, expert_state
 from moe_router.training.expert_batches import batches
-from moe_router.training.expert_examples import Example, Row, examples_of, halves, read_rows
+from moe_router.training.expert_examples import Example, Row, examples_of, judging_rows, read_rows
 from moe_router.training.expert_judge import (
     Report,
     ask,
@@ -84,8 +85,8 @@ class ExpertRun:
 def train_expert(run: ExpertRun, registry: Registry, report: Report) -> dict[str, Any]:
     """Trains, keeps the best adapter by its figure on validation rows, and calibrates it.
 
-    The validation file is halved by a fixed draw: one half chooses the checkpoint and the temperature, the
-    other is only reported on.
+    The validation file is halved by a fixed draw: one half chooses the checkpoint and the temperature, beside
+    the rows of CHOOSING where the folder has such; the other is only reported on.
 
     Returns:
         The figures on the reported half, also written into the run's folder.
@@ -109,7 +110,8 @@ class _Trainer:
         source = ensure_base_model(spec.hf_name, run.cache)
         self._base_name = spec.hf_name
         self._notice = Path(source) / "NOTICE"
-        model, tokenizer = load_model(source, spec.model_copy(update={"torch_dtype": "bfloat16"}))
+        dtype = "bfloat16" if torch.cuda.is_available() or computes_bfloat16() else "float32"
+        model, tokenizer = load_model(source, spec.model_copy(update={"torch_dtype": dtype}))
         self._tokens = HfTokens(tokenizer, MAX_TEXT_TOKENS)
         self._model = LoraModel(model, run.shape)
         prefix = Template(run.template).label_prefix
@@ -127,8 +129,7 @@ class _Trainer:
         self._check_labels(rows)
         order = np.random.default_rng(run.seed).permutation(len(rows))[: run.limit]
         self._examples = examples_of(self._expert, [rows[i] for i in order])
-        halved = halves(read_rows(run.data / "validation.jsonl.gz"))
-        self._select, self._held = (half[: run.judged] for half in halved)
+        self._select, self._held = judging_rows(run.data, run.judged)
         self._optimizer = torch.optim.AdamW(
             self._model.parameters().values(), lr=run.learning_rate, weight_decay=0.0
         )

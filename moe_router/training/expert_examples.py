@@ -26,6 +26,9 @@ from moe_router.experts.task_expert import TaskExpert
 MAX_TOKENS = 512
 """Longer examples are left out: their attention would decide a batch's memory."""
 
+CHOOSING = "choosing.jsonl.gz"
+"""File of a data folder that may be missing: more rows that may choose, beside a half of the validation file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -78,6 +81,23 @@ def halves(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     order = np.random.default_rng(77).permutation(len(rows))
     middle = len(rows) // 2
     return [rows[i] for i in order[:middle]], [rows[i] for i in order[middle:]]
+
+
+def judging_rows(folder: Path, most: int) -> tuple[list[Row], list[Row]]:
+    """The rows that may choose a checkpoint and a temperature, and those that are only reported on.
+
+    At most so many of each half of the validation file; those of CHOOSING, where there are such, beside them.
+
+    Raises:
+        RequestError: a file cannot be read.
+    """
+    choosing, reported = (half[:most] for half in halves(read_rows(folder / "validation.jsonl.gz")))
+    return [*choosing, *rows_to_choose_by(folder)], reported
+
+
+def rows_to_choose_by(folder: Path) -> list[Row]:
+    """The rows of CHOOSING, if there is such a file."""
+    return read_rows(folder / CHOOSING) if (folder / CHOOSING).is_file() else []
 
 
 def _opened(path: Path) -> IO[str]:

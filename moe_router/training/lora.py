@@ -44,7 +44,7 @@ class LoraShape:
 
 
 class LoraModel:
-    """The base model, its frozen weights in bfloat16, and the adapter's in float32.
+    """The base model, its frozen weights as they were loaded, and the adapter's in float32.
 
     Args:
         model: an `AutoModelForCausalLM`; its layers are replaced in place.

@@ -30,6 +30,15 @@ def prefer_onednn() -> bool:
     return error <= TOLERANCE
 
 
+def computes_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; where it does not, float32 is five times as fast.
+
+    An older torch does not tell: then float32 is the safe choice.
+    """
+    has = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(has.get(unit) for unit in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
 def rounded_rows(count: int) -> int:
     """The least length of a pass that is not shorter: 1 to 8, then multiples of 16, 32 and 64."""
     if count <= 8:

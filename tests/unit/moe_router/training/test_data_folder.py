@@ -9,7 +9,7 @@ import pytest
 
 from moe_router.contracts import Entity
 from moe_router.training.data_folder import extend
-from moe_router.training.expert_examples import Row, read_rows
+from moe_router.training.expert_examples import CHOOSING, Row, read_rows
 from tests.unit.moe_router.training import expert_fixtures as fixtures
 
 ADA = Entity(type="PERSON", start=0, end=3, value="Ada", confidence=1.0)
@@ -32,6 +32,17 @@ def test_rows_are_kept_and_others_added(
     assert read_rows(output / "train.jsonl.gz") == [row] * 3
     assert read_rows(output / "validation.jsonl.gz") == [row]
     assert "1 rows as they were, 2 added" in capsys.readouterr().out
+
+
+def test_rows_to_choose_by_are_kept_and_others_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = (Row(f"text {n}", "en", "positive") for n in range(3))
+    source, once, twice = fixtures.write(tmp_path / "data", [first], [first]), tmp_path / "1", tmp_path / "2"
+    monkeypatch.setattr(sys, "argv", ["x", "--data", str(source), "--output", str(once)])
+    extend(None, lambda rows, seed: [], lambda: [second])
+    monkeypatch.setattr(sys, "argv", ["x", "--data", str(once), "--output", str(twice)])
+    extend(None, lambda rows, seed: [], lambda: [third])
+    assert [read_rows(folder / CHOOSING) for folder in (once, twice)] == [[second], [second, third]]
+    assert not (source / CHOOSING).exists()
 
 
 def test_a_folder_is_not_written_over_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

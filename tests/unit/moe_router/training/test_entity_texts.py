@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from stdnum import iban
 
 from moe_router.contracts import Entity
-from moe_router.training.entity_texts import generate, templates
+from moe_router.training import entity_texts
+from moe_router.training.entity_texts import choosing, generate, templates
 from moe_router.training.expert_examples import Row
 
 
@@ -30,8 +32,8 @@ ROWS = [
 
 def test_values_stand_where_the_offsets_say_and_do_not_overlap() -> None:
     made = generate(ROWS)
-    assert len(made) > 10 * len(templates())
-    for one in made:
+    assert len(made) > 3 * len(templates())
+    for one in [*made, *choosing()]:
         end = 0
         for entity in one.entities:
             assert one.text[entity.start : entity.end] == entity.value
@@ -46,6 +48,25 @@ def test_every_slot_of_a_template_is_filled_with_its_type() -> None:
     assert not types & {"FIRST", "LAST", "HON", "JOB", "STREET", "YEAR"}
 
 
+def test_a_value_that_a_sentence_names_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = ("zh", "{PERSON:王小明}{TITLE:先生}住在{LOCATION:成都}。")
+    monkeypatch.setattr(entity_texts, "templates", lambda: [named])
+    whole = next(one for one in generate(ROWS) if one.text == "王小明先生住在成都。")
+    assert [(e.type, e.start, e.end, e.value) for e in whole.entities] == [
+        ("PERSON", 0, 3, "王小明"), ("TITLE", 3, 5, "先生"), ("LOCATION", 7, 9, "成都"),
+    ]  # fmt: skip
+
+
+def test_what_chooses_trains_nothing() -> None:
+    trained = {text for _, text in templates()} | {one.text.lower() for one in generate(ROWS)}
+    rows = choosing()
+    assert len(rows) > 100
+    assert not [row for row in rows if row.text.lower() in trained]
+    assert len({row.language for row in rows}) > 5
+    known = {e.type for row in rows for e in row.entities}
+    assert {"PERSON", "ADDRESS", "IBAN", "IP_ADDRESS"} <= known
+
+
 def test_made_account_numbers_pass_their_checksum() -> None:
     numbers = {e.value.upper() for one in generate(ROWS) for e in one.entities if e.type == "IBAN"}
     assert numbers
@@ -54,7 +75,7 @@ def test_made_account_numbers_pass_their_checksum() -> None:
 
 def test_sentences_with_types_that_the_dataset_lacks_are_left_out() -> None:
     made = generate(ROWS[:1])
-    assert made
+    assert any(one.language == "zh" for one in made)
     assert "ORG" not in {entity.type for one in made for entity in one.entities}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from moe_router.training.expert_examples import Row
 from moe_router.training.mention_texts import FILLINGS, generate, groups, templates
@@ -21,13 +22,12 @@ def test_every_slot_has_names_and_every_form_the_same_groups() -> None:
         assert {len(own) for own in forms.values()} == {12}
 
 
-def test_every_language_has_as_many_sentences_of_both_labels() -> None:
-    counts: dict[tuple[str, str], int] = {}
-    for language, label, _ in templates():
-        counts[language, label] = counts.get((language, label), 0) + 1
+def test_every_language_has_many_sentences_of_both_labels() -> None:
+    counts = Counter((language, label) for language, label, _ in templates())
     assert {language for language, _ in counts} == LANGUAGES
-    assert {label: count for (_, label), count in counts.items()} == {"non-hateful": 48, "hateful": 28}
-    assert len(set(counts.values())) == 2
+    assert {label for _, label in counts} == {"non-hateful", "hateful"}
+    assert min(counts.values()) >= 60
+    assert len({(language, text) for language, _, text in templates()}) == counts.total()
 
 
 def test_texts_are_filled_and_each_is_another() -> None:

@@ -34,3 +34,19 @@ def test_passes_come_in_few_lengths() -> None:
     assert all(0 <= rounded - count < max(16, count / 4) for count, rounded in enumerate(lengths, 1))
     assert lengths == sorted(lengths)
     assert len(set(lengths)) == 36
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "own"),
+    [({"avx2": True, "avx512_bf16": False}, False), ({"amx_bf16": True}, True), ({"avx512_bf16": True}, True)],
+)
+def test_bfloat16_is_for_processors_that_multiply_it(
+    capabilities: dict[str, bool], own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert cpu_products.computes_bfloat16() is own
+
+
+def test_a_torch_that_does_not_tell_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not cpu_products.computes_bfloat16()
