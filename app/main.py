@@ -31,7 +31,8 @@ from app.asgi.intake import Intake
 from app.console import pages
 from app.facade import routes as facade
 from app.facade.errors import OpenAIErrors
-from app.services import audit, factory, jobs_factory
+from app.services import audit, factory
+from app.services.jobs import factory as jobs_factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
 from app.settings import Settings
 from moe_router import logs, tracing

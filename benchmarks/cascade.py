@@ -35,7 +35,7 @@ from moe_router.gating.decision import Decision
 from moe_router.gating.pipeline import GatingConfig, GatingPipeline
 from moe_router.gating.task_router import Observation, Policy, TaskRouter
 from moe_router.registry import Registry
-from moe_router.training.expert_examples import Row, halves, read_rows
+from moe_router.training.experts.examples import Row, halves, read_rows
 
 TASKS = {
     "umsab": "social/sentiment_analysis", "sib200": "general/topic_classification",

@@ -19,7 +19,7 @@ import torch
 
 from moe_router.experts.expert_file import NAME, ExpertFile
 from moe_router.experts.prompting import load_template
-from moe_router.training.lora import LoraModel, LoraShape
+from moe_router.training.experts.lora import LoraModel, LoraShape
 
 MODEL = "gemma-3-270m"
 TASK = "finance/sentiment_analysis"

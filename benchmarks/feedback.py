@@ -38,10 +38,10 @@ from moe_router.gating.task_router import Policy
 from moe_router.gating.versions import RouterWeights
 from moe_router.gating.weights import Floats, Weights
 from moe_router.training.embedded import Embedded
-from moe_router.training.judging import guarded
-from moe_router.training.learner import LearnRun, Serving, learn
-from moe_router.training.memory import Memory, remember
-from moe_router.training.remembered import RememberingEncoder
+from moe_router.training.feedback.judging import guarded
+from moe_router.training.feedback.learner import LearnRun, Serving, learn
+from moe_router.training.feedback.memory import Memory, remember
+from moe_router.training.feedback.remembered import RememberingEncoder
 from moe_router.training.simulation import vectors_of
 
 REGISTRY = Path("config/demo/experts_registry.json")

@@ -22,10 +22,10 @@ from moe_router.gating.weights import Floats
 from moe_router.gating.wording import Wording, joined
 from moe_router.registry import Registry
 from moe_router.training.embedded import Embedded
-from moe_router.training.replay import Replay, Step
+from moe_router.training.feedback.replay import Replay, Step
+from moe_router.training.feedback.states import state_at
 from moe_router.training.requests import Composer, load_texts
 from moe_router.training.simulation import vectors_of
-from moe_router.training.states import state_at
 
 NAMED = "retail/product_relevance"
 FLIPPED = "general/topic_classification"

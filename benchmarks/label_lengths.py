@@ -31,7 +31,7 @@ from moe_router.experts.prompting import Template, default_template, load_templa
 from moe_router.experts.scoring import ROOT, Floats, LabelTrie
 from moe_router.experts.task_expert import CONTENT_FREE
 from moe_router.registry import BaseModelSpec, TaskSpec, load_registry
-from moe_router.training.expert_examples import Row, read_rows
+from moe_router.training.experts.examples import Row, read_rows
 from moe_router.training.metrics import macro_f1
 
 REGISTRY = Path("config/demo/experts_registry.json")

@@ -32,8 +32,8 @@ from moe_router.gating.pipeline import GatingConfig, GatingPipeline
 from moe_router.registry import Registry, load_registry
 from moe_router.training.build import GatingRun, build
 from moe_router.training.evaluate import Judged, judge
+from moe_router.training.feedback.remembered import RememberingEncoder
 from moe_router.training.newcomer import Reach, lacking, serving, told
-from moe_router.training.remembered import RememberingEncoder
 from moe_router.training.requests import Composer, load_texts
 
 REGISTRY = Path("config/demo/experts_registry.json")

@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from app.api import examples, openapi
 from app.api.messages import answer, runtime_of
-from app.services.stats import StatsAnswer
-from app.services.traffic import TrafficAnswer
+from app.services.telemetry.stats import StatsAnswer
+from app.services.telemetry.traffic import TrafficAnswer
 
 router = APIRouter(prefix="/api/v1", tags=["fleet"])
 

@@ -19,8 +19,8 @@ from moe_router.registry import load_registry
 if TYPE_CHECKING:
     from app.storage.storage import Storage
     from moe_router.gating.pipeline import GatingPipeline
-    from moe_router.training.learner import Candidate
-    from moe_router.training.memory import Memory
+    from moe_router.training.feedback.learner import Candidate
+    from moe_router.training.feedback.memory import Memory
 
 Report = Callable[[str, float], None]
 PER_CALLER = 500
@@ -80,8 +80,8 @@ async def train(storage: Storage, settings: Settings, run: TrainRun, report: Rep
 
 def _memory(gating: GatingPipeline, cache: Path, data: Path | None, report: Report) -> Memory:
     from moe_router.training.embedded import Embedded
-    from moe_router.training.memory import remember
-    from moe_router.training.remembered import RememberingEncoder
+    from moe_router.training.feedback.memory import remember
+    from moe_router.training.feedback.remembered import RememberingEncoder
 
     encoder = RememberingEncoder(gating.encoder.encoder, cache)
     memory = remember(data, Embedded(encoder, report))
@@ -90,7 +90,7 @@ def _memory(gating: GatingPipeline, cache: Path, data: Path | None, report: Repo
 
 
 def _learn(gating: GatingPipeline, replay: Any, memory: Memory, seed: int) -> Candidate | None:
-    from moe_router.training.learner import LearnRun, Serving, learn
+    from moe_router.training.feedback.learner import LearnRun, Serving, learn
 
     serving = Serving(gating.learned, gating.shipped, gating.heads.domains, gating.words, gating.router_of)
     return learn(replay, serving, memory, LearnRun(seed=seed))

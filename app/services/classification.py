@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from app.services.course import PROBE, Course, Said, answer_of, margin, timings_of, withheld
 from app.services.limits import Limits
-from app.services.metrics import Metrics
 from app.services.ports import Call, Experts, Gating
 from app.services.recording import Record, recorded
-from app.services.stats import Stats
+from app.services.telemetry.metrics import Metrics
+from app.services.telemetry.stats import Stats
 from app.services.waiting import FairGate
 from app.services.within import within
 from moe_router import tracing

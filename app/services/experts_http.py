@@ -6,20 +6,20 @@ import logging
 import math
 from functools import partial
 
-from app.services import faults
-from app.services.answers import check_answer
-from app.services.budget import RetryBudget
-from app.services.bundles import Bundles
-from app.services.faults import Fault
-from app.services.fleet import Fleet
-from app.services.hedging import Hedging, traced
-from app.services.metrics import Metrics
 from app.services.ports import Call
-from app.services.prober import Prober
+from app.services.telemetry.metrics import Metrics
 from app.services.waiting import Wait, WaitingRoom
 from app.services.within import within
-from app.services.worker import Worker
-from app.services.worker_client import Question, WorkerClient
+from app.services.workers import faults
+from app.services.workers.answers import check_answer
+from app.services.workers.budget import RetryBudget
+from app.services.workers.bundles import Bundles
+from app.services.workers.client import Question, WorkerClient
+from app.services.workers.faults import Fault
+from app.services.workers.fleet import Fleet
+from app.services.workers.hedging import Hedging, traced
+from app.services.workers.prober import Prober
+from app.services.workers.worker import Worker
 from app.storage.identity import opaque
 from moe_router import tracing
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo

@@ -9,9 +9,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from app.services.metrics import Metrics
 from app.services.ports import Call
-from app.services.worker import quantiles
+from app.services.telemetry.metrics import Metrics
+from app.services.workers.worker import quantiles
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
 from moe_router.errors import ModelAssetError, MoleError, NoWorkerError
 from moe_router.mapping import WorkerMapping

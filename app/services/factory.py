@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from app.services.experts_http import HttpExperts
 from app.services.experts_local import LOCAL, LocalExperts, Pool
-from app.services.fleet import Fleet
-from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
-from app.services.prober import Prober
-from app.services.worker_client import WorkerClient
-from app.services.worker_http import PooledHttp
+from app.services.telemetry.metrics import Metrics
+from app.services.workers.client import WorkerClient
+from app.services.workers.fleet import Fleet
+from app.services.workers.http import PooledHttp
+from app.services.workers.prober import Prober
 from app.settings import Settings
 from moe_router.registry import Registry
 

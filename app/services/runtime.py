@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from app.services import factory
 from app.services.admission import Admission
 from app.services.classification import Classification
-from app.services.collector import RuntimeCollector, Snapshot
 from app.services.config_watch import ConfigWatch, Files
 from app.services.feedback_reports import FeedbackReports
 from app.services.limits import Limits
-from app.services.metrics import Metrics
 from app.services.ports import Experts, Gating
-from app.services.stats import Stats
+from app.services.telemetry.collector import RuntimeCollector, Snapshot
+from app.services.telemetry.metrics import Metrics
+from app.services.telemetry.stats import Stats
 from app.services.waiting import FairGate
 from app.settings import Settings
 from moe_router.contracts import CoordinatorHealth, MappingInfo, ReadyStatus

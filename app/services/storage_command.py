@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from app.services import audit, factory
-from app.services.metrics import Metrics
+from app.services.telemetry.metrics import Metrics
 from app.settings import Settings
 from moe_router.errors import MoleError
 

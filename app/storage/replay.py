@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from app.storage.database import Database
 from app.storage.models import Decision, Feedback
 from moe_router.gating.weights import Floats
-from moe_router.training.replay import Replay, Step
+from moe_router.training.feedback.replay import Replay, Step
 
 
 class ReplayRows:

@@ -20,8 +20,8 @@ from moe_router.gating.opinion_pool import OpinionPool, log_opinion
 from moe_router.gating.probe import Probe
 from moe_router.gating.weights import Floats, Weights, load, save
 from moe_router.registry import Expert, Registry
-from moe_router.training.expert_examples import Row, halves, read_rows, request_of
-from moe_router.training.expert_judge import Report, probability_figures
+from moe_router.training.experts.examples import Row, halves, read_rows, request_of
+from moe_router.training.experts.judge import Report, probability_figures
 from moe_router.training.probes import encoded
 
 MOST = 5.0

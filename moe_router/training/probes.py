@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.heads import softmax
 from moe_router.gating.weights import Floats, Weights, save
-from moe_router.training.expert_examples import Row, halves, read_rows
-from moe_router.training.expert_judge import probability_figures
+from moe_router.training.experts.examples import Row, halves, read_rows
+from moe_router.training.experts.judge import probability_figures
 from moe_router.training.gating import Strings, fit_linear, fit_temperature, index_of
 
 REGULARISATIONS = (0.05, 0.2, 1.0, 5.0)

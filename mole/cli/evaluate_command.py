@@ -70,8 +70,8 @@ def expert(
     """
     from moe_router.gating.pipeline import MODELS
     from moe_router.registry import load_registry
-    from moe_router.training.expert_evaluate import Evaluation, evaluate_expert
-    from moe_router.training.expert_report import table
+    from moe_router.training.experts.evaluate import Evaluation, evaluate_expert
+    from moe_router.training.experts.report import table
     from mole.cli.train_command import encoder_in_use
     from mole.settings import CommandSettings
 

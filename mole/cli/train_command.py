@@ -134,7 +134,7 @@ def pool(
     """
     from moe_router.experts.model_host import PoolConfig
     from moe_router.gating.pipeline import MODELS
-    from moe_router.training.expert_report import table
+    from moe_router.training.experts.report import table
     from moe_router.training.opinion_pools import PoolRun, fit_opinion_pool
     from mole.settings import CommandSettings
 
@@ -186,8 +186,8 @@ def expert(
     It learns the very choices that serving scores. Then copy the run's folder `adapter` to the adapters and
     name it in the registry's "adapter_path".
     """
-    from moe_router.training.expert import ExpertRun, train_expert
-    from moe_router.training.lora import LoraShape
+    from moe_router.training.experts.lora import LoraShape
+    from moe_router.training.experts.train import ExpertRun, train_expert
     from mole.settings import CommandSettings
 
     folder = output or Path("runs") / task.replace("/", "-")

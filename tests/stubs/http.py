@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import httpx
 
-from app.services.worker_connection import ClosedError, ConnectError
-from app.services.worker_http import Reply, retry_after
+from app.services.workers.connection import ClosedError, ConnectError
+from app.services.workers.http import Reply, retry_after
 
 
 class HttpxHttp:

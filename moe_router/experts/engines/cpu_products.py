@@ -10,6 +10,8 @@ dozen lengths and not in a thousand.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 TOLERANCE = 1e-4
@@ -35,7 +37,7 @@ def computes_bfloat16() -> bool:
 
     An older torch does not tell: then float32 is the safe choice.
     """
-    has = getattr(torch.cpu, "get_capabilities", dict)()
+    has: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(has.get(unit) for unit in ("amx_bf16", "avx512_bf16", "bf16"))
 
 

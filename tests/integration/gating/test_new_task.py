@@ -14,10 +14,10 @@ from moe_router.gating.pipeline import MODELS
 from moe_router.training.build import fit
 from moe_router.training.embedded import Embedded
 from moe_router.training.evaluate import judge
+from moe_router.training.feedback.remembered import RememberingEncoder
 from moe_router.training.gating import Part
 from moe_router.training.newcomer import Reach, lacking, serving, told
 from moe_router.training.phrasings import Split, load_phrasings
-from moe_router.training.remembered import RememberingEncoder
 from moe_router.training.requests import Composer, Request, load_texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # encodes some thousand texts first

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from app.services.classification import Classification
 from app.services.limits import Limits
-from app.services.metrics import Metrics
 from app.services.ports import Call
-from app.services.stats import Stats
+from app.services.telemetry.metrics import Metrics
+from app.services.telemetry.stats import Stats
 from app.services.waiting import FairGate
 from moe_router.contracts import ClassifyRequest, ExpertAnswer, ExpertRequest
 from moe_router.gating.pipeline import GatingConfig, GatingPipeline

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.services.collector import RuntimeCollector, Snapshot
-from app.services.metrics import Metrics as CoordinatorMetrics
+from app.services.telemetry.collector import RuntimeCollector, Snapshot
+from app.services.telemetry.metrics import Metrics as CoordinatorMetrics
 from expert_worker.metrics import Metrics as WorkerMetrics
 from moe_router.contracts import Latency, Timings, WorkerInfo
 from moe_router.gating.batching import EncoderCounts

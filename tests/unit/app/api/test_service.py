@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from app.main import create_app
 from app.services.experts_local import LocalExperts
-from app.services.metrics import Metrics
+from app.services.telemetry.metrics import Metrics
 from app.settings import Settings
 from moe_router.contracts import CoordinatorHealth, TasksAnswer, WorkersAnswer
 from moe_router.errors import ModelAssetError

@@ -10,7 +10,7 @@ from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.exchange import exchange_of
 from app.asgi.intake import Intake
-from app.services.metrics import Metrics
+from app.services.telemetry.metrics import Metrics
 
 CHUNK = {"type": "http.request", "body": b"ab", "more_body": True}
 LAST = {"type": "http.request", "body": b"c", "more_body": False}

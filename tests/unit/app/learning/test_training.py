@@ -22,8 +22,8 @@ from app.storage.records import FeedbackRecord
 from app.storage.storage import Storage
 from moe_router.errors import MoleError
 from moe_router.gating.versions import pack, unpack
-from moe_router.training import learner
-from moe_router.training.judging import Bars
+from moe_router.training.feedback import learner
+from moe_router.training.feedback.judging import Bars
 from tests.stubs.records import record
 from tests.unit.moe_router.gating.made import CLASSES, HIDDEN, registry
 from tests.unit.moe_router.training import feedback_world as world

@@ -9,9 +9,9 @@ import pytest
 
 from app.services.classification import Classification
 from app.services.limits import Limits
-from app.services.metrics import Metrics
 from app.services.ports import Call
-from app.services.stats import Stats
+from app.services.telemetry.metrics import Metrics
+from app.services.telemetry.stats import Stats
 from app.services.waiting import FairGate
 from moe_router.contracts import ClassifyAnswer, ClassifyRequest, ExpertAnswer, ExpertRequest, WorkerInfo
 from moe_router.errors import (

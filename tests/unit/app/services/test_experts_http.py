@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from app.services import worker
 from app.services.experts_http import HttpExperts
-from app.services.fleet import Fleet
-from app.services.metrics import Metrics
 from app.services.ports import Call
-from app.services.prober import Prober
-from app.services.worker_client import WorkerClient
+from app.services.telemetry.metrics import Metrics
+from app.services.workers import worker
+from app.services.workers.client import WorkerClient
+from app.services.workers.fleet import Fleet
+from app.services.workers.prober import Prober
 from moe_router.contracts import ExpertRequest
 from moe_router.errors import (
     DeadlineError,

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from app.services.experts_local import LOCAL, LocalExperts
-from app.services.metrics import Metrics
 from app.services.ports import Call
+from app.services.telemetry.metrics import Metrics
 from moe_router.contracts import ExpertRequest
 from moe_router.errors import ModelAssetError, NoWorkerError, OverloadedError
 from moe_router.registry import Registry

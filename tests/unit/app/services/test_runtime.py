@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from app.services.experts_local import LocalExperts
-from app.services.metrics import Metrics
 from app.services.router_sync import RouterSync
 from app.services.runtime import MakeExperts, Runtime
+from app.services.telemetry.metrics import Metrics
 from app.settings import Settings
 from moe_router.mapping import WorkerMapping
 from moe_router.registry import Registry

@@ -15,8 +15,8 @@ from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.expert_file import ExpertFile
 from moe_router.experts.task_expert import TaskExpert
 from moe_router.registry import Expert, Registry
-from moe_router.training.expert_examples import Row
-from moe_router.training.lora import ADAPTER
+from moe_router.training.experts.examples import Row
+from moe_router.training.experts.lora import ADAPTER
 
 LABELS = ("card_arrival", "card_payment", "card payment declined")
 TYPES = ("PERSON", "EMAIL")

@@ -14,10 +14,10 @@ from moe_router.gating.versions import RouterWeights
 from moe_router.gating.weights import Floats, Weights
 from moe_router.registry import Registry
 from moe_router.training.embedded import Embedded
-from moe_router.training.learner import Serving
-from moe_router.training.memory import Memory
+from moe_router.training.feedback.learner import Serving
+from moe_router.training.feedback.memory import Memory
+from moe_router.training.feedback.replay import Replay, Step
 from moe_router.training.phrasings import Phrasing
-from moe_router.training.replay import Replay, Step
 from moe_router.training.requests import Request
 from tests.unit.moe_router.gating.made import CLASSES, HIDDEN, axis, head_weights, q_weights, registry
 

@@ -38,7 +38,11 @@ def test_passes_come_in_few_lengths() -> None:
 
 @pytest.mark.parametrize(
     ("capabilities", "own"),
-    [({"avx2": True, "avx512_bf16": False}, False), ({"amx_bf16": True}, True), ({"avx512_bf16": True}, True)],
+    [
+        ({"avx2": True, "avx512_bf16": False}, False),
+        ({"amx_bf16": True}, True),
+        ({"avx512_bf16": True}, True),
+    ],
 )
 def test_bfloat16_is_for_processors_that_multiply_it(
     capabilities: dict[str, bool], own: bool, monkeypatch: pytest.MonkeyPatch

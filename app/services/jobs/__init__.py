@@ -1,0 +1,1 @@
+"""Durable jobs: taken, worked off item by item, told."""

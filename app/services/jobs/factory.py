@@ -1,0 +1,50 @@
+"""Puts the parts of jobs together, for as long as the coordinator runs."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from prometheus_client import Counter
+
+from app.services.jobs.jobs import JobDesk
+from app.services.jobs.runner import Executor, JobRunner, Pace
+from app.services.runtime import Runtime
+
+
+@asynccontextmanager
+async def working(
+    runtime: Runtime, executor: Executor, interactive: Callable[[], int]
+) -> AsyncIterator[JobDesk]:
+    """Works jobs off while the block runs, and yields the desk that takes them.
+
+    Args:
+        runtime: a coordinator that was started.
+        executor: runs an item.
+        interactive: requests in flight now.
+    """
+    from app.storage.job_leases import JobLeases  # the runtime has loaded the database's library by now
+
+    settings = runtime.settings
+    outcomes = Counter(
+        "mole_job_items_total", "Attempts at items of jobs.", ["outcome"], registry=runtime.metrics.registry
+    )
+    leases = JobLeases(runtime.storage.database, holder=uuid.uuid4().hex, lease_s=settings.job_lease_s)
+    runner = JobRunner(
+        leases,
+        executor,
+        Pace(settings.job_concurrency, settings.job_max_attempts, settings.job_lease_s),
+        ready=lambda: runtime.status == "ready",
+        interactive=interactive,
+        count=lambda kind: outcomes.labels(kind).inc(),
+    )
+    desk = JobDesk(
+        runtime.storage, max_unfinished=settings.job_max_unfinished, wake=runner.wake, stop=runner.stop
+    )
+    runner.start()
+    try:
+        yield desk
+    finally:
+        await runner.aclose()
+        await desk.aclose()

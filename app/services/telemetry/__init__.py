@@ -1,0 +1,1 @@
+"""What operators see: metrics for Prometheus, counters and the last hour for people."""

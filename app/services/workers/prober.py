@@ -1,0 +1,166 @@
+"""Looks at every worker again and again: is it ready, what does it serve, can it be used again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+
+from app.services.workers.client import Question, WorkerClient
+from app.services.workers.faults import Fault
+from app.services.workers.fleet import Fleet
+from app.services.workers.worker import ProbeView, Worker
+from moe_router.contracts import ExpertAnswer, ExpertRequest, ServedTask
+from moe_router.errors import WorkerAnswerError
+
+logger = logging.getLogger(__name__)
+
+ROUNDS_BETWEEN_TASKS = 10
+"""A worker's list of tasks changes only with an edit of its registry."""
+TRIAL_TIMEOUT_S = 15.0
+TRIAL_TEXT = "Hello."
+
+
+class Prober:
+    """One background task; a fault in a round is logged and the next round comes all the same."""
+
+    def __init__(self, fleet: Fleet, client: WorkerClient, *, interval_s: float, timeout_s: float) -> None:
+        self._fleet = fleet
+        self._client = client
+        self._interval_s = interval_s
+        self._timeout_s = timeout_s
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._round = 0
+        self._trials: set[asyncio.Task[None]] = set()
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a worker may have become usable, or unusable."""
+        self.judge: Callable[[ExpertAnswer, ExpertRequest, str], None] = lambda *_: None
+        """Raises a WorkerAnswerError where a worker's answer to a trial is not valid."""
+        self.tried: Callable[[Worker, str], None] = lambda *_: None
+        """Called with the outcome of a trial."""
+        self.viewed: Callable[[Worker], None] = lambda _: None
+        """Called when a probe sees a worker otherwise than the one before."""
+
+    def start(self) -> None:
+        """Begins to probe."""
+        self._task = asyncio.create_task(self._run())
+
+    def wake(self) -> None:
+        """Begins the next round now."""
+        self._wake.set()
+
+    async def aclose(self) -> None:
+        """Stops probing."""
+        tasks = [task for task in (self._task, *self._trials) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self.probe_all()
+            except Exception:
+                logger.exception("a round of probes failed")
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def probe_all(self) -> None:
+        """One round, all workers at once."""
+        self._round += 1
+        await asyncio.gather(*(self._probe(worker) for worker in self._fleet.all))
+        self.changed()
+
+    async def _probe(self, worker: Worker) -> None:
+        before = worker.view
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._look(worker)
+        except TimeoutError:
+            worker.unanswered(f"its health did not answer within {self._timeout_s:g} s")
+        except Fault as fault:
+            if fault.outcome == "refused":  # nobody is there; what it still finishes may come all the same
+                worker.probed("down", fault.error.detail)
+            else:
+                worker.unanswered(fault.error.detail)
+        if worker.view != before:
+            self.viewed(worker)
+            logger.info("worker %s: %s (%s)", worker.worker_id, worker.view, worker.view_reason or "ready")
+
+    async def _look(self, worker: Worker) -> None:
+        status, health = await self._client.health(worker)
+        if health is None:
+            worker.probed("down", f"its health answered with status {status} and no body of a worker")
+            return
+        if health.model_key != worker.model_key:
+            worker.refuse(f"it holds the model {health.model_key[:200]!r}, not {worker.model_key!r}")
+            return
+        if health.status != "ready" or status != 200:
+            views: dict[str, ProbeView] = {"loading": "loading", "draining": "draining"}
+            detail = f"{health.status}, {health.progress:.0%}: {(health.detail or '')[:300]}"
+            worker.probed(views.get(health.status, "down"), detail, health.queue_depth)
+            return
+        if worker.tasks is None or self._round % ROUNDS_BETWEEN_TASKS == 0:
+            code, tasks = await self._client.tasks(worker)
+            if tasks is None:
+                reason = "it refuses our token" if code in (401, 403) else f"its tasks answered {code}"
+                worker.refuse(reason)
+                return
+            worker.told_tasks(tasks)
+            if tasks.model_key != worker.model_key:
+                return
+        worker.probed("ready", None, health.queue_depth)
+        self._begin_trial(worker)
+
+    def _begin_trial(self, worker: Worker) -> None:
+        """A healthy probe closes no breaker; where one is half open, a small real request decides."""
+        now = self._fleet.clock()
+        if worker.breaker.open_until is None or not worker.breaker.allows(now) or not worker.tasks:
+            return
+        worker.breaker.begin(now)
+        trial = asyncio.create_task(self._try(worker, worker.tasks[0], now))
+        self._trials.add(trial)
+        trial.add_done_callback(self._trials.discard)
+
+    async def _try(self, worker: Worker, task: ServedTask, began: float) -> None:
+        request = ExpertRequest(
+            task_key=task.task_key,
+            text=TRIAL_TEXT,
+            language=task.languages[0] if task.languages else "en",
+            adapter_name=task.adapters[0] if task.adapters else None,
+        )
+        body = request.model_dump_json(exclude_none=True).encode()
+        try:
+            async with asyncio.timeout(TRIAL_TIMEOUT_S):
+                question = Question(body, f"trial-{uuid.uuid4().hex}", "prober", TRIAL_TIMEOUT_S, {})
+                answer = await self._client.classify(worker, question)
+            self.judge(answer, request, worker.worker_id)
+        except WorkerAnswerError as error:
+            self.tried(worker, "invalid")
+            worker.breaker.failed(self._fleet.clock(), f"invalid: {error.detail}", at_once=True)
+        except TimeoutError:
+            self.tried(worker, "timeout")
+            reason = f"timeout: no answer to a trial within {TRIAL_TIMEOUT_S:g} s"
+            worker.breaker.failed(self._fleet.clock(), reason, at_once=True)
+        except Fault as fault:
+            self.tried(worker, fault.outcome)
+            if fault.outcome == "rejected":  # a sound answer: the trial lacked a field of the template
+                worker.breaker.succeeded(began)
+                self.changed()
+                return
+            reason = f"{fault.outcome}: {fault.error.detail}"
+            worker.breaker.failed(self._fleet.clock(), reason, at_once=True, for_s=fault.retry_after_s)
+        except BaseException:
+            worker.breaker.abandoned()
+            raise
+        else:
+            self.tried(worker, "ok")
+            worker.breaker.succeeded(began)
+            self.changed()
+            logger.info("worker %s is back", worker.worker_id)

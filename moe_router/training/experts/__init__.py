@@ -1,0 +1,1 @@
+"""The experts' adapters: data, training, calibration, judging."""

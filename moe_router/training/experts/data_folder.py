@@ -1,0 +1,57 @@
+"""A data folder for `mole train expert` made of another: its rows, and texts that a generator adds."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from moe_router.training.experts.examples import CHOOSING, Row, read_rows, rows_to_choose_by
+
+Generate = Callable[[Sequence[Row], int], list[Row]]
+"""Makes texts of training rows and a seed."""
+
+
+def extend(
+    description: str | None, generate: Generate, choosing: Callable[[], Sequence[Row]] = tuple
+) -> None:
+    """The command of a generator: reads a folder, writes another.
+
+    The validation file is copied as it is; `choosing` tells more rows for the trainer to choose by.
+    """
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--data", type=Path, required=True, help="folder with train and validation.jsonl.gz")
+    options.add_argument("--output", type=Path, required=True, help="the folder to write")
+    options.add_argument("--seed", type=int, default=0)
+    given = options.parse_args()
+    if given.output.resolve() == given.data.resolve():
+        options.error("--output must be another folder than --data")
+    rows = read_rows(given.data / "train.jsonl.gz")
+    made = generate(rows, given.seed)
+    given.output.mkdir(parents=True, exist_ok=True)
+    _write(given.output / "train.jsonl.gz", [*rows, *made])
+    to_choose_by = [*rows_to_choose_by(given.data), *choosing()]
+    if to_choose_by:
+        _write(given.output / CHOOSING, to_choose_by)
+    shutil.copy(given.data / "validation.jsonl.gz", given.output)
+    print(f"{given.output}: {len(rows)} rows as they were, {len(made)} added")
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _plain(row: Row) -> dict[str, object]:
+    known: dict[str, object] = {"text": row.text, "language": row.language}
+    if row.context:
+        known["context"] = row.context
+    if row.label:
+        return known | {"label": row.label}
+    entities = [e.model_dump(include={"type", "start", "end", "value"}) for e in row.entities]
+    return known | {"entities": entities}

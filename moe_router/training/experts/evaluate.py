@@ -1,0 +1,146 @@
+"""Judges an expert beside what it must beat: the base model without an adapter, and a linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from moe_router.assets.base_model import ensure_base_model
+from moe_router.experts import expert_file
+from moe_router.experts.engines.base import Engine
+from moe_router.experts.engines.loading import load_model
+from moe_router.experts.engines.tokens import HfTokens
+from moe_router.experts.engines.transformers import TransformersEngine
+from moe_router.experts.roster import resolve
+from moe_router.experts.task_expert import TaskExpert
+from moe_router.gating.encoder import Encoder
+from moe_router.gating.probe import Probe
+from moe_router.registry import Expert, Registry, TaskSpec
+from moe_router.training.experts.examples import Row, halves, read_rows
+from moe_router.training.experts.judge import Answers, Report, ask, entity_figures, probability_figures
+from moe_router.training.probes import ProbeRun, encoded, fit_probe
+
+ADAPTER = "judged"
+ZERO_SHOT = "zero-shot"
+MAX_TEXT_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What to judge, and on what.
+
+    Attributes:
+        task: its key.
+        data: folder with validation.jsonl.gz, or a file of rows: of the folder's the half is used that chose
+            nothing in training, of a file all rows.
+        base: the base model's key.
+        adapter: the adapter's folder; None takes the registry's.
+        adapter_root: where the registry's relative paths start.
+        cache: where models are kept.
+        limit: at most so many texts, from the front.
+        baselines: whether the base model and the linear head are judged too.
+        probes: folder of linear heads; a missing one is fitted on the train file, where data is a folder.
+    """
+
+    task: str
+    data: Path
+    base: str
+    adapter: Path | None
+    adapter_root: Path
+    cache: Path
+    limit: int | None = None
+    baselines: bool = True
+    probes: Path | None = None
+
+
+def evaluate_expert(
+    given: Evaluation, registry: Registry, encoder: Encoder | None, report: Report
+) -> dict[str, Any]:
+    """Figures by way: `adapter`, `few-shot`, `zero-shot` and `linear head`, as far as there are such.
+
+    Raises:
+        RequestError: the data cannot be read.
+        ModelAssetError: the base model or the adapter cannot be had.
+    """
+    task = registry.task(given.task)
+    rows = _rows(given)
+    spec = registry.base_models[given.base]
+    model, tokenizer = load_model(ensure_base_model(spec.hf_name, given.cache), spec)
+    engine = TransformersEngine(model, HfTokens(tokenizer, MAX_TEXT_TOKENS))
+    found: dict[str, Any] = {}
+    for name, expert in _ways(given, registry, task, engine).items():
+        jobs = expert.warm_up_jobs()
+        expert.warmed_up(engine.infer(jobs))
+        asked = [within(row) for row in rows] if name == ZERO_SHOT else rows
+        answers = ask(expert, engine, asked, lambda _m, share, name=name: report(name, share))  # type: ignore[misc]
+        found[name] = _figures(answers, rows, expert, extracts=task.kind == "extraction")
+    if encoder is not None and task.kind == "classification" and _has_linear(given):
+        found["linear head"] = _linear(given, task, rows, encoder, report)
+    return found
+
+
+def _rows(given: Evaluation) -> list[Row]:
+    if given.data.is_file():
+        return read_rows(given.data)[: given.limit]
+    return halves(read_rows(given.data / "validation.jsonl.gz"))[1][: given.limit]
+
+
+def _ways(given: Evaluation, registry: Registry, task: TaskSpec, engine: Engine) -> dict[str, TaskExpert]:
+    ways: dict[str, TaskExpert] = {}
+    declared = next(e for e in registry.all_experts(given.task) if e.base_model_key == given.base)
+    template = resolve(given.adapter_root, declared.template_path) if declared.template_path else None
+    folder = given.adapter
+    if folder is None and declared.adapter_path is not None:
+        folder = resolve(given.adapter_root, declared.adapter_path)
+    if folder is not None:
+        engine.load_adapter(ADAPTER, str(folder))
+        trained = expert_file.load(folder, task.label_set)
+        own = None if trained is not None else template
+        ways["adapter"] = TaskExpert(declared, task, own, engine.tokens, ADAPTER, trained=trained)
+    if given.baselines:
+        # The key of no model: what an untrained model is asked is the file's `default`.
+        bare = Expert("base", given.task, "default", None, None, None, None, 1.0)
+        if template is not None:
+            ways["few-shot"] = TaskExpert(bare, task, template, engine.tokens, None)
+        ways[ZERO_SHOT] = TaskExpert(bare, task, None, engine.tokens, None)
+    return ways
+
+
+def within(row: Row) -> Row:
+    """The row with its context in its text, for a prompt that has no other place for it."""
+    told = [f"{name}: {value}" for name, value in row.context.items()]
+    return replace(row, text="\n".join([*told, row.text]), context={})
+
+
+def _figures(answers: Answers, rows: Sequence[Row], expert: TaskExpert, *, extracts: bool) -> dict[str, Any]:
+    if extracts:
+        return entity_figures([found.entities or [] for found in answers.findings], rows)
+    tables = [found.probabilities or {} for found in answers.findings]
+    return probability_figures(tables, rows)
+
+
+def _has_linear(given: Evaluation) -> bool:
+    fitted = given.probes is not None and (given.probes / f"{_name(given)}.safetensors").is_file()
+    return given.baselines and (fitted or (given.data / "train.jsonl.gz").is_file())
+
+
+def _name(given: Evaluation) -> str:
+    return given.task.replace("/", "__")
+
+
+def _linear(
+    given: Evaluation, task: TaskSpec, rows: Sequence[Row], encoder: Encoder, report: Report
+) -> dict[str, Any]:
+    """A logistic regression on the encoder's embedding: gating's probe, or one fitted now."""
+    name = _name(given)
+    with TemporaryDirectory() as made:
+        folder = given.probes
+        if folder is None or not (folder / f"{name}.safetensors").is_file():
+            folder = Path(made)
+            fit_probe(ProbeRun(given.data, given.task, folder), encoder, report)
+        probe = Probe(folder / name, task.label_set, encoder=encoder.identity, hidden=encoder.hidden)
+    vectors = encoded(encoder, rows, given.task, report)
+    return probability_figures([probe(vector).probabilities for vector in vectors], rows)

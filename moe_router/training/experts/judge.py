@@ -1,0 +1,151 @@
+"""Judges an expert on labelled rows with the engine that serves it: quality, calibration, languages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moe_router.contracts import Entity
+from moe_router.experts.engines.base import Engine, Job, Outcome
+from moe_router.experts.scoring import Floats, distribution
+from moe_router.experts.task_expert import Finding, TaskExpert
+from moe_router.training.experts.examples import Row, request_of
+from moe_router.training.metrics import expected_calibration_error, macro_f1
+
+BATCH_TOKENS = 1024
+
+Report = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What an expert said of rows, in their order.
+
+    Attributes:
+        findings: its answers.
+        scores: of a classification, (n_labels,) log-probabilities before calibration.
+    """
+
+    findings: list[Finding]
+    scores: list[Floats]
+
+
+def ask(expert: TaskExpert, engine: Engine, rows: Sequence[Row], report: Report) -> Answers:
+    """Has the expert answer all rows, in batches of like length."""
+    works = [expert.prepare(request_of(row, expert.expert.task_key)) for row in rows]
+    queue = sorted(
+        ((index, part, job) for index, work in enumerate(works) for part, job in enumerate(work.jobs)),
+        key=lambda item: item[2].cost,
+    )
+    outcomes: dict[tuple[int, int], Outcome] = {}
+    while queue:
+        batch: list[tuple[int, int, Job]] = []
+        spent = 0
+        while queue and (not batch or spent + queue[-1][2].cost <= BATCH_TOKENS):
+            batch.append(queue.pop())
+            spent += batch[-1][2].cost
+        answers = engine.infer([job for *_, job in batch])
+        outcomes.update({(i, p): answer for (i, p, _), answer in zip(batch, answers, strict=True)})
+        report("asking the expert", 1 - len(queue) / max(1, len(rows)))
+    own = [[outcomes[index, part] for part in range(len(work.jobs))] for index, work in enumerate(works)]
+    findings = [expert.finish(work, found) for work, found in zip(works, own, strict=True)]
+    return Answers(findings, [found[0] for found in own if found and found[0] is not None])
+
+
+def label_figures(
+    scores: Sequence[Floats], rows: Sequence[Row], labels: Sequence[str], temperature: float
+) -> dict[str, Any]:
+    """Accuracy, macro-F1 and ECE, also by language."""
+    tables = [
+        dict(zip(labels, distribution(score, temperature=temperature).tolist(), strict=True))
+        for score in scores
+    ]
+    return probability_figures(tables, rows)
+
+
+def probability_figures(tables: Sequence[Mapping[str, float]], rows: Sequence[Row]) -> dict[str, Any]:
+    """As `label_figures`, from each row's probability of each label."""
+    predicted = [max(table, key=lambda label: table[label]) for table in tables]
+    confidence = np.array([max(table.values()) for table in tables])
+    return with_languages(rows, lambda chosen: _label_figures(rows, predicted, confidence, chosen))
+
+
+def _label_figures(
+    rows: Sequence[Row], predicted: Sequence[str], confidence: Floats, chosen: Sequence[int]
+) -> dict[str, float]:
+    gold = [rows[i].label for i in chosen]
+    said = [predicted[i] for i in chosen]
+    right = np.array([a == b for a, b in zip(gold, said, strict=True)])
+    return {
+        "accuracy": round(float(right.mean()), 4),
+        "macro_f1": round(macro_f1(gold, said), 4),
+        "ece": round(expected_calibration_error(confidence[list(chosen)], right), 4),
+        "texts": len(chosen),
+    }
+
+
+def entity_figures(found: Sequence[Sequence[Entity]], rows: Sequence[Row]) -> dict[str, Any]:
+    """Micro precision, recall and F1 of exact spans with types, and the ECE of the entities' confidence."""
+    return with_languages(rows, lambda chosen: _entity_figures(found, rows, chosen))
+
+
+def _entity_figures(
+    found: Sequence[Sequence[Entity]], rows: Sequence[Row], chosen: Sequence[int]
+) -> dict[str, float]:
+    right: list[bool] = []
+    confidence: list[float] = []
+    gold_count = 0
+    for index in chosen:
+        gold = {(e.type, e.start, e.end) for e in rows[index].entities}
+        gold_count += len(gold)
+        for entity in found[index]:
+            right.append((entity.type, entity.start, entity.end) in gold)
+            confidence.append(entity.confidence)
+    hits = sum(right)
+    return {
+        "precision": round(hits / max(1, len(right)), 4),
+        "recall": round(hits / max(1, gold_count), 4),
+        "span_f1": round(2 * hits / max(1, len(right) + gold_count), 4),
+        "ece": round(expected_calibration_error(np.array(confidence), np.array(right)), 4) if right else 0.0,
+        "texts": len(chosen),
+        "entities": gold_count,
+    }
+
+
+def entity_temperature(found: Sequence[Sequence[Entity]], rows: Sequence[Row]) -> float:
+    """The T for which confidence^(1/T) best tells right entities from wrong ones, by log loss."""
+    pairs = [
+        (
+            entity.confidence,
+            (entity.type, entity.start, entity.end) in {(e.type, e.start, e.end) for e in row.entities},
+        )
+        for own, row in zip(found, rows, strict=True)
+        for entity in own
+    ]
+    if not pairs:
+        return 1.0
+    confidence = np.clip([c for c, _ in pairs], 1e-6, 1 - 1e-6)
+    right = np.array([r for _, r in pairs])
+
+    def loss(temperature: float) -> float:
+        p = np.clip(confidence ** (1 / temperature), 1e-6, 1 - 1e-6)
+        return float(-np.where(right, np.log(p), np.log1p(-p)).mean())
+
+    return float(min(np.geomspace(0.1, 10, 81), key=loss))
+
+
+def with_languages(
+    rows: Sequence[Row], figures: Callable[[Sequence[int]], dict[str, float]]
+) -> dict[str, Any]:
+    """The figures of all rows, and under `languages` those of each, where there are several."""
+    whole: dict[str, Any] = figures(range(len(rows)))
+    languages = sorted({row.language for row in rows})
+    if len(languages) > 1:
+        whole["languages"] = {
+            language: figures([i for i, row in enumerate(rows) if row.language == language])
+            for language in languages
+        }
+    return whole

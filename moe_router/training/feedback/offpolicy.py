@@ -1,0 +1,117 @@
+"""How good another router would have been on judged decisions, from what the serving one did.
+
+Which task was right is known whatever was done, so routers are compared directly. What an answer
+would have been is known only for the path that was taken: its quality, less its price, is weighted
+by how much likelier the other router takes the same path (self-normalised importance sampling,
+Swaminathan & Joachims, 2015):
+
+    V = sum_i c_i w_i r_i / sum_i c_i w_i,    w_i = pi(path_i) / propensity_i
+
+c splits the weight evenly between callers. The probability is that of the whole path: of the task,
+of each one asked, and of accepting the answer that was given. Where the serving router did not
+explore, V covers only the requests on which both act alike; `effective` says how many rows that is
+worth. Routers are compared on the rows whose path each of them may take: else one would look better
+for doing otherwise where things went wrong, of which nothing is known. Who could be reached is known
+only of those who were asked; the others count as reachable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_router.gating.heads import MixtureHead
+from moe_router.gating.qnetwork import MAX_PRICE
+from moe_router.gating.task_router import PROBE, Action, Observation, State, TaskRouter
+from moe_router.registry import Expert
+from moe_router.training.feedback.evidence import caller_weights, name_of
+from moe_router.training.feedback.replay import Replay
+from moe_router.training.feedback.states import state_at
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A weighted mean and the number of equally weighted rows that it is worth (Kish, 1965)."""
+
+    value: float
+    """nan where nothing is known"""
+    effective: float
+
+
+def task_accuracy(
+    router: TaskRouter, domains: MixtureHead, replay: Replay, asked: Sequence[str | None]
+) -> Estimate:
+    """Share of the requests for whose task the router goes, callers counting alike."""
+    rows = [row for row in range(len(replay)) if asked[row] is not None and not replay.task_fixed[row]]
+    right = [router.choose_task(state_at(router, domains, replay, row)) == asked[row] for row in rows]
+    return _weighted(np.array(right, float), caller_weights([replay.caller[row] for row in rows]))
+
+
+def path_values(routers: Sequence[TaskRouter], domains: MixtureHead, replay: Replay) -> list[Estimate]:
+    """What each router's answers would be worth, quality less price, on the rows that tell it of all."""
+    quality = replay.quality()
+    rows = [row for row in range(len(replay)) if replay.task[row] is not None and not np.isnan(quality[row])]
+    weight = np.array(
+        [[_path_probability(router, domains, replay, row) for row in rows] for router in routers]
+    ) / np.array([replay.propensity[row] for row in rows])
+    common = (weight > 0).all(axis=0)
+    callers = caller_weights([replay.caller[row] for row in rows]) * common
+    return [
+        _weighted(
+            np.array([float(quality[row]) - _price(router, replay, row) for row in rows]), own * callers
+        )
+        for router, own in zip(routers, weight, strict=True)
+    ]
+
+
+def _weighted(values: NDArray[np.floating], weight: NDArray[np.floating]) -> Estimate:
+    total = float(weight.sum()) if len(weight) else 0.0
+    if total <= 0:
+        return Estimate(float("nan"), 0.0)
+    return Estimate(float(values @ weight) / total, total**2 / float(weight @ weight))
+
+
+def _price(router: TaskRouter, replay: Replay, row: int) -> float:
+    costs = (step.cost for step in replay.steps[row] if step.fault is None)
+    return sum(min(router.policy.cost_weight * cost, MAX_PRICE) for cost in costs)
+
+
+def _path_probability(router: TaskRouter, domains: MixtureHead, replay: Replay, row: int) -> float:
+    task = replay.task[row]
+    if task is None or task not in router.registry.tasks:
+        return 0.0
+    state = state_at(router, domains, replay, row)
+    if not replay.task_fixed[row] and router.choose_task(state) != task:
+        return 0.0
+    return _actions_probability(router, state, task, replay, row)
+
+
+def _actions_probability(router: TaskRouter, state: State, task: str, replay: Replay, row: int) -> float:
+    experts = {expert.name: expert for expert in router.experts(task, state.language)}
+    down: set[str] = set()
+    seen: list[Observation] = []
+    answer: int | None = None
+    probability = 1.0
+
+    def reachable(expert: Expert) -> bool:
+        return expert.name not in down
+
+    for step in replay.steps[row]:
+        name = name_of(step)
+        if name != PROBE and name not in experts:
+            return 0.0  # the registry has changed since
+        action = Action("probe") if name == PROBE else Action("expert", experts[name])
+        probability *= router.probability(state, task, seen, action, reachable=reachable)
+        if step.fault is not None or step.label is None:
+            down.add(name)
+            continue
+        if step.accepted:
+            answer = len(seen)
+        seen.append(Observation(action, step.label, step.confidence, step.margin, step.pooled))
+    if answer is None:
+        return probability
+    accept = Action("accept", seen[answer].action.expert, answer)
+    return probability * router.probability(state, task, seen, accept, reachable=reachable)

@@ -1,0 +1,65 @@
+"""How good each expert and probe is on its task, from feedback: a posterior mean.
+
+    skill = (s p + sum over callers of w_c q_c) / (s + sum over callers of w_c)
+
+p is the skill known before any feedback, worth s = `PRIOR_ROWS` rows; q_c is the mean quality of
+the arm's answers by one caller's word, and w_c the number of the caller's rows, but at most
+`CALLER_ROWS`: however much one caller sends, it weighs no more than what was known before. The
+prior is kept beside the posterior, so that a row that is learned from twice counts once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moe_router.gating.qnetwork import PRIOR_SKILL
+from moe_router.gating.task_router import Skills
+from moe_router.training.feedback.evidence import Outcome
+
+PRIOR_ROWS = 20.0
+CALLER_ROWS = 20.0
+PRIOR = "prior_skills"
+"""Where the weights' description keeps what was known before feedback."""
+
+
+def prior_skills(meta: Mapping[str, Any], known: Skills) -> dict[str, dict[str, float]]:
+    """What was known of skills before any feedback.
+
+    Args:
+        meta: the description of the live Q-network.
+        known: the live skills, the probes' own included.
+    """
+    kept, learned = meta.get(PRIOR, known), meta.get("skills", {})
+    prior = {task: dict(own) for task, own in dict(kept).items()}
+    for task, own in known.items():
+        for name, skill in own.items():
+            if name not in learned.get(task, {}):  # came since, such as a probe that was switched on
+                prior.setdefault(task, {}).setdefault(name, skill)
+    return prior
+
+
+def posterior_skills(
+    prior: Skills, outcomes: Sequence[Outcome], callers: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Skills by task and name after these outcomes.
+
+    Args:
+        prior: what is known without them.
+        outcomes: answers whose rightness is known.
+        callers: of each row of the replay.
+    """
+    heard: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for one in outcomes:
+        heard[one.task, one.name][callers[one.row]].append(one.quality)
+    skills = {task: dict(own) for task, own in prior.items()}
+    for (task, name), by_caller in sorted(heard.items()):
+        start = prior.get(task, {}).get(name, PRIOR_SKILL)
+        total, rows = PRIOR_ROWS * start, PRIOR_ROWS
+        for qualities in by_caller.values():
+            weight = min(len(qualities), CALLER_ROWS)
+            total += weight * sum(qualities) / len(qualities)
+            rows += weight
+        skills.setdefault(task, {})[name] = total / rows
+    return skills

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+
+from app.services.workers import faults
+from app.services.workers.connection import (
+    AnswerTooLongError,
+    ClosedError,
+    ConnectError,
+    NotHttpError,
+    TruncatedError,
+)
+from moe_router.errors import MoleError, NoWorkerError, WorkerAnswerError
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (ConnectError(), "refused"),
+        (ClosedError(), "reset"),
+        (ConnectionResetError(), "reset"),
+        (TruncatedError(), "truncated"),
+    ],
+)
+def test_broken_connections_eject_at_once(error: Exception, outcome: str) -> None:
+    fault = faults.of_transport(error, "w")
+    assert (fault.outcome, fault.ejects, fault.mendable) == (outcome, "at once", True)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), NotHttpError(), AnswerTooLongError()])
+def test_what_does_not_speak_http_is_invalid(error: Exception) -> None:
+    fault = faults.of_transport(error, "w")
+    assert (fault.outcome, fault.ejects, fault.mendable) == ("invalid", "if repeated", True)
+
+
+@pytest.mark.parametrize(
+    ("status", "slug", "answered", "ejects"),
+    [
+        (500, "", 502, "if repeated"),
+        (302, "", 502, "if repeated"),
+        (401, "unauthorized", 502, "if repeated"),
+        (400, "unknown-task", 502, "if repeated"),
+        (400, "missing-field", 400, "no"),
+        (400, "invalid-request", 400, "no"),
+        (413, "content-too-large", 413, "no"),
+        (503, "", 503, "at once"),
+        (503, "not-ready", 503, "at once"),
+        (503, "no-worker", 503, "no"),
+        (503, "overloaded", 503, "no"),
+        (504, "deadline-exceeded", 504, "no"),
+        (504, "", 502, "if repeated"),
+    ],
+)
+def test_what_statuses_mean(status: int, slug: str, answered: int, ejects: str) -> None:
+    fault = faults.of_status(status, slug, "detail", None, "w")
+    assert (fault.error.status, fault.ejects) == (answered, ejects)
+    assert fault.mendable == (answered >= 500)
+
+
+def test_every_fault_is_one_of_ours() -> None:
+    assert isinstance(faults.timed_out("w").error, MoleError)
+    error = WorkerAnswerError("x")
+    assert faults.invalid(error).error is error
+    assert isinstance(faults.of_status(503, "", "", 3.0, "w").error, NoWorkerError)

@@ -1,0 +1,52 @@
+"""A data folder made of another is one that training reads."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from moe_router.contracts import Entity
+from moe_router.training.experts.data_folder import extend
+from moe_router.training.experts.examples import CHOOSING, Row, read_rows
+from tests.unit.moe_router.training import expert_fixtures as fixtures
+
+ADA = Entity(type="PERSON", start=0, end=3, value="Ada", confidence=1.0)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row("Ada lives.", "en", entities=(ADA,)),
+        Row("Ça va", "fr", "positive"),
+        Row("A shoe", "en", "exact", context={"query": "boots"}),
+    ],
+)
+def test_rows_are_kept_and_others_added(
+    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = fixtures.write(tmp_path / "data", [row], [row]), tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["x", "--data", str(source), "--output", str(output), "--seed", "7"])
+    extend(None, lambda rows, seed: [*rows] * (seed - 5))
+    assert read_rows(output / "train.jsonl.gz") == [row] * 3
+    assert read_rows(output / "validation.jsonl.gz") == [row]
+    assert "1 rows as they were, 2 added" in capsys.readouterr().out
+
+
+def test_rows_to_choose_by_are_kept_and_others_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = (Row(f"text {n}", "en", "positive") for n in range(3))
+    source, once, twice = fixtures.write(tmp_path / "data", [first], [first]), tmp_path / "1", tmp_path / "2"
+    monkeypatch.setattr(sys, "argv", ["x", "--data", str(source), "--output", str(once)])
+    extend(None, lambda rows, seed: [], lambda: [second])
+    monkeypatch.setattr(sys, "argv", ["x", "--data", str(once), "--output", str(twice)])
+    extend(None, lambda rows, seed: [], lambda: [third])
+    assert [read_rows(folder / CHOOSING) for folder in (once, twice)] == [[second], [second, third]]
+    assert not (source / CHOOSING).exists()
+
+
+def test_a_folder_is_not_written_over_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", "--data", str(tmp_path), "--output", str(tmp_path / ".")])
+    with pytest.raises(SystemExit):
+        extend(None, lambda rows, seed: [])
+    assert list(tmp_path.iterdir()) == []

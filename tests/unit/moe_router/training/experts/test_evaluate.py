@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from moe_router.experts import expert_file
+from moe_router.gating.encoder import Encoder
+from moe_router.training.experts.evaluate import Evaluation, evaluate_expert, within
+from moe_router.training.experts.examples import Row, halves
+from moe_router.training.experts.judge import entity_figures, entity_temperature, probability_figures
+from moe_router.training.experts.report import table
+from tests.unit.moe_router.experts import tiny
+from tests.unit.moe_router.training import expert_fixtures as fixtures
+
+
+def _quiet(message: str, share: float) -> None:
+    """Nobody listens."""
+
+
+def test_an_adapter_is_judged_beside_the_base_model(tmp_path: Path, gemma_folder: Path) -> None:
+    adapter = tiny.save_adapter(tmp_path / "adapter", gemma_folder)
+    described = {"labels": fixtures.LABELS, "template": fixtures.TEMPLATE, "temperature": 2.0}
+    (adapter / expert_file.NAME).write_text(json.dumps(described), encoding="utf-8")
+    rows = fixtures.rows(12)
+    data = fixtures.write(tmp_path / "data", rows, rows)
+    given = Evaluation("bank/intent", data, "tiny", adapter, tmp_path, tmp_path)
+    found = evaluate_expert(given, fixtures.registry(gemma_folder), None, _quiet)
+    assert set(found) == {"adapter", "zero-shot"}
+    assert found["adapter"]["texts"] == len(halves(rows)[1])
+    assert found["adapter"]["ece"] != found["zero-shot"]["ece"]
+    shown = table(found)
+    assert "| accuracy |" in shown
+    assert "| de |" in shown
+
+
+def test_a_file_is_used_as_a_whole(tmp_path: Path, gemma_folder: Path) -> None:
+    row = fixtures.entity_row()
+    data = fixtures.write(tmp_path, [row] * 3, [row])
+    given = Evaluation("bank/pii", data / "train.jsonl.gz", "tiny", None, tmp_path, tmp_path)
+    found = evaluate_expert(given, fixtures.registry(gemma_folder), None, _quiet)
+    assert found["zero-shot"]["texts"] == 3
+    assert found["zero-shot"]["entities"] == 6
+
+
+def test_there_is_no_linear_head_where_nothing_could_be_fitted(tmp_path: Path, gemma_folder: Path) -> None:
+    data = fixtures.write(tmp_path, [], fixtures.rows(3)) / "validation.jsonl.gz"
+    given = Evaluation("bank/intent", data, "tiny", None, tmp_path, tmp_path)
+    never_asked = cast(Encoder, object())
+    assert set(evaluate_expert(given, fixtures.registry(gemma_folder), never_asked, _quiet)) == {"zero-shot"}
+
+
+def test_a_prompt_without_a_place_for_the_context_has_it_in_the_text() -> None:
+    row = Row("Cotton socks", "en", "complement", context={"query": "shoes"})
+    assert within(row) == Row("query: shoes\nCotton socks", "en", "complement")
+    assert within(fixtures.rows(1)[0]) == fixtures.rows(1)[0]
+
+
+def test_a_temperature_makes_entities_as_sure_as_they_are_right() -> None:
+    row = fixtures.entity_row()
+    timid = [entity.model_copy(update={"confidence": 0.3}) for entity in row.entities]
+    wrong = timid[0].model_copy(update={"type": "EMAIL"})
+    rows, found = [row] * 9 + [row], [timid[:1]] * 9 + [[wrong]]
+    temperature = entity_temperature(found, rows)
+    assert 0.3 ** (1 / temperature) == pytest.approx(0.9, abs=0.02)
+    assert entity_temperature([[]], [row]) == 1.0
+
+
+def test_figures_count_what_is_right() -> None:
+    rows = fixtures.rows(4)
+    sure = [{label: float(label == row.label) for label in fixtures.LABELS} for row in rows]
+    assert probability_figures(sure, rows)["accuracy"] == 1.0
+    assert probability_figures(sure, rows)["ece"] == 0.0
+    row = fixtures.entity_row()
+    half = entity_figures([row.entities[:1]], [row])
+    assert (half["precision"], half["recall"]) == (1.0, 0.5)
+    assert half["span_f1"] == pytest.approx(2 / 3, abs=1e-4)
+    assert entity_figures([[]], [row])["span_f1"] == 0.0

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moe_router.errors import RequestError
+from moe_router.experts.engines.base import DecodeJob
+from moe_router.experts.scoring import log_softmax
+from moe_router.training.experts.examples import Row, examples_of, halves, read_rows, request_of
+from tests.unit.moe_router.training import expert_fixtures as fixtures
+
+
+def test_choices_stand_where_labels_part_and_name_the_right_token(gemma_folder: Path) -> None:
+    expert = fixtures.expert(gemma_folder, "bank/intent")
+    row = fixtures.rows(1)[0]
+    [job] = expert.prepare(request_of(row, "bank/intent")).jobs
+    [example] = examples_of(expert, [row])
+    prompt = (*job.prompt.head, *job.prompt.tail)
+    assert example.tokens[: len(prompt)] == prompt
+    assert example.choices[0].at >= len(prompt) - 1
+    for choice, following in zip(example.choices, example.choices[1:], strict=False):
+        assert example.tokens[choice.at + 1] == choice.options[choice.gold]
+        assert choice.at < following.at
+    assert example.choices[-1].at == len(example.tokens) - 1
+
+
+def test_an_extractions_choices_lead_its_decoder_to_the_entities(gemma_folder: Path) -> None:
+    expert = fixtures.expert(gemma_folder, "bank/pii")
+    row = fixtures.entity_row()
+    [example] = examples_of(expert, [row])
+    work = expert.prepare(request_of(row, "bank/pii"))
+    [job] = work.jobs
+    assert isinstance(job, DecodeJob)
+    decoder = job.decoder()
+    decision = next(decoder)
+    for choice in example.choices[:-1]:
+        assert decision.choices == choice.options
+        decision = decoder.send(log_softmax(np.eye(len(choice.options))[choice.gold] * 50))
+    last = example.choices[-1]
+    with pytest.raises(StopIteration):
+        decoder.send(log_softmax(np.eye(len(last.options))[last.gold] * 50))
+    found = [(e.type, e.start, e.end, e.value) for e in work.found[0].entities]
+    assert found == [(e.type, e.start, e.end, e.value) for e in row.entities]
+
+
+def test_rows_are_read_plain_too_and_their_context_reaches_the_template(tmp_path: Path) -> None:
+    path = tmp_path / "validation.jsonl"
+    lines = [
+        {"text": "Cotton socks", "language": "en", "label": "complement", "context": {"query": "shoes"}},
+        {"text": "Schuhe, Größe 43", "language": "de", "label": "exact"},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with_query, without = read_rows(path)
+    assert with_query == Row("Cotton socks", "en", "complement", context={"query": "shoes"})
+    assert without == Row("Schuhe, Größe 43", "de", "exact")
+    assert request_of(with_query, "shop/fit").fields == {"query": "shoes"}
+    assert request_of(without, "shop/fit").fields is None
+
+
+@pytest.mark.parametrize("context", ["shoes", ["shoes"], None, {"query": 5}, {"query": None}])
+def test_a_context_that_is_no_object_of_strings_is_refused(tmp_path: Path, context: object) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(json.dumps({"text": "Socks", "label": "exact", "context": context}), encoding="utf-8")
+    with pytest.raises(RequestError, match=r"bad\.jsonl: TypeError: context"):
+        read_rows(path)
+
+
+def test_rows_are_read_and_a_broken_file_is_named(tmp_path: Path) -> None:
+    fixtures.write(tmp_path, [fixtures.entity_row()], fixtures.rows(2))
+    assert read_rows(tmp_path / "train.jsonl.gz") == [fixtures.entity_row()]
+    assert read_rows(tmp_path / "validation.jsonl.gz") == fixtures.rows(2)
+    (tmp_path / "bad.jsonl.gz").write_bytes(b"not gzip")
+    with pytest.raises(RequestError, match=r"bad\.jsonl\.gz"):
+        read_rows(tmp_path / "bad.jsonl.gz")
+
+
+def test_the_rows_that_choose_are_not_those_reported_on() -> None:
+    rows = fixtures.rows(9)
+    choosing, reported = halves(rows)
+    assert len(choosing) + len(reported) == 9
+    assert not set(choosing) & set(reported)
+    assert (choosing, reported) == halves(rows)

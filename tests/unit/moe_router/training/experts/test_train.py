@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from moe_router.errors import RequestError
+from moe_router.experts import expert_file
+from moe_router.training.experts import train as training
+from moe_router.training.experts.lora import LoraShape
+from moe_router.training.experts.train import ExpertRun, train_expert
+from tests.unit.moe_router.training import expert_fixtures as fixtures
+
+
+def _quiet(message: str, share: float) -> None:
+    """Nobody listens."""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> ExpertRun:
+    data = fixtures.write(tmp_path / "data", fixtures.rows(), fixtures.rows(12))
+    return ExpertRun(
+        "bank/intent", data, "tiny", tmp_path / "run", tmp_path / "cache", fixtures.TEMPLATE,
+        LoraShape(rank=2, alpha=4), learning_rate=1e-2, epochs=6, batch_tokens=300, checks=3, patience=9,
+        licence="CC0-1.0",
+    )  # fmt: skip
+
+
+def test_it_learns_and_writes_all_that_serving_and_people_need(run: ExpertRun, gemma_folder: Path) -> None:
+    figures = train_expert(run, fixtures.registry(gemma_folder), _quiet)
+    metrics = [json.loads(line) for line in (run.output / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    assert set(figures["languages"]) == {"de", "en"}
+    found = expert_file.load(run.output / "adapter", fixtures.LABELS)
+    assert found is not None
+    assert found.template == fixtures.TEMPLATE
+    card = (run.output / "adapter" / "README.md").read_text("utf-8")
+    assert "CC0-1.0" in card
+    assert str(figures["macro_f1"]) in card
+    assert (run.output / "curves.png").stat().st_size > 1000
+    assert json.loads((run.output / "config.json").read_text("utf-8"))["learning_rate"] == 1e-2
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
+    run: ExpertRun, gemma_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = fixtures.registry(gemma_folder)
+    train_expert(run, registry, _quiet)
+    monkeypatch.setattr(training, "SAVE_EVERY", 3)
+    halted = replace(run, output=run.output.with_name("halted"))
+
+    def halt(message: str, share: float) -> None:
+        if message.startswith("training") and share > 0.6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_expert(halted, registry, halt)
+    train_expert(replace(halted, resume=True), registry, _quiet)
+    for name, whole in load_file(run.output / "state.safetensors").items():
+        again = load_file(halted.output / "state.safetensors")[name]
+        assert (whole.double() - again.double()).abs().max() < 1e-5, name
+    told = [(folder / "metrics.jsonl").read_text("utf-8") for folder in (run.output, halted.output)]
+    whole_loss, resumed_loss = (json.loads(lines.splitlines()[-1])["loss"] for lines in told)
+    assert resumed_loss == pytest.approx(whole_loss, abs=1e-3)
+
+
+def test_what_is_kept_is_the_average_of_the_weights(run: ExpertRun, gemma_folder: Path) -> None:
+    train_expert(replace(run, epochs=2, checks=1), fixtures.registry(gemma_folder), _quiet)
+    state = load_file(run.output / "state.safetensors")
+    kept = load_file(run.output / "adapter" / "adapter_model.safetensors")
+
+    def off(what: str) -> float:
+        return max(
+            float((state[name] - kept[_saved(name)].float()).abs().max())
+            for name in state
+            if name.startswith(what)
+        )
+
+    assert off("average.") < 1e-3  # the rounding to bfloat16
+    assert off("weight.") > 1e-3
+
+
+def _saved(name: str) -> str:
+    """The name that a weight of a state has in the adapter's file."""
+    return "base_model.model." + name.partition(".")[2].replace(".trained.", ".")
+
+
+def test_an_extraction_is_trained_too(run: ExpertRun, tmp_path: Path, gemma_folder: Path) -> None:
+    data = fixtures.write(tmp_path / "pii", [fixtures.entity_row()] * 4, [fixtures.entity_row()] * 4)
+    pii = replace(run, task="bank/pii", data=data, epochs=2, checks=1)
+    figures: dict[str, Any] = train_expert(pii, fixtures.registry(gemma_folder), _quiet)
+    assert figures["entities"] == 4
+    assert 0 <= figures["span_f1"] <= 1
+
+
+def test_labels_that_the_task_lacks_are_refused(run: ExpertRun, gemma_folder: Path) -> None:
+    odd = [replace(row, label="unheard") for row in fixtures.rows(3)]
+    fixtures.write(run.data, odd, odd)
+    with pytest.raises(RequestError, match="unheard"):
+        train_expert(run, fixtures.registry(gemma_folder), _quiet)
+
+
+def test_a_folder_without_a_run_cannot_go_on(run: ExpertRun, gemma_folder: Path) -> None:
+    with pytest.raises(RequestError, match="cannot go on"):
+        train_expert(replace(run, resume=True), fixtures.registry(gemma_folder), _quiet)
