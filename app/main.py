@@ -67,7 +67,7 @@ def create_app(
         try:
             await runtime.start()
             executor = job_items.ItemExecutor(runtime)
-            async with jobs_factory.working(runtime, executor, lambda: drain.in_flight) as app.state.jobs:
+            async with jobs_factory.working(runtime, executor) as app.state.jobs:
                 yield
         finally:
             await runtime.aclose()

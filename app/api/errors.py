@@ -21,6 +21,8 @@ MEDIA_TYPE = "application/problem+json"
 CHALLENGE = 'Bearer realm="mole"'
 """Of WWW-Authenticate, see RFC 6750."""
 SHOWN_MISTAKES = 5
+READ_MISTAKES = 100
+"""All are read where any is: of a body of many thousands that would take seconds."""
 LONGEST_NAME = 100
 
 
@@ -28,6 +30,10 @@ class InvalidBodyError(RequestError):
     """The body is no JSON, or does not fit the schema; says which members are wrong."""
 
     def __init__(self, error: ValidationError) -> None:
+        self.mistakes: list[dict[str, str]] = []
+        if error.error_count() > READ_MISTAKES:
+            super().__init__(f"The body has {error.error_count()} mistakes.")
+            return
         mistakes = error.errors(include_url=False, include_input=False, include_context=False)
         self.mistakes = [_mistake(m["loc"], m["msg"]) for m in mistakes[:SHOWN_MISTAKES]]
         super().__init__("; ".join(f"{m['member']}: {m['detail']}" for m in self.mistakes))

@@ -22,6 +22,11 @@ JSON_LINES = frozenset({"application/x-ndjson", "application/jsonl", "applicatio
 UPLOAD_TIMEOUT_S = 1200.0
 """Bound on a whole upload; each part of it must arrive within BODY_TIMEOUT_S."""
 
+LINES_PER_ITEM = 4
+"""Lines of an upload for each item that it may have: the others are blank."""
+TURN_EVERY = 256
+"""Lines after which others have their turn."""
+
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
@@ -107,6 +112,8 @@ class RequestUpload:
         async for line in self._split():
             number += 1
             if not line.strip():
+                if number > LINES_PER_ITEM * self._limits.items:
+                    raise TextTooLongError("The upload has too many blank lines.")
                 continue
             try:
                 orjson.loads(line)
@@ -119,7 +126,9 @@ class RequestUpload:
         size = 0
         async for chunk in self._chunks():
             *ended, rest = chunk.split(b"\n")
-            for piece in ended:
+            for index, piece in enumerate(ended):
+                if index % TURN_EVERY == TURN_EVERY - 1:  # short lines of one chunk would keep the loop
+                    await asyncio.sleep(0)
                 self._check_line(size + len(piece))
                 yield b"".join([*parts, piece])
                 parts, size = [], 0

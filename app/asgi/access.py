@@ -43,6 +43,8 @@ What is not listed needs any valid key.
 """
 READS = frozenset({"GET", "HEAD"})
 BEARER = b"bearer "
+AUDITED_CHARS = 200
+"""Of a path: strangers are told of, too."""
 
 
 def need_of(method: str, path: str) -> str:
@@ -88,7 +90,7 @@ class Access:
         finally:
             # What would change the service is told whoever asked for it, refused or not.
             if need == ADMIN or (need == "jobs" and scope["method"] != "POST" and exchange.is_admin):
-                told = {"method": scope["method"], "path": path, "status": exchange.status}
+                told = {"method": scope["method"], "path": path[:AUDITED_CHARS], "status": exchange.status}
                 audit.record("api.called", actor=exchange.caller, request_id=exchange.request_id, **told)
 
     async def _refusal(self, scope: Scope, path: str, need: str, exchange: Exchange) -> MoleError | None:

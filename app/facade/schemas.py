@@ -36,7 +36,7 @@ class Message(Asked):
     """A turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Field(fail_fast=True)] | None = None
 
 
 class StreamOptions(Asked):
@@ -65,7 +65,7 @@ class ChatRequest(Asked):
     )
 
     model: ModelName = Field(description="`mole/auto`, or `mole/` and a task key.")
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, fail_fast=True)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = Field(None, description="There is one answer.")

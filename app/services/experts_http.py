@@ -239,7 +239,7 @@ class HttpExperts:
             raise self._note(worker, fault, started) from fault.__cause__
         finally:
             if outcome == "cancelled":
-                worker.breaker.abandoned()
+                worker.breaker.abandoned(started)
             worker.calls.discard(bound)
             worker.end(call.caller)
             spent_s = clock() - started
@@ -260,14 +260,14 @@ class HttpExperts:
     def _note(self, worker: Worker, fault: Fault, began: float) -> Fault:
         """Marks the worker as the fault says, once."""
         if fault.noted:
-            worker.breaker.abandoned()
+            worker.breaker.abandoned(began)
             return fault
         fault.noted = True
         if fault.outcome == "rejected":  # a sound answer: the request was at fault
             worker.breaker.succeeded(began)
             return fault
         if fault.ejects == "no":
-            worker.breaker.abandoned()
+            worker.breaker.abandoned(began)
             return fault
         reason = f"{fault.outcome}: {fault.error.detail}"
         opened = worker.breaker.failed(

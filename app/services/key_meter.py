@@ -22,6 +22,7 @@ class KeyMeter:
         self._tokens: float | None = None
         self._filled_at = 0.0
         self._texts = 0
+        self._collected = 0
         self._day = 0
         self._used_at: float | None = None
 
@@ -59,9 +60,10 @@ class KeyMeter:
         """
         day = day_of(now)
         if day != self._day:
-            self._day, self._texts = day, 0
+            self._day, self._texts, self._collected = day, 0, 0
         quota = record.quota_per_day
-        if quota is not None and record.used_on(day) + self._texts + texts > quota:
+        known = record.used_on(day) + self._collected + self._texts
+        if quota is not None and known + texts > quota:
             left_s = (day + 1) * DAY_S - now
             raise QuotaExceededError(
                 f"Your key may send {quota} texts a day; the day ends at midnight UTC.", math.ceil(left_s)
@@ -69,15 +71,21 @@ class KeyMeter:
         self._texts += texts
 
     def collect(self) -> Usage | None:
-        """What the database does not know yet; it counts as known from now on. None: nothing."""
+        """What the database does not know yet; `written` or `put_back` follows. None: nothing."""
         if self._used_at is None:
             return None
         usage = Usage(self._texts, self._day, self._used_at)
+        self._collected += self._texts
         self._texts, self._used_at = 0, None
         return usage
+
+    def written(self) -> None:
+        """A record that was read after what was collected had been written counts it from now on."""
+        self._collected = 0
 
     def put_back(self, usage: Usage) -> None:
         """What was collected could not be written."""
         if usage.day == self._day:
+            self._collected -= usage.texts
             self._texts += usage.texts
         self._used_at = self._used_at or usage.at

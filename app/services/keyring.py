@@ -164,6 +164,7 @@ class Keyring:
         if key is None:
             return CallerKey(record)
         key.record = record
+        key.meter.written()
         return key
 
     async def _write_usage(self) -> None:

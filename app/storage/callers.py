@@ -21,7 +21,8 @@ class Callers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._salt: bytes | None = None
+        self._salt = b""
+        self._generation: int | None = None
 
     async def hash_of(self, identity: str) -> str:
         """The hash that stands for an identity: 64 hexadecimal digits.
@@ -29,8 +30,10 @@ class Callers:
         Raises:
             StorageError: the secret cannot be read now.
         """
-        if self._salt is None:
+        if self._generation != self._database.generation:
+            generation = self._database.generation
             self._salt = await self._load()
+            self._generation = generation
             name_by(self._salt)
         return hmac.new(self._salt, identity.encode(), hashlib.sha256).hexdigest()
 

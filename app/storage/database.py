@@ -65,6 +65,11 @@ class Database:
         return self.url.drivername
 
     @property
+    def generation(self) -> int:
+        """Another number after every loss: what was read before may be of a database that is gone."""
+        return self._generation
+
+    @property
     def available(self) -> bool:
         """Whether the last use succeeded."""
         return self._migrated

@@ -78,6 +78,7 @@ def _options(url: URL) -> dict[str, Any]:
         "pool_timeout": BUSY_TIMEOUT_S,
         "json_serializer": _to_json,
         "json_deserializer": orjson.loads,
+        "hide_parameters": True,  # callers' texts: an exception's message may reach the log
     }
     if url.drivername == SQLITE:
         # A connection's page cache is void once another has written: the one used last still has its own.

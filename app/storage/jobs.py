@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from app.storage.database import Database
 from app.storage.job_records import JobRow, ResultRow
 from app.storage.models import Job, JobItem
+from moe_router.errors import StorageError
 
 ABANDONED_AFTER_S = 3600.0
 """An upload is over long before; what still counts as being received then was left by a crash."""
@@ -49,14 +50,18 @@ class Jobs:
         """Stores items, as JSON texts, from index `first` on.
 
         Raises:
-            StorageError: the database cannot be used now; none of these was stored.
+            StorageError: the database cannot be used now, or the job is gone with the database that held it;
+                none of these was stored.
         """
         rows = [
             {"job_id": job_id, "item_index": first + i, "request_json": item, "lease_until": 0.0}
             for i, item in enumerate(items)
         ]
-        async with self._database.write() as session:
-            await session.execute(insert(JobItem), rows)
+        try:
+            async with self._database.write() as session:
+                await session.execute(insert(JobItem), rows)
+        except IntegrityError as error:
+            raise StorageError("The database that the upload began in is gone.") from error
 
     async def submit(self, job_id: str, *, total: int, key: str | None, body_hash: str, at: float) -> bool:
         """Hands the job over to be worked off; False where the caller's key is taken by another job.

@@ -20,6 +20,8 @@ BATCH = 512
 LINGER_S = 0.5
 """How long the first record of a batch waits for others: a transaction takes the event loop some milliseconds
 of hand-overs to the driver's thread, however many rows it has."""
+WRITTEN_WITHIN_S = 2 * LINGER_S
+"""A record is in the database by then, unless that is slow."""
 RETRY_S = 1.0
 CLOSE_TIMEOUT_S = 5.0
 

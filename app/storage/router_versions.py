@@ -14,6 +14,7 @@ from app.storage.database import Database
 from app.storage.models import RouterVersion
 from moe_router.errors import UnknownVersionError, VersionConflictError
 
+PROMOTED_MEANWHILE = "Another version was promoted at the same time."
 ANY: Final = -1
 """Whichever version is live."""
 VersionState = Literal["live", "candidate", "retired", "rejected"]
@@ -109,16 +110,16 @@ class RouterVersions:
         try:
             async with self._database.write() as session:
                 await self._known(session, version_id)
-                if over != ANY:
-                    live = await session.scalar(select(RouterVersion.id).where(RouterVersion.state == "live"))
-                    if live != over:
-                        raise VersionConflictError(f"{_named(live)} is live by now, not {_named(over)}.")
-                await _end_live(session, "retired")
+                live = await session.scalar(select(RouterVersion.id).where(RouterVersion.state == "live"))
+                if over not in (ANY, live):
+                    raise VersionConflictError(f"{_named(live)} is live by now, not {_named(over)}.")
+                if live is not None:
+                    await _end(session, live, "retired")
                 become = update(RouterVersion).where(RouterVersion.id == version_id)
                 await session.execute(become.values(state="live", promoted_at=at))
                 row = (await session.execute(_infos().where(RouterVersion.id == version_id))).one()
         except IntegrityError as error:
-            raise VersionConflictError("Another version was promoted at the same time.") from error
+            raise VersionConflictError(PROMOTED_MEANWHILE) from error
         return _info(row)
 
     async def reject(self, version_id: int, *, metrics: Mapping[str, Any] | None = None) -> None:
@@ -160,7 +161,7 @@ class RouterVersions:
                     )
                 if expected is not None and live.id != expected:
                     raise VersionConflictError(f"Version {live.id} is live, not {expected}.")
-                await _end_live(session, "rejected")
+                await _end(session, live.id, "rejected")
                 earlier = (
                     _infos()
                     .where(RouterVersion.state == "retired", RouterVersion.promoted_at.is_not(None))
@@ -174,7 +175,7 @@ class RouterVersions:
                 await session.execute(become.values(state="live"))
                 row = (await session.execute(_infos().where(RouterVersion.id == before.id))).one()
         except IntegrityError as error:
-            raise VersionConflictError("Another version was promoted at the same time.") from error
+            raise VersionConflictError(PROMOTED_MEANWHILE) from error
         return _info(row)
 
     @staticmethod
@@ -189,8 +190,12 @@ def _named(version: int | None) -> str:
     return "the package's own router" if version is None else f"version {version}"
 
 
-async def _end_live(session: AsyncSession, state: VersionState) -> None:
-    await session.execute(update(RouterVersion).where(RouterVersion.state == "live").values(state=state))
+async def _end(session: AsyncSession, live: int, state: VersionState) -> None:
+    """Ends the version that was seen to be live; on PostgreSQL another may be by now."""
+    seen = update(RouterVersion).where(RouterVersion.id == live, RouterVersion.state == "live")
+    ended = await session.execute(seen.values(state=state).returning(RouterVersion.id))
+    if ended.first() is None:
+        raise VersionConflictError(PROMOTED_MEANWHILE)
 
 
 def _infos() -> Select[Any]:

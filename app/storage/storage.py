@@ -14,7 +14,7 @@ from app.storage.decisions import Decisions
 from app.storage.feedback import FeedbackRows
 from app.storage.jobs import ABANDONED_AFTER_S, Jobs
 from app.storage.judged import JudgedRows
-from app.storage.recorder import CLOSE_TIMEOUT_S, LINGER_S, Outcome, Recorder
+from app.storage.recorder import CLOSE_TIMEOUT_S, Outcome, Recorder
 from app.storage.records import FoundDecision
 from app.storage.replay import ReplayRows
 from app.storage.router_versions import RouterVersions
@@ -79,7 +79,9 @@ class Storage:
     async def find_decision(
         self, request_id: str, caller_hash: str, *, only: Collection[str] | None = None
     ) -> FoundDecision | None:
-        """The decision of a request that was answered, also of one answered just now; see `Decisions.find`.
+        """The decision of a request that was answered, also of one answered just now by this process.
+
+        That of another process may be missing for `WRITTEN_WITHIN_S`. See `Decisions.find`.
 
         Raises:
             StorageError: the database cannot be used now.
@@ -87,10 +89,6 @@ class Storage:
         found = await self.decisions.find(request_id, caller_hash, only=only)
         if found is None:
             await self.recorder.flush()
-            found = await self.decisions.find(request_id, caller_hash, only=only)
-        if found is None:
-            # Another process of this service may have answered it: its writer lingers no longer than this.
-            await asyncio.sleep(2 * LINGER_S)
             found = await self.decisions.find(request_id, caller_hash, only=only)
         return found
 

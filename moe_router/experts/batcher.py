@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from moe_router.errors import DeadlineError, NotReadyError, OverloadedError
 from moe_router.tally import SizeTally
@@ -63,10 +63,36 @@ class _Entry(Generic[JobT, ResultT]):
 
 @dataclass(slots=True)
 class _Group(Generic[JobT, ResultT]):
-    """A task's waiting requests, and how much of the device it has had."""
+    """A caller's waiting jobs for one task, and how much of the device they have had."""
 
     waiting: deque[_Entry[JobT, ResultT]] = field(default_factory=deque)
     had: float = 0.0
+
+
+@dataclass(slots=True)
+class _Caller(Generic[JobT, ResultT]):
+    """A caller's groups by task, and how much of the device they have had in all."""
+
+    groups: dict[str, _Group[JobT, ResultT]] = field(default_factory=dict)
+    had: float = 0.0
+
+    @property
+    def waiting(self) -> bool:
+        return any(group.waiting for group in self.groups.values())
+
+
+_Shares = Mapping[str, _Group[Any, Any]] | Mapping[str, _Caller[Any, Any]]
+
+
+def _level(shares: _Shares) -> float:
+    """What the waiting one that has had least has had."""
+    return min((share.had for share in shares.values() if share.waiting), default=0.0)
+
+
+def _satisfied(shares: _Shares) -> list[str]:
+    """The idle ones, less those that have had more than is level: they'd come back as equals."""
+    level, idle = _level(shares), not any(share.waiting for share in shares.values())
+    return [name for name, share in shares.items() if not share.waiting and (idle or share.had <= level)]
 
 
 class Batcher(Generic[JobT, ResultT]):
@@ -75,9 +101,10 @@ class Batcher(Generic[JobT, ResultT]):
     A request takes a place before its jobs are made, so that one too many is refused before it costs
     anything; it has one place however many jobs it turns out to be.
 
-    Fair between groups: the next request is always of the waiting group that has had least of the device, so
-    that a flood for one task cannot starve another. Nobody saves up: a group that comes, or comes back,
-    starts level with the waiting one that has had least.
+    Fair between callers, and between the tasks of each: the next job is always of the waiting caller that has
+    had least of the device, and of that caller's task that has had least, so that a flood of one, or for one
+    task, cannot starve another. Nobody saves up: who comes, or comes back, starts level with the waiting one
+    that has had least.
 
     Args:
         run: computes a batch in a thread; returns one result, or exception, per job in their order.
@@ -101,7 +128,7 @@ class Batcher(Generic[JobT, ResultT]):
         self._max_queue = max_queue
         self._max_in_flight = max_in_flight
         self._clock = clock
-        self._groups: dict[str, _Group[JobT, ResultT]] = {}
+        self._callers: dict[str, _Caller[JobT, ResultT]] = {}
         self._places = 0
         self._unmade = 0
         self._waiting = 0
@@ -149,7 +176,8 @@ class Batcher(Generic[JobT, ResultT]):
         jobs: Sequence[JobT],
         *,
         costs: Sequence[int],
-        group: str,
+        caller: str,
+        task: str,
         deadline: float | None = None,
     ) -> list[ResultT]:
         """Queues the jobs of an admitted request and waits for all results, in order.
@@ -166,7 +194,7 @@ class Batcher(Generic[JobT, ResultT]):
         place.jobs = place.waiting = len(made)
         self._unmade -= 1
         for entry in made:
-            self._enqueue(group, entry)
+            self._enqueue(caller, task, entry)
         if not made:
             return []
         try:
@@ -177,12 +205,14 @@ class Batcher(Generic[JobT, ResultT]):
         finally:
             place.answer.cancel()
             for entry in made:
-                self._forget(group, entry)
+                self._forget(caller, task, entry)
 
-    async def submit(self, job: JobT, *, cost: int, group: str, deadline: float | None = None) -> ResultT:
+    async def submit(
+        self, job: JobT, *, cost: int, caller: str, task: str, deadline: float | None = None
+    ) -> ResultT:
         """Runs a request of one job that is made already; raises as `place` and `run`."""
         with self.place(deadline) as place:
-            [result] = await self.run(place, [job], costs=[cost], group=group, deadline=deadline)
+            [result] = await self.run(place, [job], costs=[cost], caller=caller, task=task, deadline=deadline)
             return result
 
     async def drain(self) -> None:
@@ -197,20 +227,22 @@ class Batcher(Generic[JobT, ResultT]):
         await self.drain()
         self._threads.shutdown(wait=False)
 
-    def _enqueue(self, group: str, entry: _Entry[JobT, ResultT]) -> None:
-        known = self._groups.setdefault(group, _Group())
-        if not known.waiting:
-            known.had = max(known.had, self._level())
-        known.waiting.append(entry)
+    def _enqueue(self, caller: str, task: str, entry: _Entry[JobT, ResultT]) -> None:
+        own = self._callers.setdefault(caller, _Caller())
+        if not own.waiting:
+            own.had = max(own.had, _level(self._callers))
+        group = own.groups.setdefault(task, _Group())
+        if not group.waiting:
+            group.had = max(group.had, _level(own.groups))
+        group.waiting.append(entry)
         self._waiting += 1
         if not self._pump_due:  # once per turn of the loop, so that requests of one turn share a batch
             self._pump_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
-    def _forget(self, group: str, entry: _Entry[JobT, ResultT]) -> None:
-        known = self._groups.get(group)
-        if known is not None and entry.waits:
-            known.waiting.remove(entry)
+    def _forget(self, caller: str, task: str, entry: _Entry[JobT, ResultT]) -> None:
+        if entry.waits:
+            self._callers[caller].groups[task].waiting.remove(entry)
             self._take_out(entry)
             self._drop_idle()
 
@@ -239,7 +271,8 @@ class Batcher(Generic[JobT, ResultT]):
         batch: list[_Entry[JobT, ResultT]] = []
         spent = 0
         now = self._clock()
-        while (group := self._neediest()) is not None:
+        while (neediest := self._neediest()) is not None:
+            caller, group = neediest
             entry = group.waiting[0]
             answer = entry.place.answer
             live = not answer.done() and (entry.deadline is None or entry.deadline > now)
@@ -250,29 +283,26 @@ class Batcher(Generic[JobT, ResultT]):
                 batch.append(entry)
                 spent += entry.cost
                 group.had += entry.cost
+                caller.had += entry.cost
             elif not answer.done():
                 answer.set_exception(DeadlineError("The time was up while the request waited."))
         self._drop_idle()
         return batch
 
-    def _level(self) -> float:
-        """What the waiting group that has had least has had."""
-        return min((group.had for group in self._groups.values() if group.waiting), default=0.0)
-
     def _drop_idle(self) -> None:
-        """Forgets idle groups, less those that have had more than is level: they'd come back as equals."""
-        level = self._level()
-        gone = [
-            name
-            for name, group in self._groups.items()
-            if not group.waiting and (self._waiting == 0 or group.had <= level)
-        ]
-        for name in gone:
-            del self._groups[name]
+        for name in _satisfied(self._callers):
+            del self._callers[name]
+        for caller in self._callers.values():
+            for name in _satisfied(caller.groups):
+                del caller.groups[name]
 
-    def _neediest(self) -> _Group[JobT, ResultT] | None:
-        waiting = [group for group in self._groups.values() if group.waiting]
-        return min(waiting, key=lambda group: group.had, default=None)
+    def _neediest(self) -> tuple[_Caller[JobT, ResultT], _Group[JobT, ResultT]] | None:
+        waiting = [caller for caller in self._callers.values() if caller.waiting]
+        if not waiting:
+            return None
+        caller = min(waiting, key=lambda caller: caller.had)
+        groups = [group for group in caller.groups.values() if group.waiting]
+        return caller, min(groups, key=lambda group: group.had)
 
     async def _compute(self, batch: Sequence[_Entry[JobT, ResultT]]) -> None:
         jobs = [entry.job for entry in batch]

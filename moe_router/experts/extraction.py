@@ -29,12 +29,12 @@ from moe_router.contracts import Entity
 from moe_router.experts import formats
 from moe_router.experts.engines.base import Decision, Decoder
 from moe_router.experts.scoring import Floats
+from moe_router.experts.spans import Spans
 from moe_router.experts.text_words import Window, Word
 
 MAX_ENTITY_WORDS = 24
 MAX_ENTITY_CHARS = 512
-MAX_ENTITIES = 32
-"""Bounds on what one window may yield."""
+"""Bounds on an entity; a window has at most as many as it has words."""
 
 EncodeWord = Callable[[str], tuple[int, ...]]
 
@@ -80,7 +80,7 @@ def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, fou
         for kind, (_, tokens) in enumerate(grammar.types)
     ]
     place = 0
-    for _ in range(MAX_ENTITIES):
+    while True:
         walk.feed += grammar.dash
         line_start = walk.log_probability
         first, last = yield from walk.along(runs.from_word(place), runs.on)
@@ -273,10 +273,12 @@ def merged(ruled: Sequence[Entity], windows: Sequence[Found]) -> list[Entity]:
     A rule's finding stands before a model's; a model's value that breaks the rule of its type is dropped; of
     two that overlap the surer stays.
     """
-    kept = list(ruled)
+    taken = Spans()
+    kept = [entity for entity in ruled if taken.take(entity.start, entity.end)]
     claims = [entity for window in windows for entity in window.entities]
     for entity in sorted(claims, key=lambda e: (-e.confidence, e.start, e.end)):
-        free = all(entity.end <= other.start or entity.start >= other.end for other in kept)
-        if free and not formats.contradicts(entity.type, entity.value):
+        if formats.contradicts(entity.type, entity.value):
+            continue
+        if taken.take(entity.start, entity.end):
             kept.append(entity)
     return sorted(kept, key=lambda e: e.start)

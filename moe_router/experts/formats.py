@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from email_validator import EmailNotValidError, validate_email
 from stdnum import iban, luhn
+from stdnum.iso7064 import mod_97_10
 
 from moe_router.contracts import Entity
+from moe_router.experts.spans import Spans
+from moe_router.experts.text_words import UNSPACED
+
+SHORTEST_IBAN = 15
+"""Characters of Norway's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +31,26 @@ class Rule:
 
     Attributes:
         shape: what a candidate looks like.
-        valid: whether a candidate is one.
+        valid: whether a value can be one at all.
         precision: the share of its findings that were right on a training set of personal data, at most 0.99
-            (78 of 79 cards, all of 31 addresses, 17 URLs, 9 IBANs, 5 IP addresses).
+            (all of 71 cards, 31 addresses, 17 URLs, 9 IBANs, 5 IP addresses).
+        certain: whether a valid one is hardly anything else.
+        cuts: the values that a candidate may be, the likeliest first: some of its last characters may go.
     """
 
     shape: re.Pattern[str]
     valid: Callable[[str], bool]
     precision: float
+    certain: Callable[[str], bool] = lambda value: True
+    cuts: Callable[[str], Iterable[str]] = lambda value: (value,)
+
+    def findings(self, text: str) -> Iterator[tuple[int, str]]:
+        """The start and the value of each, in order; IBANs may overlap."""
+        for match in self.shape.finditer(text):
+            for value in self.cuts(match["value"]):
+                if self.valid(value) and self.certain(value):
+                    yield match.start("value"), value
+                    break
 
 
 def _is_email(value: str) -> bool:
@@ -48,8 +66,37 @@ def _is_card(value: str) -> bool:
     return digits.isascii() and digits.isdigit() and 12 <= len(digits) <= 19 and bool(luhn.is_valid(digits))
 
 
+_ISSUED = re.compile(
+    r"""(?x)
+    4(?:\d{12}|\d{15}|\d{18})                                                        # Visa
+    |(?=\d{16}\Z)(?:5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720|35)\d+                # Mastercard, JCB
+    |3[47]\d{13}                                                                      # American Express
+    |(?=\d{14,19}\Z)(?:30[0-5]|3095|36|3[89])\d+                                     # Diners Club
+    |(?=\d{16,19}\Z)(?:6011|64[4-9]|65|62|81|220[0-4])\d+                            # Discover, UnionPay, Mir
+    |(?=\d{12,19}\Z)(?:5018|5020|5038|5893|6304|6759|676[1-3])\d+                    # Maestro
+    """
+)
+"""How card numbers in use begin, and their lengths (ISO/IEC 7812); any number in ten passes Luhn's check."""
+
+
+def _is_issued(value: str) -> bool:
+    return _ISSUED.fullmatch(re.sub(r"[ -]", "", value)) is not None
+
+
 def _is_iban(value: str) -> bool:
+    plain = value.replace(" ", "").upper()
+    # The checksum alone is twenty times as fast as the whole check, and fails for nearly all that is none.
+    if len(plain) < SHORTEST_IBAN or not plain.isalnum() or not mod_97_10.is_valid(plain[4:] + plain[:4]):
+        return False
     return bool(iban.is_valid(value, check_country=False))
+
+
+def _without_last_groups(value: str) -> Iterator[str]:
+    """What follows a number may look like a group of it: BIC, EUR 500."""
+    yield value
+    while " " in value:
+        value = value.rpartition(" ")[0]
+        yield value
 
 
 def _is_ip(value: str) -> bool:
@@ -60,6 +107,10 @@ def _is_ip(value: str) -> bool:
     return True
 
 
+def _has_digit(value: str) -> bool:
+    return any(sign.isdigit() for sign in value)
+
+
 def _is_url(value: str) -> bool:
     try:
         parts = urlsplit(value if "://" in value else f"http://{value}")
@@ -68,24 +119,60 @@ def _is_url(value: str) -> bool:
         return False
 
 
+def _without_the_sentences_marks(value: str) -> Iterator[str]:
+    """A full stop at the end is the sentence's, and a bracket that is not opened within."""
+    open_ = {")": value.count("(") - value.count(")"), "]": value.count("[") - value.count("]")}
+    end = len(value)
+    while end and (value[end - 1] in ".,;:!?*_~`" or open_.get(value[end - 1], 0) < 0):
+        end -= 1
+        if value[end] in open_:
+            open_[value[end]] += 1
+    yield value[:end]
+
+
 # Searching is linear in the text: a candidate is looked for where a run of its characters begins, not at each
-# of them, and no further than a valid one reaches (64 characters before the @, 45 of an IP address).
-_LOCAL = r"[^\s@<>()\[\],;:\"']"
+# of them, or no further than a valid one reaches (64 characters before the @, 45 of an IP address).
+# Scripts without spaces are the sentence's: in them a character beside an address is seldom part of it.
+_SIGN = rf"[^\W{UNSPACED}]"
+_NAME = rf"[^\W_{UNSPACED}]"
 _EMAIL = Rule(
-    re.compile(rf"(?<!{_LOCAL}){_LOCAL}{{1,64}}@[^\s@<>()\[\],;:\"'!?]+\.[^\W\d_]{{2,}}"), _is_email, 0.99
+    re.compile(
+        rf"(?<!{_SIGN})(?<![.%+-])(?P<value>{_SIGN}(?:{_SIGN}|[.%+'’-]){{0,63}}"
+        rf"@(?:(?:{_NAME}|-){{1,63}}\.){{1,10}}[^\W\d_{UNSPACED}]{{2,63}})(?!{_SIGN})"
+    ),
+    _is_email,
+    0.99,
 )
-_CARD_GROUPS = r"\d{4}([ -])(?:\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{6}\1\d{4,5})"
-_CARD = Rule(re.compile(rf"(?<![\w-])(?:\d{{12,19}}|{_CARD_GROUPS})(?![\w-])"), _is_card, 0.98)
-_IBAN = Rule(re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _is_iban, 0.99)
+_CARD_GROUPS = r"\d{4}(?P<gap>[ -])(?:\d{4}(?P=gap)\d{4}(?P=gap)\d{4}(?:(?P=gap)\d{3})?|\d{6}(?P=gap)\d{4,5})"
+_CARD = Rule(
+    re.compile(rf"(?<![\w+-])(?P<value>\d{{12,19}}|{_CARD_GROUPS})(?![\w-])"), _is_card, 0.99, _is_issued
+)
+_IBAN = Rule(
+    re.compile(r"\b(?=(?P<value>[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b))[A-Z]{2}\d{2}"),
+    _is_iban,
+    0.99,
+    cuts=_without_last_groups,
+)
 _IP = Rule(
     re.compile(
-        r"(?<![\w.:])(?=[0-9A-Fa-f:.]{2,45}(?![\w:]))"
-        r"(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*)(?![\w:])"
+        r"(?<![\w.:])(?P<value>\d{1,3}(?:\.\d{1,3}){3}(?!\.?\w)"
+        r"|(?=[0-9A-Fa-f:.]{2,45}(?![\w:]))[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*(?![\w:]))"
     ),
     _is_ip,
     0.99,
+    _has_digit,
+    _without_the_sentences_marks,
 )
-_URL = Rule(re.compile(r"(?:https?://|www\.)[^\s<>\"']*[^\s<>\"'.,;:!?)\]]", re.IGNORECASE), _is_url, 0.99)
+_URL = Rule(
+    re.compile(
+        rf"(?P<value>(?:https?://|www\.)(?:(?!\]\()[^\s<>\"'“”„«»{UNSPACED}、。，！？；：「」『』（）【】《》]"
+        rf"|(?<=/)[{UNSPACED}]+)*)",
+        re.IGNORECASE,
+    ),
+    _is_url,
+    0.99,
+    cuts=_without_the_sentences_marks,
+)
 
 RULES: dict[str, Rule] = {
     "EMAIL": _EMAIL,
@@ -99,19 +186,16 @@ RULES: dict[str, Rule] = {
 
 
 def find(text: str, types: Iterable[str]) -> list[Entity]:
-    """What the rules of these types find, in order and without overlaps; earlier types win."""
-    found: list[Entity] = []
-    for name in types:
-        rule = RULES.get(name)
-        if rule is None:
-            continue
-        for match in rule.shape.finditer(text):
-            start, end = match.span()
-            free = all(end <= other.start or start >= other.end for other in found)
-            if free and rule.valid(match.group()):
-                found.append(
-                    Entity(type=name, start=start, end=end, value=match.group(), confidence=rule.precision)
-                )
+    """What the rules of these types find, in order; of findings that overlap the longest stays."""
+    findings = [
+        (start, value, name) for name in types if name in RULES for start, value in RULES[name].findings(text)
+    ]
+    taken = Spans()
+    found = [
+        Entity(type=name, start=start, end=start + len(value), value=value, confidence=RULES[name].precision)
+        for start, value, name in sorted(findings, key=lambda found: -len(found[1]))
+        if taken.take(start, start + len(value))
+    ]
     return sorted(found, key=lambda entity: entity.start)
 
 

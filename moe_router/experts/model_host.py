@@ -225,7 +225,7 @@ class ModelHost:
             reason = self.failures.get(expert, "it is not on this model")
             raise NoWorkerError(f"{expert.task_key}: the expert {expert.name!r} cannot be served: {reason}")
         with self._using(served):
-            found = await self._find(served.expert, request, deadline, f"{caller} {expert.task_key}")
+            found = await self._find(served.expert, request, deadline, caller)
         return ExpertAnswer(
             request_id=request.request_id,
             result=found.result,
@@ -240,7 +240,7 @@ class ModelHost:
         )
 
     async def _find(
-        self, expert: TaskExpert, request: ExpertRequest, deadline: float | None, group: str
+        self, expert: TaskExpert, request: ExpertRequest, deadline: float | None, caller: str
     ) -> Finding:
         assert self._batcher is not None  # noqa: S101  checked by the caller
         with self._batcher.place(deadline) as place:
@@ -248,7 +248,11 @@ class ModelHost:
             if any(job.prompt.cut for job in work.jobs):
                 self._tell_cut(request.task_key)
             costs = [self.engine.cost(job) for job in work.jobs]
-            outcomes = await self._batcher.run(place, work.jobs, costs=costs, group=group, deadline=deadline)
+            outcomes = await self._batcher.run(
+                place, work.jobs, costs=costs, caller=caller, task=request.task_key, deadline=deadline
+            )
+        if expert.extracts:  # of a long text it would keep the event loop from all else
+            return await asyncio.to_thread(expert.finish, work, outcomes)
         return expert.finish(work, outcomes)
 
     def _tell_cut(self, task_key: str) -> None:

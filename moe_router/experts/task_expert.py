@@ -18,7 +18,13 @@ from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, T
 from moe_router.experts.expert_file import ExpertFile
 from moe_router.experts.prompting import INPUT, Template, default_template, load_template
 from moe_router.experts.scoring import Floats, LabelTrie, distribution
-from moe_router.experts.text_words import windows_of
+from moe_router.experts.text_words import (
+    LEAST_WINDOW_WORDS,
+    OVERLAP_WORDS,
+    WINDOW_WORDS,
+    Window,
+    windows_of,
+)
 from moe_router.registry import Expert, TaskSpec
 
 logger = logging.getLogger(__name__)
@@ -36,6 +42,7 @@ class Work:
 
     jobs: tuple[Job, ...]
     text: str = ""
+    windows: tuple[Window, ...] = ()
     found: tuple[extraction.Found, ...] = ()
 
 
@@ -82,7 +89,7 @@ class TaskExpert:
             raise ModelAssetError(f"{expert.task_key}: the label_set is empty")
         self.expert = expert
         self.labels = task.label_set
-        self._extracts = task.kind == "extraction"
+        self.extracts = task.kind == "extraction"
         self._tokens = tokens
         self._adapter = adapter
         self._description = task.description or ""
@@ -91,7 +98,7 @@ class TaskExpert:
         self._trained = trained
         self._template = self._load_template(template_path, constants)
         self._encode = partial(tokens.encode, trusted=False)
-        if self._extracts:
+        if self.extracts:
             self._grammar = extraction.Grammar.of(task.label_set, self._encode)
         else:
             self._trie = self._label_trie()
@@ -109,13 +116,18 @@ class TaskExpert:
         return self._prepare(request.text, request.language, request.description, request.fields or {})
 
     def finish(self, work: Work, outcomes: Sequence[Outcome]) -> Finding:
-        """The answer from what the engine computed for `work.jobs`, in their order."""
-        return self._entities(work) if self._extracts else self._label(outcomes)
+        """The answer from what the engine computed for `work.jobs`, in their order.
 
-    def answers(self, text: str, entities: Sequence[Entity]) -> list[tuple[int, ...]]:
-        """What an extraction's decoders should write: one token sequence for each window of the text."""
-        windows = windows_of(text)
-        return [extraction.answer(text, w, entities, self._grammar, self._encode) for w in windows]
+        CPU only, safe in any thread; of an extraction it takes as long as the text is.
+        """
+        return self._entities(work) if self.extracts else self._label(outcomes)
+
+    def answers(self, work: Work, entities: Sequence[Entity]) -> list[tuple[int, ...]]:
+        """What an extraction's decoders should write: one token sequence for each of its jobs."""
+        return [
+            extraction.answer(work.text, window, entities, self._grammar, self._encode)
+            for window in work.windows
+        ]
 
     def warm_up_jobs(self) -> list[Job]:
         """Jobs that read the template's head, and for a zero-shot expert measure its bias."""
@@ -130,7 +142,7 @@ class TaskExpert:
         """
         if any(outcome is not None and np.isnan(outcome).any() for outcome in outcomes):
             raise ValueError("the model answered with NaN")
-        if self._adapter is None and not self._extracts:
+        if self._adapter is None and not self.extracts:
             prior = np.mean([outcome for outcome in outcomes if outcome is not None], axis=0)
             # A model server tells some tokens only: the bias of a label that is not seen is not known, and
             # dividing by next to nothing would make that label the answer wherever it is seen.
@@ -143,18 +155,27 @@ class TaskExpert:
             "language": language,
             INPUT: text,
         }
-        if not self._extracts:
+        if not self.extracts:
             prompt = self._tokens.prompt(self._template, values, self._adapter)
             return Work((LabelJob(prompt, self._trie, exact=self._magnifies),))
+        size, overlap = WINDOW_WORDS, OVERLAP_WORDS
+        while True:
+            work = self._extraction(text, windows_of(text, size, overlap), values)
+            # Lines of an encoded key, say, have many tokens; what the model does not read it cannot name.
+            if size <= LEAST_WINDOW_WORDS or not any(job.prompt.cut for job in work.jobs):
+                return work
+            size, overlap = size // 2, overlap // 2
+
+    def _extraction(self, text: str, windows: Sequence[Window], values: Mapping[str, str]) -> Work:
         jobs, found = [], []
-        for window in windows_of(text):
+        for window in windows:
             here = extraction.Found()
-            part = {**values, INPUT: text[window.start : window.end]}
+            part = {**values, INPUT: window.shown(text)}
             decode = partial(extraction.decoder, text, window, self._grammar, self._encode, here)
             prompt = self._tokens.prompt(self._template, part, self._adapter)
             jobs.append(DecodeJob(prompt, decode, extraction.most_fed(text, window, self._encode)))
             found.append(here)
-        return Work(tuple(jobs), text, tuple(found))
+        return Work(tuple(jobs), text, tuple(windows), tuple(found))
 
     def _label(self, outcomes: Sequence[Outcome]) -> Finding:
         [log_probabilities] = outcomes

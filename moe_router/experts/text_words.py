@@ -18,10 +18,16 @@ WINDOW_WORDS = 96
 OVERLAP_WORDS = 24
 """Words that neighbouring windows share; a longer entity may be cut at a window's edge."""
 
+LEAST_WINDOW_WORDS = 6
+"""Words of a window whose words have so many tokens that a larger one would not be read whole."""
+
 MAX_WORD_CHARS = 256
 """A longer word, such as an encoded file, is no part of an entity."""
 
-_UNSPACED = r"぀-ヿ㐀-鿿豈-﫿฀-๿຀-໿က-႟ក-៿"
+LEFT_OUT = "…"
+"""Stands for a word that is too long."""
+
+UNSPACED = r"぀-ヿ㐀-鿿豈-﫿฀-๿຀-໿က-႟ក-៿"
 """Kana, Han, Thai, Lao, Burmese and Khmer: each character, with its marks, may begin or end an entity."""
 
 
@@ -35,7 +41,7 @@ _MARKS = "".join(
     for code in (*range(0x0E00, 0x0F00), *range(0x1000, 0x10A0), *range(0x1780, 0x1800), 0x3099, 0x309A)
     if _is_mark(sign := chr(code))
 )
-_CHUNK = re.compile(rf"[{_UNSPACED}][{_MARKS}]*|[^\s{_UNSPACED}]+")
+_CHUNK = re.compile(rf"[{UNSPACED}][{_MARKS}]*|[^\s{UNSPACED}]+")
 
 _FORMAT = "\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
 """Signs without a width, such as those around a telephone number within Arabic or Hebrew."""
@@ -85,6 +91,14 @@ class Window:
     """The end of the last word that an entity of the window before may have."""
     after: float = math.inf
     """The start of the first word that an entity of the window after may have."""
+
+    def shown(self, text: str) -> str:
+        """What the model reads of the text: words that are too long for it are left out."""
+        parts, place = [], self.start
+        for word in (word for word in self.words if word.too_long):
+            parts += [text[place : word.start], LEFT_OUT]
+            place = word.end
+        return "".join([*parts, text[place : self.end]])
 
     def tells(self, start: int, end: int) -> bool:
         """Whether the entity text[start:end] is this window's to tell.

@@ -30,8 +30,7 @@ class TimedPool(StubPool):
     async def classify(
         self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""
     ) -> ExpertAnswer:
-        group = f"{caller} {expert.task_key}"
-        await self.batcher.submit(request, cost=1, group=group, deadline=deadline)
+        await self.batcher.submit(request, cost=1, caller=caller, task=expert.task_key, deadline=deadline)
         return self._answer(expert, request)
 
     def queue_depth(self) -> int:

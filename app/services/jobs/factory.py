@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from prometheus_client import Counter
@@ -14,15 +14,12 @@ from app.services.runtime import Runtime
 
 
 @asynccontextmanager
-async def working(
-    runtime: Runtime, executor: Executor, interactive: Callable[[], int]
-) -> AsyncIterator[JobDesk]:
+async def working(runtime: Runtime, executor: Executor) -> AsyncIterator[JobDesk]:
     """Works jobs off while the block runs, and yields the desk that takes them.
 
     Args:
         runtime: a coordinator that was started.
         executor: runs an item.
-        interactive: requests in flight now.
     """
     from app.storage.job_leases import JobLeases  # the runtime has loaded the database's library by now
 
@@ -31,6 +28,11 @@ async def working(
         "mole_job_items_total", "Attempts at items of jobs.", ["outcome"], registry=runtime.metrics.registry
     )
     leases = JobLeases(runtime.storage.database, holder=uuid.uuid4().hex, lease_s=settings.job_lease_s)
+
+    def interactive() -> int:
+        """Requests whose callers wait, without the items of jobs and the uploads."""
+        return max(runtime.admission.requests - runner.running - desk.receiving, 0)
+
     runner = JobRunner(
         leases,
         executor,

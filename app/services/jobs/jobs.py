@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from app.services.admission import Admission
+from app.services.waiting import FairGate
 from app.storage.job_records import JobRow, ResultRow
 from moe_router.contracts import JobAnswer, JobsAnswer
 from moe_router.errors import (
     IdempotencyConflictError,
+    OverloadedError,
     StorageError,
     TooManyJobsError,
     UnknownJobError,
@@ -31,6 +33,9 @@ BATCH_ITEMS = 200
 BATCH_CHARS = 256 * 1024
 PAGE = 200
 LISTED = 100
+READS_AT_ONCE = 4
+"""Of the database's connections: readers of jobs leave the others to everything else."""
+READS_WAITING = 1000
 PAGE_RETRY_S = 1.0
 PAGE_ATTEMPTS = 30
 DISCARD_RETRY_S = 1.0
@@ -81,9 +86,15 @@ class JobDesk:
         self._max_unfinished = max_unfinished
         self._wake = wake
         self._stop = stop
+        self._reads = FairGate(READS_AT_ONCE, READS_WAITING)
         self._uploads = Admission(UPLOADS_AT_ONCE, UPLOADS_PER_CALLER, of="uploads of jobs")
         self._discards: set[asyncio.Task[None]] = set()
         self._closed = asyncio.Event()
+
+    @property
+    def receiving(self) -> int:
+        """Uploads that arrive now."""
+        return self._uploads.requests
 
     async def submit(self, caller: str, upload: Upload, key: str | None) -> JobAnswer:
         """Stores a job durably before it returns; the same key and body again give the same job.
@@ -103,18 +114,22 @@ class JobDesk:
 
         Raises:
             UnknownJobError: the caller has no such job.
+            OverloadedError: too many look.
             StorageError: the database cannot be used now.
         """
-        return self._answer(await self._find(await self._owner(caller, everybodys), job_id))
+        async with self._reads.place(caller):
+            return self._answer(await self._find(await self._owner(caller, everybodys), job_id))
 
     async def newest(self, caller: str, *, everybodys: bool = False) -> JobsAnswer:
         """The caller's newest jobs, or everybody's, newest first.
 
         Raises:
+            OverloadedError: too many look.
             StorageError: the database cannot be used now.
         """
-        owner = await self._owner(caller, everybodys)
-        found = await self._jobs.newest(owner, limit=LISTED)
+        async with self._reads.place(caller):
+            owner = await self._owner(caller, everybodys)
+            found = await self._jobs.newest(owner, limit=LISTED)
         return JobsAnswer(jobs=[self._answer(row) for row in found])
 
     async def cancel(self, caller: str, job_id: str, *, everybodys: bool = False) -> JobAnswer:
@@ -139,11 +154,13 @@ class JobDesk:
 
         Raises:
             UnknownJobError: the caller has no such job.
+            OverloadedError: too many look.
             StorageError: the database cannot be used now.
         """
-        await self._find(await self._owner(caller, everybodys), job_id)
-        first = await self._jobs.results(job_id, after=-1, limit=PAGE)
-        return self._pages(job_id, first)
+        async with self._reads.place(caller):
+            await self._find(await self._owner(caller, everybodys), job_id)
+            first = await self._jobs.results(job_id, after=-1, limit=PAGE)
+        return self._pages(caller, job_id, first)
 
     async def aclose(self) -> None:
         """Waits until what broken-off uploads left is forgotten, where the database can be used."""
@@ -210,20 +227,25 @@ class JobDesk:
             raise IdempotencyConflictError("Idempotency-Key: was used for another body; take a new one.")
         return self._answer(earlier)
 
-    async def _pages(self, job_id: str, first: list[ResultRow]) -> AsyncIterator[list[ResultRow]]:
+    async def _pages(
+        self, caller: str, job_id: str, first: list[ResultRow]
+    ) -> AsyncIterator[list[ResultRow]]:
         page = first
         while page:
             yield page
-            page = await self._page(job_id, page[-1].index) if len(page) == PAGE else []
+            page = await self._page(caller, job_id, page[-1].index) if len(page) == PAGE else []
 
-    async def _page(self, job_id: str, after: int) -> list[ResultRow]:
+    async def _page(self, caller: str, job_id: str, after: int) -> list[ResultRow]:
         """The next page; the answer has begun, so that a database that is gone is waited for."""
-        for _ in range(PAGE_ATTEMPTS):
+        for attempt in range(PAGE_ATTEMPTS + 1):
             try:
-                return await self._jobs.results(job_id, after=after, limit=PAGE)
-            except StorageError:
+                async with self._reads.place(caller):
+                    return await self._jobs.results(job_id, after=after, limit=PAGE)
+            except (StorageError, OverloadedError):
+                if attempt == PAGE_ATTEMPTS:
+                    raise
                 await asyncio.sleep(PAGE_RETRY_S)
-        return await self._jobs.results(job_id, after=after, limit=PAGE)
+        raise AssertionError  # the last attempt returns or raises
 
     async def _owner(self, caller: str, everybodys: bool) -> str | None:
         """Whose jobs are meant; None for everybody's."""

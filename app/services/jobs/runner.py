@@ -157,6 +157,11 @@ class JobRunner:
             self._running[task] = item
             task.add_done_callback(self._end)
 
+    @property
+    def running(self) -> int:
+        """Items under way."""
+        return len(self._running)
+
     def _allowed(self) -> int:
         return max(1, self._pace.concurrency - self._interactive())
 

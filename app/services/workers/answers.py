@@ -13,6 +13,8 @@ from moe_router.registry import TaskSpec
 
 ENTITIES = "entities"
 SUM_TOLERANCE = 0.01
+READ_MISTAKES = 100
+"""Of a body with thousands the first would take seconds to be told."""
 
 
 def read_answer(body: bytes, worker_id: str) -> ExpertAnswer:
@@ -53,6 +55,8 @@ def read_batch(body: bytes, items: int, worker_id: str) -> list[Any]:
 
 
 def _misfit(error: ValidationError, worker_id: str) -> WorkerAnswerError:
+    if error.error_count() > READ_MISTAKES:
+        return WorkerAnswerError(f"{worker_id} answered with {error.error_count()} mistakes")
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(step)[:100] for step in first["loc"]) or "body"
     return WorkerAnswerError(f"{worker_id} answered with {where}: {first['msg']}")

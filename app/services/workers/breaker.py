@@ -27,6 +27,8 @@ class Breaker:
     opened_at: float = -math.inf
     trial: bool = False
     """A trial is under way."""
+    trial_at: float = -math.inf
+    """When it began."""
 
     def allows(self, now: float) -> bool:
         """Whether a call may be made: closed, or half open with no trial under way."""
@@ -34,7 +36,8 @@ class Breaker:
 
     def begin(self, now: float) -> bool:
         """Notes that a call begins; whether it is a trial."""
-        self.trial = self.trial or (self.open_until is not None and now >= self.open_until)
+        if not self.trial and self.open_until is not None and now >= self.open_until:
+            self.trial, self.trial_at = True, now
         return self.trial
 
     def succeeded(self, began: float) -> None:
@@ -59,6 +62,7 @@ class Breaker:
         self.trial = False
         return True
 
-    def abandoned(self) -> None:
-        """The call was cancelled: it says nothing about the worker."""
-        self.trial = False
+    def abandoned(self, began: float) -> None:
+        """A call was cancelled and says nothing about the worker; if it was the trial, another may pass."""
+        if began >= self.trial_at:
+            self.trial = False

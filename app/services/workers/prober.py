@@ -7,6 +7,8 @@ import logging
 import uuid
 from collections.abc import Callable
 
+from pydantic import ValidationError
+
 from app.services.workers.client import Question, WorkerClient
 from app.services.workers.faults import Fault
 from app.services.workers.fleet import Fleet
@@ -129,14 +131,14 @@ class Prober:
         trial.add_done_callback(self._trials.discard)
 
     async def _try(self, worker: Worker, task: ServedTask, began: float) -> None:
-        request = ExpertRequest(
-            task_key=task.task_key,
-            text=TRIAL_TEXT,
-            language=task.languages[0] if task.languages else "en",
-            adapter_name=task.adapters[0] if task.adapters else None,
-        )
-        body = request.model_dump_json(exclude_none=True).encode()
         try:
+            request = ExpertRequest(
+                task_key=task.task_key,
+                text=TRIAL_TEXT,
+                language=task.languages[0] if task.languages else "en",
+                adapter_name=task.adapters[0] if task.adapters else None,
+            )
+            body = request.model_dump_json(exclude_none=True).encode()
             async with asyncio.timeout(TRIAL_TIMEOUT_S):
                 question = Question(body, f"trial-{uuid.uuid4().hex}", "prober", TRIAL_TIMEOUT_S, {})
                 answer = await self._client.classify(worker, question)
@@ -144,6 +146,10 @@ class Prober:
         except WorkerAnswerError as error:
             self.tried(worker, "invalid")
             worker.breaker.failed(self._fleet.clock(), f"invalid: {error.detail}", at_once=True)
+        except ValidationError:
+            self.tried(worker, "invalid")
+            reason = "invalid: its tasks name a language or an adapter that no request can ask for"
+            worker.breaker.failed(self._fleet.clock(), reason, at_once=True)
         except TimeoutError:
             self.tried(worker, "timeout")
             reason = f"timeout: no answer to a trial within {TRIAL_TIMEOUT_S:g} s"
@@ -157,7 +163,7 @@ class Prober:
             reason = f"{fault.outcome}: {fault.error.detail}"
             worker.breaker.failed(self._fleet.clock(), reason, at_once=True, for_s=fault.retry_after_s)
         except BaseException:
-            worker.breaker.abandoned()
+            worker.breaker.abandoned(began)
             raise
         else:
             self.tried(worker, "ok")

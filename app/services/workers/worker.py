@@ -106,7 +106,7 @@ class Worker:
     def give_back(self, caller: str) -> None:
         """A call that was granted never began."""
         self.end(caller)
-        self.breaker.abandoned()
+        self.breaker.abandoned(math.inf)
 
     def state(self, now: float) -> WorkerState:
         """The state that `/workers` tells; `now` in seconds of the breaker's clock."""

@@ -138,7 +138,7 @@ def examples_of(expert: TaskExpert, rows: Iterable[Row]) -> list[Example]:
 def _of_row(expert: TaskExpert, row: Row) -> list[Example]:
     work = expert.prepare(request_of(row, expert.expert.task_key))
     found = []
-    answers = expert.answers(row.text, row.entities) if work.found else [()]
+    answers = expert.answers(work, row.entities) if expert.extracts else [()]
     for job, answer in zip(work.jobs, answers, strict=True):
         if isinstance(job, LabelJob):
             found.append(_label_example(job, expert.labels.index(row.label)))

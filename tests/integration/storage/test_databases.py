@@ -10,17 +10,19 @@ import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from app.storage import router_versions
 from app.storage.callers import Callers
 from app.storage.database import Database
 from app.storage.decisions import Decisions
 from app.storage.engine import read_url
 from app.storage.feedback import FeedbackRows
+from app.storage.jobs import Jobs
 from app.storage.migrate import migrate
 from app.storage.models import Decision, Feedback, Job, JobItem
 from app.storage.records import FeedbackRecord
 from app.storage.replay import ReplayRows
 from app.storage.router_versions import RouterVersions
-from moe_router.errors import UnknownRequestError, UnknownVersionError, VersionConflictError
+from moe_router.errors import StorageError, UnknownRequestError, UnknownVersionError, VersionConflictError
 from tests.stubs.records import ENCODER, HIDDEN, TASK, record, step
 from tests.stubs.schema import differences, migrate_in_processes
 
@@ -224,6 +226,26 @@ async def test_promotions_at_once_leave_one_live(database: Database) -> None:
     done = await asyncio.gather(*(versions.promote(v, at=2.0) for v in made), return_exceptions=True)
     assert all(not isinstance(d, BaseException) or isinstance(d, VersionConflictError) for d in done)
     assert [v.state for v in await versions.list()].count("live") == 1
+
+
+async def test_a_version_that_is_live_no_more_is_not_ended(database: Database) -> None:
+    versions = RouterVersions(database)
+    seen, other = [await versions.add(b"w", meta={}, metrics={}, parent_id=None, at=1.0) for _ in range(2)]
+    await versions.promote(seen, at=1.0)
+    await versions.promote(other, at=2.0)  # as by another process, between our look and our change
+    with pytest.raises(VersionConflictError):
+        async with database.write() as session:
+            await router_versions._end(session, seen, "rejected")
+    assert [(v.id, v.state) for v in await versions.list()] == [(other, "live"), (seen, "retired")]
+
+
+async def test_items_of_a_job_that_is_gone_are_refused_without_their_texts(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(StorageError) as refused:
+        await Jobs(database).append("gone", 0, ['{"text":"my secret"}'])
+    assert "secret" not in str(refused.value.__cause__)
+    assert "secret" not in caplog.text
 
 
 async def test_the_tables_keep_their_rules(database: Database) -> None:

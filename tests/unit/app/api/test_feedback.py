@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api import feedback as module
 from app.services.runtime import FEEDBACK_AT_ONCE
 from tests.stubs import files, pool
 from tests.stubs.gating import NOTHING_FITS
@@ -62,6 +63,34 @@ async def test_feedback_is_stored_before_the_answer_and_replaced_by_the_next(
     again = await client.post(FEEDBACK, json={"request_id": request_id, "score": 0.5})
     assert again.json()["replaced"]
     assert rows(tmp_path, JOINED)[0][:3] == (None, None, 0.5)
+
+
+async def test_what_another_process_answered_just_now_can_be_judged(
+    client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    other = application(tmp_path, max_body_bytes=5000)
+    async with serving(other) as elsewhere:
+        await until(lambda: other.state.runtime.status == "ready")
+        await asked(elsewhere)
+        assert (await client.post(FEEDBACK, json={"request_id": "r-1", "score": 1})).status_code == 202
+
+
+async def test_who_waits_for_an_unknown_request_holds_up_nobody(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WRITTEN_WITHIN_S", 60.0)
+    await asked(client)
+    lost = [
+        asyncio.create_task(client.post(FEEDBACK, json={"request_id": f"no-{n}", "score": 1}))
+        for n in range(2 * FEEDBACK_AT_ONCE)
+    ]
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(10):
+        assert (await client.post(FEEDBACK, json={"request_id": "r-1", "score": 1})).status_code == 202
+    assert not any(task.done() for task in lost)
+    for task in lost:
+        task.cancel()
+    await asyncio.gather(*lost, return_exceptions=True)
 
 
 async def test_no_text_and_no_address_is_in_the_database(client: httpx.AsyncClient, tmp_path: Path) -> None:

@@ -78,3 +78,23 @@ async def test_a_number_that_json_cannot_hold_is_named() -> None:
     body = b'{"items": [1, %d]}' % 2**70
     with pytest.raises(RequestError, match=r"items\.1: "):
         await items(upload(part(body, more=False), kind="application/json"))
+
+
+async def test_blank_lines_are_no_way_past_the_limits() -> None:
+    assert await items(upload(part(b"\n" * 30 + b"1\n", more=False))) == ["1"]
+    with pytest.raises(TextTooLongError, match="blank lines"):
+        await items(upload(part(b"\n" * 50, more=False)))
+
+
+async def test_a_chunk_of_short_lines_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_EVERY", 2)
+    turns: list[str] = []
+
+    async def other() -> None:
+        turns.append("other")
+
+    given = upload(part(b"1\n2\n3\n4\n", more=False))
+    waiting = asyncio.create_task(other())
+    turns += [item async for item in given.items()]
+    await waiting
+    assert turns.index("other") < 4

@@ -102,6 +102,13 @@ async def test_mistakes_name_the_member(client: httpx.AsyncClient, body: Any, me
     assert found["detail"].startswith(f"{member}: ")
 
 
+async def test_thousands_of_mistakes_are_counted_not_listed(client: httpx.AsyncClient) -> None:
+    body = {"text": "x", **{f"k{number}": 1 for number in range(150)}}
+    found = problem(await client.post(CLASSIFY, json=body), 400, "invalid-request")
+    assert found["detail"] == "The body has 150 mistakes."
+    assert found["errors"] == []
+
+
 @pytest.mark.parametrize(
     "raw",
     [

@@ -294,3 +294,11 @@ def test_every_declared_path_is_below_the_api(app: FastAPI) -> None:
     declared = {route.path for route in every_route(app) if route.include_in_schema} - {"/openapi.json"}
     assert CLASSIFY in declared
     assert all(path.startswith(("/api/v1/", "/v1/")) for path in declared)
+
+
+async def test_the_audit_log_takes_no_path_of_any_length(
+    app: FastAPI, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    await made(app, "admin")
+    await client.post("/api/v1/router/" + "x" * 20_000)
+    assert [len(line["path"]) for line in audited(tmp_path) if "path" in line] == [200]

@@ -179,6 +179,12 @@ async def test_mistakes_are_told_in_openais_form(client, body: Any, status: int,
     error(await client.post(CHAT, json=body), status, "invalid_request_error", code)
 
 
+async def test_of_many_bad_messages_the_first_is_told(client: httpx.AsyncClient):
+    answer = await client.post(CHAT, json={"model": "mole/auto", "messages": [{}] * 1000})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "messages.0.role"
+
+
 async def test_the_member_that_is_wrong_is_named(client: httpx.AsyncClient):
     answer = await client.post(CHAT, json=chat(n=2))
     assert answer.json()["error"]["param"] == "n"

@@ -67,3 +67,15 @@ def test_what_could_not_be_written_is_counted_on() -> None:
     again = meter.collect()
     assert again is not None
     assert again.texts == 7
+
+
+def test_what_is_being_written_still_counts() -> None:
+    meter, record = KeyMeter(), key_record(quota_per_day=10)
+    meter.take_request(record, 0.0, NOON)
+    meter.take_texts(record, 10, NOON)
+    assert meter.collect() is not None
+    with pytest.raises(QuotaExceededError):
+        meter.take_texts(record, 1, NOON)
+    meter.written()
+    with pytest.raises(QuotaExceededError):
+        meter.take_texts(key_record(quota_per_day=10, usage_day=20_000, usage_count=10), 1, NOON)

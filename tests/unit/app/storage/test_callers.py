@@ -25,3 +25,18 @@ async def test_processes_of_one_database_name_a_caller_alike_to_workers(tmp_path
         await database.aclose()
     assert found[1] == found[3]
     assert len(set(found)) == 3
+
+
+async def test_a_database_that_takes_the_place_of_another_gets_a_secret_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    database = Database(f"sqlite:///{file}")
+    callers = Callers(database)
+    before = await callers.hash_of("x")
+    for gone in list(tmp_path.glob("x*")):  # noqa: ASYNC240
+        gone.unlink()
+    database.reconnect()
+    after = await callers.hash_of("x")
+    await database.aclose()
+    again = Database(f"sqlite:///{file}")
+    assert await Callers(again).hash_of("x") == after != before
+    await again.aclose()

@@ -46,18 +46,6 @@ async def test_a_decision_that_still_waits_is_found(storage: Storage) -> None:
     assert found.task == TASK
 
 
-async def test_a_decision_that_another_process_wrote_just_now_is_found(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = storage.decisions
-
-    async def meanwhile(_seconds: float) -> None:
-        await other.add([record("r-1")])
-
-    monkeypatch.setattr(module.asyncio, "sleep", meanwhile)
-    assert await storage.find_decision("r-1", "c") is not None
-
-
 async def test_decisions_are_kept_for_their_days(storage: Storage) -> None:
     ages = [0.0, 29.9, 30.1, 99.0]
     await storage.decisions.add([record(f"{age}", created_at=NOW - age * DAY_S) for age in ages])

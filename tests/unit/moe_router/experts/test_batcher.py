@@ -44,13 +44,24 @@ async def batcher(device: Device) -> AsyncIterator[Batcher[str, str]]:
     await made.aclose()
 
 
-def ask(batcher: Batcher[str, str], job: str, group: str = "g", cost: int = 1) -> asyncio.Task[str]:
-    return asyncio.create_task(batcher.submit(job, cost=cost, group=group))
+def ask(
+    batcher: Batcher[str, str], job: str, task: str = "t", caller: str = "c", cost: int = 1
+) -> asyncio.Task[str]:
+    return asyncio.create_task(batcher.submit(job, cost=cost, caller=caller, task=task))
+
+
+def named(by: str, name: str) -> tuple[str, str]:
+    """Task and caller of a job that only one of the two tells apart."""
+    return (name, "c") if by == "task" else ("t", name)
+
+
+BY = pytest.mark.parametrize("by", ["task", "caller"])
+"""Whose share of the device is looked at."""
 
 
 async def test_an_idle_device_takes_a_request_at_once(batcher: Batcher[str, str], device: Device) -> None:
     device.go.release()
-    assert await batcher.submit("a", cost=1, group="g") == "A"
+    assert await batcher.submit("a", cost=1, caller="c", task="g") == "A"
     assert batcher.depth == 0
 
 
@@ -73,29 +84,44 @@ async def test_a_job_over_the_budget_goes_alone(batcher: Batcher[str, str], devi
     assert ["big"] in device.batches
 
 
-async def test_a_flood_for_one_task_does_not_starve_another(
-    batcher: Batcher[str, str], device: Device
-) -> None:
+@BY
+async def test_a_flood_does_not_starve_another(batcher: Batcher[str, str], device: Device, by: str) -> None:
     first = ask(batcher, "x")
     await device.has_started()
-    flood = [ask(batcher, f"a{i}", "flood") for i in range(5)]
+    flood = [ask(batcher, f"a{i}", *named(by, "flood")) for i in range(5)]
     await asyncio.sleep(0)
-    small = ask(batcher, "b", "small")
+    small = ask(batcher, "b", *named(by, "small"))
     await asyncio.sleep(0)
     device.go.release(10)
     await asyncio.gather(first, small, *flood)
     assert "b" in device.batches[1]
 
 
-@pytest.mark.parametrize("comer", ["idle", "new"])
-async def test_a_group_that_was_idle_claims_nothing_for_it(device: Device, comer: str) -> None:
+async def test_who_asks_for_many_tasks_gets_no_more_for_it(device: Device) -> None:
     one_by_one: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=99)
-    asked = [ask(one_by_one, "i", "idle"), *(ask(one_by_one, f"b{i}", "busy") for i in range(20))]
+    asked = [ask(one_by_one, "x")]
+    await device.has_started()
+    asked += [ask(one_by_one, f"a{i}", f"task {i}", caller="a") for i in range(9)]
+    asked += [ask(one_by_one, f"b{i}", caller="b") for i in range(9)]
+    await asyncio.sleep(0)
+    device.go.release(100)
+    await asyncio.gather(*asked)
+    served = "".join(job[0] for [job] in device.batches[1:])
+    assert all(abs(served[:n].count("a") - served[:n].count("b")) <= 1 for n in range(len(served)))
+    await one_by_one.aclose()
+
+
+@BY
+@pytest.mark.parametrize("comer", ["idle", "new"])
+async def test_who_was_idle_claims_nothing_for_it(device: Device, comer: str, by: str) -> None:
+    one_by_one: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=99)
+    asked = [ask(one_by_one, "i", *named(by, "idle"))]
+    asked += [ask(one_by_one, f"b{i}", *named(by, "busy")) for i in range(20)]
     for _ in range(8):
         await device.has_started()
         device.go.release()
     await device.has_started()
-    asked += [ask(one_by_one, f"c{i}", comer) for i in range(4)]
+    asked += [ask(one_by_one, f"c{i}", *named(by, comer)) for i in range(4)]
     await asyncio.sleep(0)
     device.go.release(100)
     await asyncio.gather(*asked)
@@ -104,19 +130,21 @@ async def test_a_group_that_was_idle_claims_nothing_for_it(device: Device, comer
     await one_by_one.aclose()
 
 
-async def test_groups_that_are_gone_leave_nothing_behind_while_others_wait(device: Device) -> None:
+@BY
+async def test_who_is_gone_leaves_nothing_behind_while_others_wait(device: Device, by: str) -> None:
     one_by_one: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=99)
-    asked = [ask(one_by_one, f"b{i}", "busy") for i in range(20)]
+    asked = [ask(one_by_one, f"b{i}", *named(by, "busy")) for i in range(20)]
     for index in range(6):
         await device.has_started()
-        asked.append(ask(one_by_one, "once", f"caller {index}"))
+        asked.append(ask(one_by_one, "once", *named(by, f"one of many {index}")))
         await asyncio.sleep(0)
         device.go.release(2)
         await device.has_started()
-        assert len(one_by_one._groups) <= 3
+        assert len(one_by_one._callers) <= 3
+        assert sum(len(caller.groups) for caller in one_by_one._callers.values()) <= 3
     device.go.release(100)
     await asyncio.gather(*asked)
-    assert not one_by_one._groups
+    assert not one_by_one._callers
     await one_by_one.aclose()
 
 
@@ -126,7 +154,7 @@ async def test_a_full_queue_refuses_at_once(batcher: Batcher[str, str], device: 
     waiting = [ask(batcher, str(i)) for i in range(6)]
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError):
-        await batcher.submit("more", cost=1, group="g")
+        await batcher.submit("more", cost=1, caller="c", task="g")
     device.go.release(10)
     await asyncio.gather(running, *waiting)
 
@@ -136,16 +164,16 @@ async def test_a_place_counts_before_its_jobs_are_made(device: Device) -> None:
     with batcher.place():
         assert batcher.depth == 1
         with pytest.raises(OverloadedError):
-            await batcher.submit("more", cost=1, group="g")
+            await batcher.submit("more", cost=1, caller="c", task="g")
     assert batcher.depth == 0
     device.go.release()
-    assert await batcher.submit("a", cost=1, group="g") == "A"
+    assert await batcher.submit("a", cost=1, caller="c", task="g") == "A"
     await batcher.aclose()
 
 
 async def many(batcher: Batcher[str, str], jobs: str, group: str = "g") -> list[str]:
     with batcher.place() as place:
-        return await batcher.run(place, list(jobs), costs=[1] * len(jobs), group=group)
+        return await batcher.run(place, list(jobs), costs=[1] * len(jobs), caller="c", task=group)
 
 
 async def test_a_request_of_more_jobs_than_the_queue_holds_takes_one_place(device: Device) -> None:
@@ -155,7 +183,7 @@ async def test_a_request_of_more_jobs_than_the_queue_holds_takes_one_place(devic
     other = ask(batcher, "x", "other")
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError):
-        await batcher.submit("more", cost=1, group="g")
+        await batcher.submit("more", cost=1, caller="c", task="g")
     device.go.release(20)
     assert await long == list("ABCDEFGHIJ")
     assert await other == "X"
@@ -168,7 +196,9 @@ async def test_a_request_of_more_jobs_than_the_queue_holds_takes_one_place(devic
 async def test_a_failing_job_takes_the_rest_of_its_request_out_of_the_queue(device: Device) -> None:
     batcher: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=9)
     with batcher.place() as place:
-        failing = asyncio.create_task(batcher.run(place, ["bad", "b", "c"], costs=[1, 1, 1], group="g"))
+        failing = asyncio.create_task(
+            batcher.run(place, ["bad", "b", "c"], costs=[1, 1, 1], caller="c", task="g")
+        )
         await device.has_started()
         device.go.release()
         with pytest.raises(ValueError, match="bad"):
@@ -184,7 +214,7 @@ async def test_draining_waits_for_a_request_whose_jobs_are_being_made(device: De
     with batcher.place() as place:
         draining = asyncio.create_task(batcher.drain())
         await asyncio.sleep(0)
-        assert await batcher.run(place, ["a"], costs=[1], group="g") == ["A"]
+        assert await batcher.run(place, ["a"], costs=[1], caller="c", task="g") == ["A"]
     await draining
     await batcher.aclose()
 
@@ -206,7 +236,7 @@ async def test_a_cancelled_request_leaves_the_queue_and_costs_nothing(
 
 async def test_a_request_whose_time_is_up_is_not_started(batcher: Batcher[str, str]) -> None:
     with pytest.raises(DeadlineError):
-        await batcher.submit("late", cost=1, group="g", deadline=100.0)
+        await batcher.submit("late", cost=1, caller="c", task="g", deadline=100.0)
 
 
 async def test_a_deadline_ends_the_wait_and_the_work_is_not_done(device: Device) -> None:
@@ -214,7 +244,7 @@ async def test_a_deadline_ends_the_wait_and_the_work_is_not_done(device: Device)
     batcher: Batcher[str, str] = Batcher(device, max_batch_cost=4, max_queue=9, clock=lambda: now[0])
     running = ask(batcher, "a")
     await device.has_started()
-    late = asyncio.create_task(batcher.submit("late", cost=1, group="g", deadline=160.0))
+    late = asyncio.create_task(batcher.submit("late", cost=1, caller="c", task="g", deadline=160.0))
     await asyncio.sleep(0)
     now[0] = 161.0
     device.go.release(10)
@@ -228,7 +258,7 @@ async def test_a_deadline_ends_the_wait_and_the_work_is_not_done(device: Device)
 async def test_a_deadline_passes_while_the_device_computes(device: Device) -> None:
     batcher: Batcher[str, str] = Batcher(device, max_batch_cost=4, max_queue=9, clock=lambda: 100.0)
     with pytest.raises(DeadlineError):
-        await batcher.submit("slow", cost=1, group="g", deadline=100.01)
+        await batcher.submit("slow", cost=1, caller="c", task="g", deadline=100.01)
     device.go.release(10)
     await batcher.aclose()
 
@@ -250,9 +280,9 @@ async def test_a_failing_device_tells_every_caller_and_serves_on(
     device.failure = RuntimeError("device lost")
     device.go.release(10)
     with pytest.raises(RuntimeError, match="device lost"):
-        await batcher.submit("a", cost=1, group="g")
+        await batcher.submit("a", cost=1, caller="c", task="g")
     device.failure = None
-    assert await batcher.submit("b", cost=1, group="g") == "B"
+    assert await batcher.submit("b", cost=1, caller="c", task="g") == "B"
 
 
 async def test_draining_answers_what_was_taken_and_takes_nothing_more(
@@ -263,7 +293,7 @@ async def test_draining_answers_what_was_taken_and_takes_nothing_more(
     closing = asyncio.create_task(batcher.drain())
     await asyncio.sleep(0)
     with pytest.raises(NotReadyError):
-        await batcher.submit("late", cost=1, group="g")
+        await batcher.submit("late", cost=1, caller="c", task="g")
     device.go.release(10)
     await closing
     assert await asyncio.gather(*taken) == list("ABCDE")

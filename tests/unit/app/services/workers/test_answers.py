@@ -78,3 +78,9 @@ def test_no_json_is_refused() -> None:
     for body in (b"", b"<html>", b"[]", b'{"result": ', b"\xff\xfe", b"[" * 100_000):
         with pytest.raises(WorkerAnswerError):
             read_answer(body, "w")
+
+
+def test_thousands_of_mistakes_are_counted() -> None:
+    wrong = json.dumps({**GOOD, "result": "entities", "entities": [{}] * 5000}).encode()
+    with pytest.raises(WorkerAnswerError, match=r"with \d{5} mistakes"):
+        read_answer(wrong, "w")

@@ -69,7 +69,9 @@ def test_a_cancelled_trial_lets_another_pass() -> None:
     breaker = fresh()
     breaker.failed(0, "refused", at_once=True)
     breaker.begin(2)
-    breaker.abandoned()
+    breaker.abandoned(began=1)
+    assert not breaker.allows(2), "it was another call, from before the trial"
+    breaker.abandoned(began=2)
     assert breaker.allows(2)
 
 

@@ -162,3 +162,18 @@ async def test_it_survives_a_fault_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     scene.prober.start()
     await until(lambda: scene.state == "healthy")
     await scene.prober.aclose()
+
+
+async def test_a_worker_whose_tasks_no_request_can_name_is_tried_again() -> None:
+    scene = Scene()
+    odd = {**TASK, "languages": ["not-a-language"]}
+    scene.tasks = httpx.Response(200, json={"worker_id": "w", "model_key": files.MODEL, "tasks": [odd]})
+    await scene.prober.probe_all()
+    breaker = scene.fleet.all[0].breaker
+    breaker.failed(0, "reset", at_once=True)
+    scene.now = 2
+    await scene.prober.probe_all()
+    await until(lambda: breaker.open_until == 4.0)
+    assert breaker.allows(4)
+    assert "language" in (breaker.reason or "")
+    await scene.prober.aclose()
