@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from moe_router.assets.base_model import ensure_base_model
 from moe_router.contracts import ExpertAnswer, ExpertRequest
-from moe_router.errors import NotReadyError, NoWorkerError
+from moe_router.errors import ModelAssetError, NotReadyError, NoWorkerError
 from moe_router.experts.engines.base import OutOfMemoryError
 from moe_router.experts.engines.factory import make_engine
 from moe_router.experts.memory import available_memory, weights_bytes
@@ -153,7 +153,7 @@ class LruModelPool:
             self._measured[key] = await asyncio.to_thread(self._estimate, spec)
         await self._make_room(self._measured.get(key, 0))
         try:
-            await asyncio.to_thread(_load_and_warm, host)
+            await asyncio.to_thread(_load_and_warm, host, alone=not self._hosts)
         except OutOfMemoryError:
             if not self._hosts:
                 raise
@@ -162,7 +162,7 @@ class LruModelPool:
             for other in list(self._hosts):
                 self._let_go(other)
             await asyncio.gather(*self._leaving)
-            await asyncio.to_thread(_load_and_warm, host)
+            await asyncio.to_thread(_load_and_warm, host, alone=True)
         self._measured[key] = host.engine.memory_bytes()
         await self._make_room(self._measured[key])
 
@@ -189,6 +189,18 @@ class LruModelPool:
         task.add_done_callback(self._leaving.pop)
 
 
-def _load_and_warm(host: ModelHost) -> None:
+def _load_and_warm(host: ModelHost, *, alone: bool) -> None:
+    """Loads a model and its experts; where one finds no room all fail, unless the device is theirs alone.
+
+    Raises:
+        OutOfMemoryError: beside other models there is no room.
+        ModelAssetError: as `ModelHost.load` and `warm_up`.
+    """
     host.load()
-    host.warm_up()
+    try:
+        host.warm_up()
+    except ModelAssetError:
+        if alone or not host.short_of_memory:
+            raise
+    if host.short_of_memory and not alone:
+        raise OutOfMemoryError("Not all experts of the model find room beside others.")

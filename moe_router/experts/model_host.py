@@ -283,6 +283,11 @@ class ModelHost:
             self._unused.set()
 
     @property
+    def short_of_memory(self) -> bool:
+        """Whether an expert could not be made for want of memory."""
+        return self._roster.short_of_memory
+
+    @property
     def queue_depth(self) -> int:
         """Jobs that are being made, wait or are being computed."""
         return 0 if self._batcher is None else self._batcher.depth

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moe_router.errors import ModelAssetError, MoleError
 from moe_router.experts import expert_file
-from moe_router.experts.engines.base import Engine, ServerAwayError
+from moe_router.experts.engines.base import Engine, OutOfMemoryError, ServerAwayError
 from moe_router.experts.task_expert import TaskExpert
 from moe_router.registry import Expert, Registry, TaskSpec
 
@@ -36,6 +36,7 @@ class Roster:
         served: those that answer.
         failures: why others do not.
         unmade: what those would have been made of.
+        short_of_memory: whether one of them failed for want of memory.
         adapters: the engine's names of what is loaded, by folder and its files.
         serial: how many names were given so far; a name is never given twice.
     """
@@ -43,6 +44,7 @@ class Roster:
     served: dict[Expert, Served] = field(default_factory=dict)
     failures: dict[Expert, str] = field(default_factory=dict)
     unmade: dict[Expert, tuple[TaskSpec, Signature]] = field(default_factory=dict)
+    short_of_memory: bool = False
     adapters: dict[tuple[str, Signature], str] = field(default_factory=dict)
     serial: int = 0
 
@@ -119,6 +121,7 @@ class RosterBuilder:
         self, roster: Roster, expert: Expert, made_of: tuple[TaskSpec, Signature], error: Exception
     ) -> None:
         roster.failures[expert], roster.unmade[expert] = told(error), made_of
+        roster.short_of_memory |= isinstance(error, OutOfMemoryError)
         logger.error("%s: expert %s cannot be served: %s", expert.task_key, expert.name, told(error))
 
     def rebuild(self, registry: Registry, before: Roster) -> Roster:

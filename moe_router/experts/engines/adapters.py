@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from moe_router.errors import ModelAssetError
+from moe_router.experts.engines.base import OutOfMemoryError
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -27,6 +28,7 @@ def load(model: Any, name: str, path: str) -> None:
 
     Raises:
         ModelAssetError: names the adapter, the file as this process sees it, and the reason.
+        OutOfMemoryError: there is no room for it.
     """
     folder = Path(path).absolute()
     if "." in name:
@@ -34,6 +36,9 @@ def load(model: Any, name: str, path: str) -> None:
     config, weights = _read(name, folder)
     try:
         _inject(model, name, config, weights)
+    except torch.OutOfMemoryError as error:
+        remove(model, name)
+        raise OutOfMemoryError(f"adapter {name!r}: the device's memory does not hold it") from error
     except Exception as error:
         remove(model, name)
         raise ModelAssetError(f"adapter {name!r}: {folder} does not fit the base model: {error}") from error

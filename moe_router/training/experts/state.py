@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -58,6 +59,22 @@ def save(
     part = folder / f"{STATE}.json.part"
     part.write_text(json.dumps(asdict(standing)) + "\n", encoding="utf-8")
     part.replace(folder / f"{STATE}.json")
+
+
+def check_settings(file: Path, settings: Mapping[str, object]) -> None:
+    """Sees to it that a run goes on as it began.
+
+    Raises:
+        RequestError: the settings that the file holds are others, or there is no such file.
+    """
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{file}: the run cannot go on: {type(error).__name__}: {error}") from error
+    now = json.loads(json.dumps(settings))
+    for name, value in now.items():
+        if name in before and before[name] != value:
+            raise RequestError(f"{file}: the run began with {name} {before[name]!r}, not {value!r}.")
 
 
 def load(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, average: WeightAverage) -> Standing:

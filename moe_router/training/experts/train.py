@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -45,6 +46,7 @@ logger = logging.getLogger(__name__)
 MAX_TEXT_TOKENS = 400
 """Of a text, in training and in judging; the datasets' tweets, headlines and questions are far shorter."""
 
+SETTINGS = "config.json"
 SAVE_EVERY = 50
 """Steps between two saved standings: a run that is killed loses at most so many."""
 
@@ -127,10 +129,10 @@ class _Trainer:
         self._expert = self._serving(self._file)
         self._extracts = extracts
         rows = read_rows(run.data / "train.jsonl.gz")
-        self._check_labels(rows)
+        self._select, self._held = judging_rows(run.data, run.judged)
+        self._check_labels([*rows, *self._select, *self._held])
         order = np.random.default_rng(run.seed).permutation(len(rows))[: run.limit]
         self._examples = examples_of(self._expert, [rows[i] for i in order])
-        self._select, self._held = judging_rows(run.data, run.judged)
         self._optimizer = torch.optim.AdamW(
             self._model.parameters().values(), lr=run.learning_rate, weight_decay=0.0
         )
@@ -164,13 +166,20 @@ class _Trainer:
     def _open_folder(self) -> None:
         folder = self._run.output
         folder.mkdir(parents=True, exist_ok=True)
+        settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self._run).items()}
+        del settings["resume"]
+        settings |= {"steps": self._steps, "examples": len(self._examples), "texts": self._digest()}
         if self._run.resume:
+            state.check_settings(folder / SETTINGS, settings)
             self._standing = state.load(folder, self._model, self._optimizer, self._average)
             return
         (folder / "metrics.jsonl").write_text("", encoding="utf-8")
-        settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self._run).items()}
-        settings |= {"steps": self._steps, "examples": len(self._examples)}
-        (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    def _digest(self) -> str:
+        """Of what is trained and judged on, in its order."""
+        rows = [repr(row) for row in (*self._select, *self._held)]
+        return hashlib.sha256(repr((self._examples, rows)).encode()).hexdigest()
 
     def fit(self) -> None:
         """Runs the steps that are left."""

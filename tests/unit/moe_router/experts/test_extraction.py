@@ -275,3 +275,12 @@ def test_rules_stand_before_the_model_and_drop_what_breaks_them() -> None:
     claims = Found([entity("PERSON", 5, "ann@example.org", 0.9), entity("EMAIL", 24, "Bob", 0.9)])
     [kept] = merged(find(text, ["PERSON", "EMAIL"]), [claims])
     assert (kept.type, kept.value) == ("EMAIL", "ann@example.org")
+
+
+def test_a_window_of_names_is_told_to_its_last() -> None:
+    names = [f"n{number}" for number in range(90)]
+    text = "\n".join(names)
+    [window] = windows_of(text)
+    target = "".join(f"- {name} = PERSON\n" for name in names) + "- END\n"
+    found, _ = run(text, window, writes(target))
+    assert [e.value for e in found.entities] == names

@@ -136,6 +136,31 @@ async def test_a_model_never_measured_makes_room_by_the_size_of_its_files(
     assert not watched.open
 
 
+@pytest.mark.parametrize("where", ["load_adapter", "infer"])
+async def test_an_expert_that_finds_no_room_lets_the_other_models_go(
+    registry: Registry, config: PoolConfig, where: str
+) -> None:
+    watched = Watched()
+
+    def make(spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        engine = watched(spec, options, progress)
+        if len(watched.open) > 1:
+
+            def fails(*_given: object) -> None:
+                raise OutOfMemoryError("there is no room")
+
+            setattr(engine, where, fails)
+        return engine
+
+    [llama], tuned = registry.all_experts("a/other"), registry.experts_for("a/tuned", "de")[0]
+    pool = LruModelPool(registry, config, make)
+    await pool.classify(llama, ask("a/other"))
+    answer = await pool.classify(tuned, ask("a/tuned"))
+    assert answer.adapter_name == "tuned"
+    assert len(pool.loaded()) == 1
+    await pool.aclose()
+
+
 async def test_out_of_memory_lets_the_other_models_go_and_tries_once_more(
     registry: Registry, config: PoolConfig
 ) -> None:

@@ -115,3 +115,11 @@ def test_every_entity_is_told_by_a_window_that_sees_it_as_well_as_any(
     ]
     assert telling == (whole or telling)
     assert bool(telling) == bool(seen)
+
+
+def test_a_word_that_is_too_long_is_not_shown() -> None:
+    text = f"Attachment {'QUJD' * 100} Please call Ann"
+    [window] = windows_of(text)
+    assert window.shown(text) == "Attachment … Please call Ann"
+    [short] = windows_of("Please call Ann")
+    assert short.shown("Please call Ann") == "Please call Ann"

@@ -68,6 +68,27 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     assert resumed_loss == pytest.approx(whole_loss, abs=1e-3)
 
 
+@pytest.mark.parametrize("change", ["learning_rate", "seed", "texts"])
+def test_a_run_goes_on_only_as_it_began(run: ExpertRun, gemma_folder: Path, change: str) -> None:
+    registry = fixtures.registry(gemma_folder)
+    train_expert(replace(run, epochs=1), registry, _quiet)
+    changed = {
+        "learning_rate": {"learning_rate": 5e-3}, "seed": {"seed": 3},
+        "texts": {"data": fixtures.write(run.output.parent / "other", fixtures.rows(30), fixtures.rows(31))},
+    }[change]  # fmt: skip
+    with pytest.raises(RequestError, match=r"the run began with (learning_rate|seed|data|examples|texts) "):
+        train_expert(replace(run, epochs=1, resume=True, **changed), registry, _quiet)
+
+
+def test_labels_of_validation_rows_are_looked_at_before_the_training(
+    run: ExpertRun, gemma_folder: Path
+) -> None:
+    odd = [replace(fixtures.rows(1)[0], label="nobody's")]
+    data = fixtures.write(run.output.parent / "odd", fixtures.rows(30), [*fixtures.rows(9), *odd])
+    with pytest.raises(RequestError, match="nobody's"):
+        train_expert(replace(run, data=data), fixtures.registry(gemma_folder), _quiet)
+
+
 def test_what_is_kept_is_the_average_of_the_weights(run: ExpertRun, gemma_folder: Path) -> None:
     train_expert(replace(run, epochs=2, checks=1), fixtures.registry(gemma_folder), _quiet)
     state = load_file(run.output / "state.safetensors")
