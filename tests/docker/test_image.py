@@ -62,6 +62,12 @@ def test_the_image_is_described_and_not_run_by_root(image: str):
     assert python(image, "import sys; print(sys.version_info[:2])") == "(3, 11)"
 
 
+def test_the_command_is_there_as_the_pages_say(slim: str, image: str):
+    for name in (slim, image):
+        assert docker("run", "--rm", "--entrypoint", "mole", name, "--version").startswith("mole ")
+        assert "create" in docker("run", "--rm", "--entrypoint", "mole", name, "keys", "--help")
+
+
 def test_what_is_installed_fits_together_and_fasttext_comes_once(image: str):
     docker("run", "--rm", "--entrypoint", "pip", image, "check")
     providers = "from importlib.metadata import packages_distributions as p; print(p()['fasttext'])"
