@@ -16,9 +16,10 @@ find_python() {
 
 # Runs a command and says how long it took.
 timed() {
-  local name="$1" start=$SECONDS
+  local name="$1" start=$SECONDS rc=0
   shift
   echo "== $name"
-  "$@"
+  "$@" || rc=$?
   echo "== $name: $((SECONDS - start)) s"
+  return "$rc"
 }

@@ -21,8 +21,8 @@ MEDIA_TYPE = "application/problem+json"
 CHALLENGE = 'Bearer realm="mole"'
 """Of WWW-Authenticate, see RFC 6750."""
 SHOWN_MISTAKES = 5
-READ_MISTAKES = 100
-"""All are read where any is: of a body of many thousands that would take seconds."""
+READ_MISTAKES = 1000
+"""pydantic tells all or none; of a body with very many it would take seconds."""
 LONGEST_NAME = 100
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import sleep
 from functools import partial
 from http import HTTPStatus
 
@@ -49,7 +49,7 @@ async def give_feedback(request: Request) -> Response:
                 stored = await store()
         except UnknownRequestError:
             # Another process of this service may have answered it. Whoever waits holds up nobody else.
-            await asyncio.sleep(WRITTEN_WITHIN_S)
+            await sleep(WRITTEN_WITHIN_S)
             async with runtime.feedback_gate.place(caller):
                 stored = await store()
     return answer(stored, HTTPStatus.ACCEPTED)

@@ -14,7 +14,7 @@ from app.api import examples, openapi
 from app.api.job_upload import JSON_LINES, RequestUpload, UploadLimits
 from app.api.messages import answer, runtime_of
 from app.asgi.exchange import exchange_of, mount_point
-from app.services.jobs.jobs import JobDesk
+from app.services.jobs.desk import JobDesk
 from app.storage.job_records import ResultRow
 from moe_router.contracts import JobAnswer, JobRequest, JobsAnswer
 from moe_router.errors import NotReadyError, RequestError, UnknownJobError

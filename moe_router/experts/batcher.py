@@ -74,11 +74,8 @@ class _Caller(Generic[JobT, ResultT]):
     """A caller's groups by task, and how much of the device they have had in all."""
 
     groups: dict[str, _Group[JobT, ResultT]] = field(default_factory=dict)
+    waiting: int = 0
     had: float = 0.0
-
-    @property
-    def waiting(self) -> bool:
-        return any(group.waiting for group in self.groups.values())
 
 
 _Shares = Mapping[str, _Group[Any, Any]] | Mapping[str, _Caller[Any, Any]]
@@ -206,6 +203,7 @@ class Batcher(Generic[JobT, ResultT]):
             place.answer.cancel()
             for entry in made:
                 self._forget(caller, task, entry)
+            self._drop_idle()
 
     async def submit(
         self, job: JobT, *, cost: int, caller: str, task: str, deadline: float | None = None
@@ -235,6 +233,7 @@ class Batcher(Generic[JobT, ResultT]):
         if not group.waiting:
             group.had = max(group.had, _level(own.groups))
         group.waiting.append(entry)
+        own.waiting += 1
         self._waiting += 1
         if not self._pump_due:  # once per turn of the loop, so that requests of one turn share a batch
             self._pump_due = True
@@ -242,9 +241,10 @@ class Batcher(Generic[JobT, ResultT]):
 
     def _forget(self, caller: str, task: str, entry: _Entry[JobT, ResultT]) -> None:
         if entry.waits:
-            self._callers[caller].groups[task].waiting.remove(entry)
+            own = self._callers[caller]
+            own.groups[task].waiting.remove(entry)
+            own.waiting -= 1
             self._take_out(entry)
-            self._drop_idle()
 
     def _take_out(self, entry: _Entry[JobT, ResultT]) -> None:
         entry.waits = False
@@ -279,6 +279,7 @@ class Batcher(Generic[JobT, ResultT]):
             if live and batch and spent + entry.cost > self._max_batch_cost:
                 break
             self._take_out(group.waiting.popleft())
+            caller.waiting -= 1
             if live:
                 batch.append(entry)
                 spent += entry.cost

@@ -76,7 +76,7 @@ _ISSUED = re.compile(
     |(?=\d{12,19}\Z)(?:5018|5020|5038|5893|6304|6759|676[1-3])\d+                    # Maestro
     """
 )
-"""How card numbers in use begin, and their lengths (ISO/IEC 7812); any number in ten passes Luhn's check."""
+"""How card numbers in use begin, and their lengths (ISO/IEC 7812); one number in ten passes Luhn's check."""
 
 
 def _is_issued(value: str) -> bool:
@@ -84,7 +84,7 @@ def _is_issued(value: str) -> bool:
 
 
 def _is_iban(value: str) -> bool:
-    plain = value.replace(" ", "").upper()
+    plain = iban.compact(value)
     # The checksum alone is twenty times as fast as the whole check, and fails for nearly all that is none.
     if len(plain) < SHORTEST_IBAN or not plain.isalnum() or not mod_97_10.is_valid(plain[4:] + plain[:4]):
         return False
@@ -105,6 +105,12 @@ def _is_ip(value: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _with_and_without_the_sentences_marks(value: str) -> Iterator[str]:
+    """Some addresses end with a colon."""
+    yield value
+    yield from _without_the_sentences_marks(value)
 
 
 def _has_digit(value: str) -> bool:
@@ -134,10 +140,11 @@ def _without_the_sentences_marks(value: str) -> Iterator[str]:
 # of them, or no further than a valid one reaches (64 characters before the @, 45 of an IP address).
 # Scripts without spaces are the sentence's: in them a character beside an address is seldom part of it.
 _SIGN = rf"[^\W{UNSPACED}]"
+_MARK = r"[.%+&'’-]"
 _NAME = rf"[^\W_{UNSPACED}]"
 _EMAIL = Rule(
     re.compile(
-        rf"(?<!{_SIGN})(?<![.%+-])(?P<value>{_SIGN}(?:{_SIGN}|[.%+'’-]){{0,63}}"
+        rf"(?<!{_SIGN})(?<!{_SIGN}{_MARK})(?P<value>{_SIGN}(?:{_SIGN}|{_MARK}){{0,63}}"
         rf"@(?:(?:{_NAME}|-){{1,63}}\.){{1,10}}[^\W\d_{UNSPACED}]{{2,63}})(?!{_SIGN})"
     ),
     _is_email,
@@ -161,12 +168,12 @@ _IP = Rule(
     _is_ip,
     0.99,
     _has_digit,
-    _without_the_sentences_marks,
+    _with_and_without_the_sentences_marks,
 )
 _URL = Rule(
     re.compile(
         rf"(?P<value>(?:https?://|www\.)(?:(?!\]\()[^\s<>\"'“”„«»{UNSPACED}、。，！？；：「」『』（）【】《》]"
-        rf"|(?<=/)[{UNSPACED}]+)*)",
+        rf"|(?<=[/=&?_-])[{UNSPACED}]+)*)",
         re.IGNORECASE,
     ),
     _is_url,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,7 @@ from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, T
 from moe_router.experts.expert_file import ExpertFile
 from moe_router.experts.prompting import INPUT, Template, default_template, load_template
 from moe_router.experts.scoring import Floats, LabelTrie, distribution
-from moe_router.experts.text_words import (
-    LEAST_WINDOW_WORDS,
-    OVERLAP_WORDS,
-    WINDOW_WORDS,
-    Window,
-    windows_of,
-)
+from moe_router.experts.text_words import LEAST_WINDOW_WORDS, Window, windows_of
 from moe_router.registry import Expert, TaskSpec
 
 logger = logging.getLogger(__name__)
@@ -158,24 +152,23 @@ class TaskExpert:
         if not self.extracts:
             prompt = self._tokens.prompt(self._template, values, self._adapter)
             return Work((LabelJob(prompt, self._trie, exact=self._magnifies),))
-        size, overlap = WINDOW_WORDS, OVERLAP_WORDS
-        while True:
-            work = self._extraction(text, windows_of(text, size, overlap), values)
-            # Lines of an encoded key, say, have many tokens; what the model does not read it cannot name.
-            if size <= LEAST_WINDOW_WORDS or not any(job.prompt.cut for job in work.jobs):
-                return work
-            size, overlap = size // 2, overlap // 2
+        parts = [part for window in windows_of(text) for part in self._parts(text, window, values)]
+        windows, jobs, found = zip(*parts, strict=True) if parts else ((), (), ())
+        return Work(jobs, text, windows, found)
 
-    def _extraction(self, text: str, windows: Sequence[Window], values: Mapping[str, str]) -> Work:
-        jobs, found = [], []
-        for window in windows:
-            here = extraction.Found()
-            part = {**values, INPUT: window.shown(text)}
-            decode = partial(extraction.decoder, text, window, self._grammar, self._encode, here)
-            prompt = self._tokens.prompt(self._template, part, self._adapter)
-            jobs.append(DecodeJob(prompt, decode, extraction.most_fed(text, window, self._encode)))
-            found.append(here)
-        return Work(tuple(jobs), text, tuple(windows), tuple(found))
+    def _parts(
+        self, text: str, window: Window, values: Mapping[str, str]
+    ) -> Iterator[tuple[Window, DecodeJob, extraction.Found]]:
+        """The window with its job; where the model would not read it whole, those of its halves."""
+        here = extraction.Found()
+        decode = partial(extraction.decoder, text, window, self._grammar, self._encode, here)
+        prompt = self._tokens.prompt(self._template, {**values, INPUT: window.shown(text)}, self._adapter)
+        # Lines of an encoded key, say, have many tokens; what the model does not read it cannot name.
+        if prompt.cut and len(window.words) > LEAST_WINDOW_WORDS:
+            for half in window.halves():
+                yield from self._parts(text, half, values)
+        else:
+            yield window, DecodeJob(prompt, decode, extraction.most_fed(text, window, self._encode)), here
 
     def _label(self, outcomes: Sequence[Outcome]) -> Finding:
         [log_probabilities] = outcomes

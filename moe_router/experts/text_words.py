@@ -19,7 +19,7 @@ OVERLAP_WORDS = 24
 """Words that neighbouring windows share; a longer entity may be cut at a window's edge."""
 
 LEAST_WINDOW_WORDS = 6
-"""Words of a window whose words have so many tokens that a larger one would not be read whole."""
+"""A window of no more words is not halved, however many tokens they have."""
 
 MAX_WORD_CHARS = 256
 """A longer word, such as an encoded file, is no part of an entity."""
@@ -99,6 +99,15 @@ class Window:
             parts += [text[place : word.start], LEFT_OUT]
             place = word.end
         return "".join([*parts, text[place : self.end]])
+
+    def halves(self) -> tuple[Window, Window]:
+        """Two windows for this one, which share a quarter of its words."""
+        middle, shared = len(self.words) // 2, len(self.words) // 8
+        left, right = self.words[: middle + shared], self.words[middle - shared :]
+        return (
+            Window(left[0].start, left[-1].end, left, self.before, _first(right)),
+            Window(right[0].start, right[-1].end, right, _last(left), self.after),
+        )
 
     def tells(self, start: int, end: int) -> bool:
         """Whether the entity text[start:end] is this window's to tell.

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import Counter
 
-from app.services.jobs.jobs import JobDesk
+from app.services.jobs.desk import JobDesk
 from app.services.jobs.runner import Executor, JobRunner, Pace
 from app.services.runtime import Runtime
 

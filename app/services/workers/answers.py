@@ -13,8 +13,8 @@ from moe_router.registry import TaskSpec
 
 ENTITIES = "entities"
 SUM_TOLERANCE = 0.01
-READ_MISTAKES = 100
-"""Of a body with thousands the first would take seconds to be told."""
+READ_MISTAKES = 1000
+"""pydantic tells all or none; of an answer with very many it would take seconds."""
 
 
 def read_answer(body: bytes, worker_id: str) -> ExpertAnswer:

@@ -16,11 +16,13 @@ Generate = Callable[[Sequence[Row], int], list[Row]]
 
 
 def extend(
-    description: str | None, generate: Generate, choosing: Callable[[], Sequence[Row]] = tuple
+    description: str | None,
+    generate: Generate,
+    choosing: Callable[[Sequence[Row]], Sequence[Row]] = lambda rows: (),
 ) -> None:
     """The command of a generator: reads a folder, writes another.
 
-    The validation file is copied as it is; `choosing` tells more rows for the trainer to choose by.
+    The validation file is copied as it is; `choosing` makes more rows to choose by.
     """
     options = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -35,7 +37,7 @@ def extend(
     made = generate(rows, given.seed)
     given.output.mkdir(parents=True, exist_ok=True)
     _write(given.output / "train.jsonl.gz", [*rows, *made])
-    to_choose_by = [*rows_to_choose_by(given.data), *choosing()]
+    to_choose_by = [*rows_to_choose_by(given.data), *choosing(rows)]
     if to_choose_by:
         _write(given.output / CHOOSING, to_choose_by)
     shutil.copy(given.data / "validation.jsonl.gz", given.output)

@@ -32,7 +32,7 @@ from moe_router.training.own_tables import DATA, fields_of
 FILLINGS = 6
 """Texts that are made of a template with slots."""
 COPIES = 2
-"""Texts that are made of one without: as it is, in lower case, beside another."""
+"""Texts that are made of one without, which differ where one is put in lower case or beside another."""
 LOWER_CASED = 0.12
 """Share of the texts without capitals."""
 JOINED = 0.35
@@ -78,10 +78,12 @@ def generate(rows: Sequence[Row], seed: int = 0) -> list[Row]:
     return made
 
 
-def choosing() -> list[Row]:
-    """Texts that no weight is fitted on."""
+def choosing(rows: Sequence[Row]) -> list[Row]:
+    """Texts that no weight is fitted on, with entities of such types as the rows have."""
+    known = {entity.type for row in rows for entity in row.entities}
     rng = random.Random(0)  # noqa: S311  every value is named: nothing is drawn
-    return [_filled(text, language, {}, rng) for language, text in _sentences("choosing.tsv")]
+    made = [_filled(text, language, {}, rng) for language, text in _sentences("choosing.tsv")]
+    return [one for one in made if {entity.type for entity in one.entities} <= known]
 
 
 def templates() -> list[tuple[str, str]]:

@@ -73,8 +73,9 @@ def check_settings(file: Path, settings: Mapping[str, object]) -> None:
         raise RequestError(f"{file}: the run cannot go on: {type(error).__name__}: {error}") from error
     now = json.loads(json.dumps(settings))
     for name, value in now.items():
-        if name in before and before[name] != value:
-            raise RequestError(f"{file}: the run began with {name} {before[name]!r}, not {value!r}.")
+        began = before.get(name) if isinstance(before, dict) else None
+        if began != value:
+            raise RequestError(f"{file}: the run began with {name} {began!r}, not {value!r}.")
 
 
 def load(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, average: WeightAverage) -> Standing:

@@ -47,6 +47,8 @@ MAX_TEXT_TOKENS = 400
 """Of a text, in training and in judging; the datasets' tweets, headlines and questions are far shorter."""
 
 SETTINGS = "config.json"
+FREE_SETTINGS = frozenset({"data", "output", "cache", "licence", "resume"})
+"""A run that goes on may find its folders elsewhere; its texts are known by their digest."""
 SAVE_EVERY = 50
 """Steps between two saved standings: a run that is killed loses at most so many."""
 
@@ -113,8 +115,8 @@ class _Trainer:
         source = ensure_base_model(spec.hf_name, run.cache)
         self._base_name = spec.hf_name
         self._notice = Path(source) / "NOTICE"
-        dtype = "bfloat16" if torch.cuda.is_available() or computes_bfloat16() else "float32"
-        model, tokenizer = load_model(source, spec.model_copy(update={"torch_dtype": dtype}))
+        self._dtype = "bfloat16" if torch.cuda.is_available() or computes_bfloat16() else "float32"
+        model, tokenizer = load_model(source, spec.model_copy(update={"torch_dtype": self._dtype}))
         self._tokens = HfTokens(tokenizer, MAX_TEXT_TOKENS)
         self._model = LoraModel(model, run.shape)
         prefix = Template(run.template).label_prefix
@@ -167,10 +169,13 @@ class _Trainer:
         folder = self._run.output
         folder.mkdir(parents=True, exist_ok=True)
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self._run).items()}
-        del settings["resume"]
-        settings |= {"steps": self._steps, "examples": len(self._examples), "texts": self._digest()}
+        settings |= {
+            "base_model": self._base_name, "dtype": self._dtype, "steps": self._steps,
+            "examples": len(self._examples), "texts": self._digest(),
+        }  # fmt: skip
         if self._run.resume:
-            state.check_settings(folder / SETTINGS, settings)
+            fixed = {name: value for name, value in settings.items() if name not in FREE_SETTINGS}
+            state.check_settings(folder / SETTINGS, fixed)
             self._standing = state.load(folder, self._model, self._optimizer, self._average)
             return
         (folder / "metrics.jsonl").write_text("", encoding="utf-8")

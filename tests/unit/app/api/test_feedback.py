@@ -78,13 +78,19 @@ async def test_what_another_process_answered_just_now_can_be_judged(
 async def test_who_waits_for_an_unknown_request_holds_up_nobody(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WRITTEN_WITHIN_S", 60.0)
+    waiting: list[float] = []
+
+    async def sleeps(seconds: float) -> None:
+        waiting.append(seconds)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(module, "sleep", sleeps)
     await asked(client)
     lost = [
         asyncio.create_task(client.post(FEEDBACK, json={"request_id": f"no-{n}", "score": 1}))
         for n in range(2 * FEEDBACK_AT_ONCE)
     ]
-    await asyncio.sleep(0.1)
+    await until(lambda: len(waiting) == len(lost))
     async with asyncio.timeout(10):
         assert (await client.post(FEEDBACK, json={"request_id": "r-1", "score": 1})).status_code == 202
     assert not any(task.done() for task in lost)

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.api import errors
 from app.main import create_app
 from app.services.experts_local import LocalExperts
 from app.services.telemetry.metrics import Metrics
@@ -102,7 +103,10 @@ async def test_mistakes_name_the_member(client: httpx.AsyncClient, body: Any, me
     assert found["detail"].startswith(f"{member}: ")
 
 
-async def test_thousands_of_mistakes_are_counted_not_listed(client: httpx.AsyncClient) -> None:
+async def test_very_many_mistakes_are_counted_not_listed(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "READ_MISTAKES", 100)
     body = {"text": "x", **{f"k{number}": 1 for number in range(150)}}
     found = problem(await client.post(CLASSIFY, json=body), 400, "invalid-request")
     assert found["detail"] == "The body has 150 mistakes."

@@ -77,5 +77,7 @@ def test_what_is_being_written_still_counts() -> None:
     with pytest.raises(QuotaExceededError):
         meter.take_texts(record, 1, NOON)
     meter.written()
+    known = key_record(quota_per_day=11, usage_day=20_000, usage_count=10)
+    meter.take_texts(known, 1, NOON)  # what was written counts once
     with pytest.raises(QuotaExceededError):
-        meter.take_texts(key_record(quota_per_day=10, usage_day=20_000, usage_count=10), 1, NOON)
+        meter.take_texts(known, 1, NOON)

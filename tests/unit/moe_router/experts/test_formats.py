@@ -63,6 +63,10 @@ def test_what_fails_its_check_is_not_found(text: str) -> None:
         ("请看https://example.com/abc，谢谢", ["URL https://example.com/abc"]),
         ("https://zh.wikipedia.org/wiki/中文維基。", ["URL https://zh.wikipedia.org/wiki/中文維基"]),
         ("(https://en.wikipedia.org/wiki/Foo_(bar)).", ["URL https://en.wikipedia.org/wiki/Foo_(bar)"]),
+        ("2001:db8::/32 and fe80::", ["IP_ADDRESS 2001:db8::", "IP_ADDRESS fe80::"]),
+        ("Kontakt:-ann@example.com, john&jane@example.com",
+         ["EMAIL ann@example.com", "EMAIL john&jane@example.com"]),
+        ("https://x.com/search?q=東京&x=1", ["URL https://x.com/search?q=東京&x=1"]),
         ("[https://a.org](https://b.org)", ["URL https://a.org", "URL https://b.org"]),
     ],
 )  # fmt: skip
@@ -79,6 +83,11 @@ def test_a_value_ends_where_its_sentence_goes_on(text: str, expected: list[str])
 )  # fmt: skip
 def test_what_only_looks_like_one_is_left_to_the_model(text: str) -> None:
     assert find(text, TYPES) == []
+
+
+@pytest.mark.parametrize("gap", [" ", "-", ".", "\u00a0"])
+def test_a_number_may_be_parted_in_any_way(gap: str) -> None:
+    assert not contradicts("IBAN", gap.join(("DE89", "3704", "0044", "0532", "0130", "00")))
 
 
 def test_a_card_of_no_known_issuer_may_still_be_one() -> None:

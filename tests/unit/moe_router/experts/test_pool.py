@@ -77,11 +77,12 @@ async def test_a_long_extraction_is_read_in_windows(pool: SingleModelPool) -> No
 
 async def test_an_extraction_reads_all_it_decodes_over(pool: SingleModelPool) -> None:
     """Of 96 words like these, the model reads fewer at a time."""
-    text = "\n".join(f"MIIEvQ{number}" for number in range(96)) + "\nAnn Lee"
+    text = "\n".join(f"MIIEvQ{number}" for number in range(96)) + "\nAnn Lee" + " a" * 200
     expert = pool._host._roster.served[pool.find("a/spans", "en")].expert
     work = expert.prepare(ask("a/spans", text))
     assert not any(job.prompt.cut for job in work.jobs)
     assert {word.start for w in work.windows for word in w.words} >= {text.index("Ann"), text.index("Lee")}
+    assert len(work.windows[0].words) < len(work.windows[-2].words), "the others stay as large"
     await pool.classify(pool.find("a/spans", "en"), ask("a/spans", text))
     assert pool.cut() == {}
 

@@ -123,3 +123,18 @@ def test_a_word_that_is_too_long_is_not_shown() -> None:
     assert window.shown(text) == "Attachment … Please call Ann"
     [short] = windows_of("Please call Ann")
     assert short.shown("Please call Ann") == "Please call Ann"
+
+
+def test_halves_have_all_words_of_a_window_and_share_some() -> None:
+    text = " ".join(f"w{number}" for number in range(200))
+    windows = windows_of(text)
+    for window in windows:
+        left, right = window.halves()
+        assert left.words[0] == window.words[0]
+        assert right.words[-1] == window.words[-1]
+        shared = [word for word in left.words if word in right.words]
+        assert len(left.words) + len(right.words) - len(shared) == len(window.words)
+        assert len(shared) == 2 * (len(window.words) // 8)
+        assert (left.before, right.after) == (window.before, window.after)
+        middle = window.words[len(window.words) // 2]
+        assert left.tells(middle.start, middle.end) or right.tells(middle.start, middle.end)

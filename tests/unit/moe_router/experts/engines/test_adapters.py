@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from moe_router.errors import ModelAssetError
 from moe_router.experts.engines import adapters
+from moe_router.experts.engines.base import OutOfMemoryError
 from tests.unit.moe_router.experts import tiny
 
 Tensors = dict[str, torch.Tensor]
@@ -99,3 +100,18 @@ def test_an_adapter_that_is_whole_is_taken(gemma_folder: Path, tmp_path: Path, m
         own = [value for other, value in held.items() if other.startswith(f"{name}.own")]
         assert len(own) == 1
         assert torch.equal(own[0], saved)
+
+
+def test_want_of_memory_is_no_fault_of_an_adapter(
+    gemma_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, folder = base_model(), tiny.save_adapter(tmp_path / "a", gemma_folder)
+    before = parameters(model)
+
+    def full(*_given: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(adapters, "_inject", full)
+    with pytest.raises(OutOfMemoryError, match="'a'"):
+        adapters.load(model, "a", str(folder))
+    assert parameters(model).keys() == before.keys()

@@ -38,9 +38,9 @@ def test_rows_to_choose_by_are_kept_and_others_added(tmp_path: Path, monkeypatch
     first, second, third = (Row(f"text {n}", "en", "positive") for n in range(3))
     source, once, twice = fixtures.write(tmp_path / "data", [first], [first]), tmp_path / "1", tmp_path / "2"
     monkeypatch.setattr(sys, "argv", ["x", "--data", str(source), "--output", str(once)])
-    extend(None, lambda rows, seed: [], lambda: [second])
+    extend(None, lambda rows, seed: [], lambda rows: [second])
     monkeypatch.setattr(sys, "argv", ["x", "--data", str(once), "--output", str(twice)])
-    extend(None, lambda rows, seed: [], lambda: [third])
+    extend(None, lambda rows, seed: [], lambda rows: [third])
     assert [read_rows(folder / CHOOSING) for folder in (once, twice)] == [[second], [second, third]]
     assert not (source / CHOOSING).exists()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -68,16 +69,30 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     assert resumed_loss == pytest.approx(whole_loss, abs=1e-3)
 
 
-@pytest.mark.parametrize("change", ["learning_rate", "seed", "texts"])
-def test_a_run_goes_on_only_as_it_began(run: ExpertRun, gemma_folder: Path, change: str) -> None:
+@pytest.mark.parametrize("change", [{"learning_rate": 5e-3}, {"seed": 3}, {"patience": 5}])
+def test_a_run_goes_on_only_as_it_began(run: ExpertRun, gemma_folder: Path, change: dict[str, Any]) -> None:
     registry = fixtures.registry(gemma_folder)
     train_expert(replace(run, epochs=1), registry, _quiet)
-    changed = {
-        "learning_rate": {"learning_rate": 5e-3}, "seed": {"seed": 3},
-        "texts": {"data": fixtures.write(run.output.parent / "other", fixtures.rows(30), fixtures.rows(31))},
-    }[change]  # fmt: skip
-    with pytest.raises(RequestError, match=r"the run began with (learning_rate|seed|data|examples|texts) "):
-        train_expert(replace(run, epochs=1, resume=True, **changed), registry, _quiet)
+    [name] = change
+    with pytest.raises(RequestError, match=f"the run began with {name} "):
+        train_expert(replace(run, epochs=1, resume=True, **change), registry, _quiet)
+
+
+def test_a_run_goes_on_only_with_its_texts_wherever_they_are(
+    run: ExpertRun, gemma_folder: Path, tmp_path: Path
+) -> None:
+    registry = fixtures.registry(gemma_folder)
+    train_expert(replace(run, epochs=1), registry, _quiet)
+    moved = run.data.rename(tmp_path / "elsewhere")
+    goes_on = replace(run, epochs=1, resume=True, data=moved, licence="another")
+    train_expert(goes_on, registry, _quiet)
+    with gzip.open(moved / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = lines.readlines()
+    rows[0] = rows[0].replace('"text": "', '"text": "x')
+    with gzip.open(moved / "train.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(rows)
+    with pytest.raises(RequestError, match="the run began with texts "):
+        train_expert(goes_on, registry, _quiet)
 
 
 def test_labels_of_validation_rows_are_looked_at_before_the_training(

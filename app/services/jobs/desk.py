@@ -237,15 +237,16 @@ class JobDesk:
 
     async def _page(self, caller: str, job_id: str, after: int) -> list[ResultRow]:
         """The next page; the answer has begun, so that a database that is gone is waited for."""
-        for attempt in range(PAGE_ATTEMPTS + 1):
+        for _ in range(PAGE_ATTEMPTS):
             try:
-                async with self._reads.place(caller):
-                    return await self._jobs.results(job_id, after=after, limit=PAGE)
+                return await self._read_page(caller, job_id, after)
             except (StorageError, OverloadedError):
-                if attempt == PAGE_ATTEMPTS:
-                    raise
                 await asyncio.sleep(PAGE_RETRY_S)
-        raise AssertionError  # the last attempt returns or raises
+        return await self._read_page(caller, job_id, after)
+
+    async def _read_page(self, caller: str, job_id: str, after: int) -> list[ResultRow]:
+        async with self._reads.place(caller):
+            return await self._jobs.results(job_id, after=after, limit=PAGE)
 
     async def _owner(self, caller: str, everybodys: bool) -> str | None:
         """Whose jobs are meant; None for everybody's."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
-from app.services.jobs import jobs as module
-from app.services.jobs.jobs import JobDesk, eta_seconds
+from app.services.jobs import desk as module
+from app.services.jobs.desk import JobDesk, eta_seconds
 from app.storage.job_leases import JobLeases
 from app.storage.job_records import ItemOutcome, JobRow, ResultRow
 from app.storage.storage import Storage
 from moe_router.errors import OverloadedError, StorageError, TooManyJobsError, TooManyRequestsError
+from tests.stubs.serving import until
 
 
 class Upload:
@@ -190,3 +192,50 @@ async def test_a_closed_desk_leaves_it_to_a_later_purge(
         await desk.submit("me", Upload(1), None)
     async with asyncio.timeout(10):
         await desk.aclose()
+
+
+async def test_readers_of_jobs_leave_connections_to_others(
+    desk: JobDesk, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await desk.submit("me", Upload(1), None)
+    reading, most, gate = 0, 0, asyncio.Event()
+    find = storage.jobs.find
+
+    async def slow(job_id: str, owner: str | None) -> JobRow | None:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        await gate.wait()
+        reading -= 1
+        return await find(job_id, owner)
+
+    monkeypatch.setattr(storage.jobs, "find", slow)
+    looks = [asyncio.create_task(desk.look("me", job.job_id)) for _ in range(3 * module.READS_AT_ONCE)]
+    await until(lambda: reading == module.READS_AT_ONCE)
+    gate.set()
+    assert {found.job_id for found in await asyncio.gather(*looks)} == {job.job_id}
+    assert most == module.READS_AT_ONCE
+
+
+async def test_a_reader_whose_answer_has_begun_waits_for_its_next_page(
+    desk: JobDesk, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAGE", 2)
+    monkeypatch.setattr(module, "PAGE_RETRY_S", 0.0)
+    job = await desk.submit("me", Upload(3), None)
+    items = await JobLeases(storage.database, holder="a", lease_s=60).claim(99, now=1e10)
+    leases = JobLeases(storage.database, holder="a", lease_s=60)
+    await leases.finish([ItemOutcome(item, "done", "{}") for item in items], now=1e10)
+    pages = await desk.results("me", job.job_id)
+    assert len(await anext(pages)) == 2
+    refusals = [OverloadedError("too many look")] * 2
+    place = desk._reads.place
+
+    def full(caller: str) -> AbstractAsyncContextManager[None]:
+        if refusals:
+            raise refusals.pop()
+        return place(caller)
+
+    monkeypatch.setattr(desk._reads, "place", full)
+    assert [row.index for row in await anext(pages)] == [2]
+    assert not refusals
