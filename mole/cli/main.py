@@ -50,9 +50,13 @@ app.add_typer(keys_command.app, name="keys")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        typer.echo(f"mole {version('mole-router')}")
+        try:
+            told = version("mole-router")
+        except PackageNotFoundError:
+            told = "from its sources, which are not installed"  # as in the image
+        typer.echo(f"mole {told}")
         raise typer.Exit
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import typer
+
+from mole.cli import main
 
 HEAVY = (
     "torch", "transformers", "onnxruntime", "fastapi", "numpy", "pandas", "pyarrow", "httpx", "pydantic",
@@ -101,6 +105,18 @@ def test_the_package_runs_as_a_module():
     assert (done.returncode, done.stdout.split()[0]) == (0, "mole")
     wrong = subprocess.run([*run, "nonsense"], capture_output=True, text=True, check=False, timeout=60)
     assert (wrong.returncode, wrong.stderr.startswith("Usage: mole ")) == (2, True)
+
+
+def test_sources_that_are_not_installed_tell_no_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(_name: str) -> str:
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.setattr(metadata, "version", missing)
+    with pytest.raises(typer.Exit):
+        main._version(True)
+    assert capsys.readouterr().out.startswith("mole from its sources")
 
 
 def test_feedback_is_sent_and_acknowledged(coordinator):
