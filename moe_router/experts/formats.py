@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 from email_validator import EmailNotValidError, validate_email
 from stdnum import iban, luhn
-from stdnum.iso7064 import mod_97_10
 
 from moe_router.contracts import Entity
 from moe_router.experts.spans import Spans
@@ -23,6 +22,7 @@ from moe_router.experts.text_words import UNSPACED
 
 SHORTEST_IBAN = 15
 """Characters of Norway's."""
+_LETTERS_AS_NUMBERS = str.maketrans({chr(ord("A") + i): str(10 + i) for i in range(26)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +84,13 @@ def _is_issued(value: str) -> bool:
 
 
 def _is_iban(value: str) -> bool:
-    plain = iban.compact(value)
-    # The checksum alone is twenty times as fast as the whole check, and fails for nearly all that is none.
-    if len(plain) < SHORTEST_IBAN or not plain.isalnum() or not mod_97_10.is_valid(plain[4:] + plain[:4]):
+    plain = re.sub(r"[\W_]", "", value).upper()
+    # The remainder (ISO 7064, mod 97-10) is soon reckoned, and wrong for nearly all that is no IBAN.
+    if len(plain) < SHORTEST_IBAN or not (plain.isascii() and plain.isalnum()):
         return False
-    return bool(iban.is_valid(value, check_country=False))
+    if int((plain[4:] + plain[:4]).translate(_LETTERS_AS_NUMBERS)) % 97 != 1:
+        return False
+    return bool(iban.is_valid(plain, check_country=False))
 
 
 def _without_last_groups(value: str) -> Iterator[str]:
