@@ -29,6 +29,7 @@ from moe_router.contracts import (
     WorkerHealth,
 )
 from moe_router.errors import DeadlineError, MoleError
+from moe_router.invalid_body import InvalidBodyError
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ async def _item(
         try:
             asked = ExpertRequest.model_validate(item)
         except ValidationError as error:
-            raise problems.InvalidBodyError(error) from error
+            raise InvalidBodyError(error) from error
         request_id = asked.request_id or request_id
         return await _answer(service, asked, request_id, deadline, caller)
     except MoleError as error:

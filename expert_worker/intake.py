@@ -9,10 +9,11 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from expert_worker.problems import InvalidBodyError, MediaTypeError, UnauthorizedError
+from expert_worker.problems import MediaTypeError, UnauthorizedError
 from expert_worker.settings import Settings
 from moe_router.contracts import HEADER_TIMEOUT_MS, ExpertRequest
 from moe_router.errors import RequestError, TextTooLongError
+from moe_router.invalid_body import InvalidBodyError
 from moe_router.media_type import MEND, is_json, media_type
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

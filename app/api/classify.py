@@ -27,6 +27,7 @@ from moe_router.contracts import (
     RouteAnswer,
 )
 from moe_router.errors import MoleError
+from moe_router.invalid_body import InvalidBodyError
 from moe_router.registry import Expert
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ async def _item(
         try:
             asked = ClassifyRequest.model_validate(item)
         except ValidationError as error:
-            raise errors.InvalidBodyError(error) from error
+            raise InvalidBodyError(error) from error
         found, _ = await ask(runtime, service, asked, request_id, exchange)
         return found
     except MoleError as error:

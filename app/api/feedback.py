@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from asyncio import sleep
-from functools import partial
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
@@ -41,15 +40,17 @@ async def give_feedback(request: Request) -> Response:
     everybodys = exchange.key is None or exchange.is_admin
     with runtime.admission.request(caller):
         asked = parse(FeedbackRequest, request)
-        store = partial(
-            feedback.store, asked, caller, everybodys=everybodys, registry=registry, storage=storage
-        )
-        try:
+
+        async def store() -> FeedbackAnswer:
             async with runtime.feedback_gate.place(caller):
-                stored = await store()
+                return await feedback.store(
+                    asked, caller, everybodys=everybodys, registry=registry, storage=storage
+                )
+
+        try:
+            stored = await store()
         except UnknownRequestError:
             # Another process of this service may have answered it. Whoever waits holds up nobody else.
             await sleep(WRITTEN_WITHIN_S)
-            async with runtime.feedback_gate.place(caller):
-                stored = await store()
+            stored = await store()
     return answer(stored, HTTPStatus.ACCEPTED)

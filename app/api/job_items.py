@@ -14,6 +14,7 @@ from app.storage.identity import job_identity
 from app.storage.job_records import ClaimedItem, ItemKind, ItemOutcome
 from moe_router.contracts import ClassifyRequest
 from moe_router.errors import MoleError, OverloadedError
+from moe_router.invalid_body import InvalidBodyError
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class ItemExecutor:
             try:
                 asked = ClassifyRequest.model_validate_json(item.request_json)
             except ValidationError as error:
-                raise errors.InvalidBodyError(error) from error
+                raise InvalidBodyError(error) from error
             service = self._runtime.classification()
             call = Call(request_id, service.deadline(asked), caller=job_identity(item.owner))
             with self._runtime.admission.request(call.caller):

@@ -11,11 +11,12 @@ import orjson
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from app.api.errors import InvalidBodyError, MediaTypeError
+from app.api.errors import MediaTypeError
 from app.api.messages import declared_type
 from app.asgi.intake import BODY_TIMEOUT_S, SlowBodyError
 from moe_router.contracts import JobRequest
 from moe_router.errors import RequestError, TextTooLongError
+from moe_router.invalid_body import InvalidBodyError
 from moe_router.media_type import MEND, is_json
 
 JSON_LINES = frozenset({"application/x-ndjson", "application/jsonl", "application/x-jsonlines"})

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.errors import InvalidBodyError, MediaTypeError
+from app.api.errors import MediaTypeError
 from app.asgi.exchange import exchange_of
 from app.services.runtime import Runtime
+from moe_router.invalid_body import InvalidBodyError
 from moe_router.media_type import MEND, is_json, media_type
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

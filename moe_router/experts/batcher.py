@@ -201,9 +201,7 @@ class Batcher(Generic[JobT, ResultT]):
             raise DeadlineError("The time was up before the expert had answered.") from None
         finally:
             place.answer.cancel()
-            for entry in made:
-                self._forget(caller, task, entry)
-            self._drop_idle()
+            self._forget(caller, task, [entry for entry in made if entry.waits])
 
     async def submit(
         self, job: JobT, *, cost: int, caller: str, task: str, deadline: float | None = None
@@ -239,15 +237,18 @@ class Batcher(Generic[JobT, ResultT]):
             self._pump_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
-    def _forget(self, caller: str, task: str, entry: _Entry[JobT, ResultT]) -> None:
-        if entry.waits:
-            own = self._callers[caller]
+    def _forget(self, caller: str, task: str, waiting: Sequence[_Entry[JobT, ResultT]]) -> None:
+        if not waiting:
+            return
+        own = self._callers[caller]
+        for entry in waiting:
             own.groups[task].waiting.remove(entry)
-            own.waiting -= 1
-            self._take_out(entry)
+            self._take_out(own, entry)
+        self._drop_idle()
 
-    def _take_out(self, entry: _Entry[JobT, ResultT]) -> None:
+    def _take_out(self, caller: _Caller[JobT, ResultT], entry: _Entry[JobT, ResultT]) -> None:
         entry.waits = False
+        caller.waiting -= 1
         self._waiting -= 1
         entry.place.waiting -= 1
         if not entry.place.waiting:
@@ -278,8 +279,7 @@ class Batcher(Generic[JobT, ResultT]):
             live = not answer.done() and (entry.deadline is None or entry.deadline > now)
             if live and batch and spent + entry.cost > self._max_batch_cost:
                 break
-            self._take_out(group.waiting.popleft())
-            caller.waiting -= 1
+            self._take_out(caller, group.waiting.popleft())
             if live:
                 batch.append(entry)
                 spent += entry.cost

@@ -61,8 +61,12 @@ def _is_email(value: str) -> bool:
     return True
 
 
+def _ungrouped(value: str) -> str:
+    return re.sub(r"[ -]", "", value)
+
+
 def _is_card(value: str) -> bool:
-    digits = re.sub(r"[ -]", "", value)
+    digits = _ungrouped(value)
     return digits.isascii() and digits.isdigit() and 12 <= len(digits) <= 19 and bool(luhn.is_valid(digits))
 
 
@@ -80,7 +84,7 @@ _ISSUED = re.compile(
 
 
 def _is_issued(value: str) -> bool:
-    return _ISSUED.fullmatch(re.sub(r"[ -]", "", value)) is not None
+    return _ISSUED.fullmatch(_ungrouped(value)) is not None
 
 
 def _is_iban(value: str) -> bool:

@@ -9,12 +9,11 @@ from pydantic import ValidationError
 
 from moe_router.contracts import Entity, ExpertAnswer, ExpertRequest
 from moe_router.errors import WorkerAnswerError
+from moe_router.invalid_body import READ_MISTAKES
 from moe_router.registry import TaskSpec
 
 ENTITIES = "entities"
 SUM_TOLERANCE = 0.01
-READ_MISTAKES = 1000
-"""pydantic tells all or none; of an answer with very many it would take seconds."""
 
 
 def read_answer(body: bytes, worker_id: str) -> ExpertAnswer:

@@ -12,11 +12,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app.api import errors
 from app.main import create_app
 from app.services.experts_local import LocalExperts
 from app.services.telemetry.metrics import Metrics
 from app.settings import Settings
+from moe_router import invalid_body
 from moe_router.contracts import CoordinatorHealth, TasksAnswer, WorkersAnswer
 from moe_router.errors import ModelAssetError
 from moe_router.registry import Registry
@@ -106,7 +106,7 @@ async def test_mistakes_name_the_member(client: httpx.AsyncClient, body: Any, me
 async def test_very_many_mistakes_are_counted_not_listed(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(errors, "READ_MISTAKES", 100)
+    monkeypatch.setattr(invalid_body, "READ_MISTAKES", 100)
     body = {"text": "x", **{f"k{number}": 1 for number in range(150)}}
     found = problem(await client.post(CLASSIFY, json=body), 400, "invalid-request")
     assert found["detail"] == "The body has 150 mistakes."

@@ -223,8 +223,8 @@ async def test_a_reader_whose_answer_has_begun_waits_for_its_next_page(
     monkeypatch.setattr(module, "PAGE", 2)
     monkeypatch.setattr(module, "PAGE_RETRY_S", 0.0)
     job = await desk.submit("me", Upload(3), None)
-    items = await JobLeases(storage.database, holder="a", lease_s=60).claim(99, now=1e10)
     leases = JobLeases(storage.database, holder="a", lease_s=60)
+    items = await leases.claim(99, now=1e10)
     await leases.finish([ItemOutcome(item, "done", "{}") for item in items], now=1e10)
     pages = await desk.results("me", job.job_id)
     assert len(await anext(pages)) == 2
