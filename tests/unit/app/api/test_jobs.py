@@ -249,15 +249,15 @@ async def test_a_full_disk_is_a_503_and_leaves_nothing(tmp_path: Path) -> None:
 
     async with serving(app) as client:
         job_id = await submitted(client, {"text": "x"})
-        engine = app.state.runtime.storage.database._engine
-        event.listen(engine.sync_engine, "connect", full)
-        await engine.dispose()
+        database = app.state.runtime.storage.database
+        event.listen(database._engine.sync_engine, "connect", full)
+        database.reconnect()  # to dispose of the pool would strand what others have in use
         refused(await client.post(JOBS, content=lines, headers=LINES), 503, "storage-unavailable")
         assert (await client.get(f"{JOBS}/{job_id}")).json()["state"] == "queued"
         await app.state.jobs.aclose()
         assert _rows(tmp_path) == (1, 1)
-        event.remove(engine.sync_engine, "connect", full)
-        await engine.dispose()
+        event.remove(database._engine.sync_engine, "connect", full)
+        database.reconnect()
         answer = await client.post(JOBS, content=lines, headers=LINES)
         assert (answer.status_code, answer.json()["total"]) == (202, 40)
 
