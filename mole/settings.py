@@ -12,6 +12,11 @@ import moe_router
 DEFAULT_ADAPTERS = Path(moe_router.__file__).parent / "experts" / "llms" / "adapters"
 
 
+def _env(name: str) -> AliasChoices:
+    """This name alone: `URL` or `API_KEY` may be another service's."""
+    return AliasChoices(name)
+
+
 class CommandSettings(BaseSettings):
     """Defaults of the command's options."""
 
@@ -19,62 +24,62 @@ class CommandSettings(BaseSettings):
 
     url: str = Field(
         "http://127.0.0.1:8000",
-        validation_alias=AliasChoices("MOLE_URL", "url"),
+        validation_alias=_env("MOLE_URL"),
         description="Where the coordinator listens.",
     )
     api_key: SecretStr | None = Field(
         None,
-        validation_alias=AliasChoices("MOLE_API_KEY", "api_key"),
+        validation_alias=_env("MOLE_API_KEY"),
         description="Sent as a bearer token.",
     )
     cache_dir: Path = Field(
         Path("~/.cache/mole"),
-        validation_alias=AliasChoices("MOLE_CACHE_DIR", "cache_dir"),
+        validation_alias=_env("MOLE_CACHE_DIR"),
         description="Where models are kept once they are assembled and converted.",
     )
     config_path: Path = Field(
         Path("config"),
-        validation_alias=AliasChoices("CONFIG_PATH", "config_path"),
+        validation_alias=_env("CONFIG_PATH"),
         description="Folder of the registry and the mapping, where their own variables are not set.",
     )
     registry_path: Path | None = Field(
         None,
-        validation_alias=AliasChoices("EXPERT_REGISTRY_PATH", "registry_path"),
+        validation_alias=_env("EXPERT_REGISTRY_PATH"),
         description="The registry.",
     )
     mapping_path: Path | None = Field(
         None,
-        validation_alias=AliasChoices("EXPERT_MAPPING_PATH", "mapping_path"),
+        validation_alias=_env("EXPERT_MAPPING_PATH"),
         description="The mapping.",
     )
     worker_port: int = Field(
         8001,
         ge=1,
         le=65535,
-        validation_alias=AliasChoices("WORKER_PORT", "worker_port"),
+        validation_alias=_env("WORKER_PORT"),
         description="Where `mole serve worker` listens.",
     )
     adapter_root: Path = Field(
         DEFAULT_ADAPTERS,
-        validation_alias=AliasChoices("ADAPTER_PATH", "adapter_root"),
+        validation_alias=_env("ADAPTER_PATH"),
         description="Root of relative adapter and template paths.",
     )
 
     encoder: str | None = Field(
         None,
-        validation_alias=AliasChoices("MOLE_ENCODER", "encoder"),
+        validation_alias=_env("MOLE_ENCODER"),
         description="The text encoder to train and judge gating with; the default where unset.",
     )
     target_risk: float = Field(
         0.05,
         gt=0.0,
         lt=1.0,
-        validation_alias=AliasChoices("MOLE_TARGET_RISK", "target_risk"),
+        validation_alias=_env("MOLE_TARGET_RISK"),
         description="Share of answered requests that may go to a wrong task, as the coordinator has it.",
     )
     lid_path: Path | None = Field(
         None,
-        validation_alias=AliasChoices("MOLE_LID_PATH", "lid_path"),
+        validation_alias=_env("MOLE_LID_PATH"),
         description="lid.176.bin or its folder, as the coordinator has it.",
     )
 
