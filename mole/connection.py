@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from mole.calls import Call
-from mole.errors import MoleConnectionError
+from mole.errors import MoleConnectionError, UnusableKeyError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT_S = 310.0
@@ -16,6 +17,8 @@ DEFAULT_TIMEOUT_S = 310.0
 CONNECT_TIMEOUT_S = 5.0
 MAX_CONNECTIONS = 256
 PREFIX = "/api/v1"
+VISIBLE = re.compile(r"[\x21-\x7e]+")
+USERINFO = re.compile(r"(?<=//)[^/?#]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +31,23 @@ class Connection:
 
     @property
     def base_url(self) -> str:
-        """The address without a slash at its end."""
-        return self.given_url.rstrip("/")
+        """The address without a slash at its end, and without a name and a password: it is told."""
+        return USERINFO.sub("", self.given_url.rstrip("/"))
 
     def arguments(self) -> dict[str, Any]:
-        """Of httpx's clients."""
+        """Of httpx's clients.
+
+        Raises:
+            UnusableKeyError: the key cannot stand in a header; it is not told.
+        """
         import httpx
 
+        key = (self.api_key or "").strip()  # a key out of a file ends with a line's end
+        if key and VISIBLE.fullmatch(key) is None:
+            raise UnusableKeyError
         return {
-            "base_url": self.base_url + PREFIX,
-            "headers": {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {},
+            "base_url": self.given_url.rstrip("/") + PREFIX,
+            "headers": {"Authorization": f"Bearer {key}"} if key else {},
             "timeout": httpx.Timeout(self.timeout_s, connect=CONNECT_TIMEOUT_S),
             "limits": httpx.Limits(
                 max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
@@ -64,7 +74,9 @@ class Connection:
             raise MoleConnectionError(self.base_url, _reason(error), unsent=True) from error
         except httpx.TimeoutException as error:
             raise MoleConnectionError(self.base_url, "the time is up") from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except httpx.LocalProtocolError as error:  # which quotes the header that it will not send
+            raise MoleConnectionError(self.base_url, "the request is no valid HTTP") from error
+        except (httpx.RequestError, httpx.InvalidURL) as error:
             raise MoleConnectionError(self.base_url, _reason(error)) from error
 
 

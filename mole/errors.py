@@ -3,6 +3,9 @@
 MoleClientError
 ├── MoleConnectionError   nothing that speaks MoLE answers, or it stopped in the middle
 └── MoleAPIError          the coordinator answered with problem details (RFC 9457)
+
+ValueError
+└── UnusableKeyError      the API key cannot be sent
 """
 
 from __future__ import annotations
@@ -48,3 +51,10 @@ class MoleAPIError(MoleClientError):
         self.problem = problem
         self.status = problem.status
         self.retry_after_s = retry_after_s
+
+
+class UnusableKeyError(ValueError):
+    """The API key cannot stand in a header; the message does not quote it."""
+
+    def __init__(self) -> None:
+        super().__init__("the API key holds a blank or a character that is no visible ASCII")

@@ -31,8 +31,10 @@ def explain(error: Exception) -> CommandError:
 
 
 def _from_client(error: Exception) -> CommandError | None:
-    from mole.errors import MoleAPIError, MoleConnectionError
+    from mole.errors import MoleAPIError, MoleConnectionError, UnusableKeyError
 
+    if isinstance(error, UnusableKeyError):
+        return CommandError(f"{error}. Set MOLE_API_KEY to the key alone.", ExitCode.USAGE)
     if isinstance(error, MoleConnectionError):
         return CommandError(
             f"{error}. Start one with `mole demo`, or name yours with --url or MOLE_URL.",
