@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from moe_router.errors import DeadlineError, NotReadyError, OverloadedError
 from moe_router.tally import SizeTally
@@ -56,6 +56,8 @@ class _Entry(Generic[JobT, ResultT]):
     job: JobT
     cost: int
     deadline: float | None
+    caller: str
+    task: str
     place: Place[ResultT]
     index: int
     waits: bool = True
@@ -65,31 +67,23 @@ class _Entry(Generic[JobT, ResultT]):
 class _Group(Generic[JobT, ResultT]):
     """A caller's waiting jobs for one task, and how much of the device they have had."""
 
+    had: int
     waiting: deque[_Entry[JobT, ResultT]] = field(default_factory=deque)
-    had: float = 0.0
+
+    def had_after_next(self) -> int:
+        return self.had + self.waiting[0].cost
 
 
 @dataclass(slots=True)
 class _Caller(Generic[JobT, ResultT]):
-    """A caller's groups by task, and how much of the device they have had in all."""
+    """A caller's groups by task, how much of the device they have had in all, and where a new one starts."""
 
+    had: int
     groups: dict[str, _Group[JobT, ResultT]] = field(default_factory=dict)
-    waiting: int = 0
-    had: float = 0.0
+    level: int = 0
 
-
-_Shares = Mapping[str, _Group[Any, Any]] | Mapping[str, _Caller[Any, Any]]
-
-
-def _level(shares: _Shares) -> float:
-    """What the waiting one that has had least has had."""
-    return min((share.had for share in shares.values() if share.waiting), default=0.0)
-
-
-def _satisfied(shares: _Shares) -> list[str]:
-    """The idle ones, less those that have had more than is level: they'd come back as equals."""
-    level, idle = _level(shares), not any(share.waiting for share in shares.values())
-    return [name for name, share in shares.items() if not share.waiting and (idle or share.had <= level)]
+    def next(self) -> _Entry[JobT, ResultT]:
+        return min(self.groups.values(), key=_Group.had_after_next).waiting[0]
 
 
 class Batcher(Generic[JobT, ResultT]):
@@ -98,10 +92,12 @@ class Batcher(Generic[JobT, ResultT]):
     A request takes a place before its jobs are made, so that one too many is refused before it costs
     anything; it has one place however many jobs it turns out to be.
 
-    Fair between callers, and between the tasks of each: the next job is always of the waiting caller that has
-    had least of the device, and of that caller's task that has had least, so that a flood of one, or for one
-    task, cannot starve another. Nobody saves up: who comes, or comes back, starts level with the waiting one
-    that has had least.
+    Fair between callers, and between the tasks of each, by self-clocked fair queueing (Golestani 1994): the
+    next job is of the waiting caller that will with it have had least of the device, and what that one has
+    then had is the level at which who comes, or comes back, starts; the same for the tasks of a caller. So
+    a flood of one, or for one task, cannot starve another; nobody saves up; and as the level rises with each
+    job, those who keep coming cannot starve who waits. Nobody waiting has had more than the level, so that
+    who does not wait can be forgotten.
 
     Args:
         run: computes a batch in a thread; returns one result, or exception, per job in their order.
@@ -126,6 +122,7 @@ class Batcher(Generic[JobT, ResultT]):
         self._max_in_flight = max_in_flight
         self._clock = clock
         self._callers: dict[str, _Caller[JobT, ResultT]] = {}
+        self._level = 0
         self._places = 0
         self._unmade = 0
         self._waiting = 0
@@ -185,13 +182,13 @@ class Batcher(Generic[JobT, ResultT]):
             DeadlineError: the time was up before the results came.
         """
         made = [
-            _Entry(job, cost, deadline, place, index)
+            _Entry(job, cost, deadline, caller, task, place, index)
             for index, (job, cost) in enumerate(zip(jobs, costs, strict=True))
         ]
         place.jobs = place.waiting = len(made)
         self._unmade -= 1
         for entry in made:
-            self._enqueue(caller, task, entry)
+            self._enqueue(entry)
         if not made:
             return []
         try:
@@ -201,7 +198,9 @@ class Batcher(Generic[JobT, ResultT]):
             raise DeadlineError("The time was up before the expert had answered.") from None
         finally:
             place.answer.cancel()
-            self._forget(caller, task, [entry for entry in made if entry.waits])
+            for entry in made:
+                if entry.waits:
+                    self._take_out(entry)
 
     async def submit(
         self, job: JobT, *, cost: int, caller: str, task: str, deadline: float | None = None
@@ -223,32 +222,31 @@ class Batcher(Generic[JobT, ResultT]):
         await self.drain()
         self._threads.shutdown(wait=False)
 
-    def _enqueue(self, caller: str, task: str, entry: _Entry[JobT, ResultT]) -> None:
-        own = self._callers.setdefault(caller, _Caller())
-        if not own.waiting:
-            own.had = max(own.had, _level(self._callers))
-        group = own.groups.setdefault(task, _Group())
-        if not group.waiting:
-            group.had = max(group.had, _level(own.groups))
-        group.waiting.append(entry)
-        own.waiting += 1
+    def _enqueue(self, entry: _Entry[JobT, ResultT]) -> None:
+        own = self._callers.setdefault(entry.caller, _Caller(self._level))
+        own.groups.setdefault(entry.task, _Group(own.level)).waiting.append(entry)
         self._waiting += 1
         if not self._pump_due:  # once per turn of the loop, so that requests of one turn share a batch
             self._pump_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
-    def _forget(self, caller: str, task: str, waiting: Sequence[_Entry[JobT, ResultT]]) -> None:
-        if not waiting:
-            return
-        own = self._callers[caller]
-        for entry in waiting:
-            own.groups[task].waiting.remove(entry)
-            self._take_out(own, entry)
-        self._drop_idle()
+    def _charge(self, entry: _Entry[JobT, ResultT]) -> None:
+        own = self._callers[entry.caller]
+        group = own.groups[entry.task]
+        group.had += entry.cost
+        own.level = max(own.level, group.had)
+        own.had += entry.cost
+        self._level = max(self._level, own.had)
 
-    def _take_out(self, caller: _Caller[JobT, ResultT], entry: _Entry[JobT, ResultT]) -> None:
+    def _take_out(self, entry: _Entry[JobT, ResultT]) -> None:
+        own = self._callers[entry.caller]
+        group = own.groups[entry.task]
+        group.waiting.remove(entry)
+        if not group.waiting:
+            del own.groups[entry.task]
+        if not own.groups:
+            del self._callers[entry.caller]
         entry.waits = False
-        caller.waiting -= 1
         self._waiting -= 1
         entry.place.waiting -= 1
         if not entry.place.waiting:
@@ -272,38 +270,26 @@ class Batcher(Generic[JobT, ResultT]):
         batch: list[_Entry[JobT, ResultT]] = []
         spent = 0
         now = self._clock()
-        while (neediest := self._neediest()) is not None:
-            caller, group = neediest
-            entry = group.waiting[0]
+        while (entry := self._next()) is not None:
             answer = entry.place.answer
             live = not answer.done() and (entry.deadline is None or entry.deadline > now)
             if live and batch and spent + entry.cost > self._max_batch_cost:
                 break
-            self._take_out(caller, group.waiting.popleft())
             if live:
                 batch.append(entry)
                 spent += entry.cost
-                group.had += entry.cost
-                caller.had += entry.cost
+                self._charge(entry)
             elif not answer.done():
                 answer.set_exception(DeadlineError("The time was up while the request waited."))
-        self._drop_idle()
+            self._take_out(entry)
         return batch
 
-    def _drop_idle(self) -> None:
-        for name in _satisfied(self._callers):
-            del self._callers[name]
-        for caller in self._callers.values():
-            for name in _satisfied(caller.groups):
-                del caller.groups[name]
-
-    def _neediest(self) -> tuple[_Caller[JobT, ResultT], _Group[JobT, ResultT]] | None:
-        waiting = [caller for caller in self._callers.values() if caller.waiting]
-        if not waiting:
-            return None
-        caller = min(waiting, key=lambda caller: caller.had)
-        groups = [group for group in caller.groups.values() if group.waiting]
-        return caller, min(groups, key=lambda group: group.had)
+    def _next(self) -> _Entry[JobT, ResultT] | None:
+        return min(
+            (caller.next() for caller in self._callers.values()),
+            key=lambda entry: self._callers[entry.caller].had + entry.cost,
+            default=None,
+        )
 
     async def _compute(self, batch: Sequence[_Entry[JobT, ResultT]]) -> None:
         jobs = [entry.job for entry in batch]

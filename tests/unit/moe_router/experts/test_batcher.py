@@ -131,6 +131,26 @@ async def test_who_was_idle_claims_nothing_for_it(device: Device, comer: str, by
 
 
 @BY
+async def test_those_who_keep_coming_do_not_starve_who_comes_back(device: Device, by: str) -> None:
+    one_by_one: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=99)
+    asked = [ask(one_by_one, "r", *named(by, "returning"))]
+    await device.has_started()
+    asked += [ask(one_by_one, "n", *named(by, f"new {i}")) for i in range(2)]
+    asked.append(ask(one_by_one, "r", *named(by, "returning")))
+    for index in range(2, 12):
+        asked.append(ask(one_by_one, "n", *named(by, f"new {index}")))
+        await asyncio.sleep(0)
+        device.go.release()
+        await device.has_started()
+        assert len(one_by_one._callers) <= 3
+        assert sum(len(caller.groups) for caller in one_by_one._callers.values()) <= 3
+    assert ["r"] in device.batches[1:5]
+    device.go.release(100)
+    await asyncio.gather(*asked)
+    await one_by_one.aclose()
+
+
+@BY
 async def test_who_is_gone_leaves_nothing_behind_while_others_wait(device: Device, by: str) -> None:
     one_by_one: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=99)
     asked = [ask(one_by_one, f"b{i}", *named(by, "busy")) for i in range(20)]
