@@ -3,9 +3,11 @@
     skill = (s p + sum over callers of w_c q_c) / (s + sum over callers of w_c)
 
 p is the skill known before any feedback, worth s = `PRIOR_ROWS` rows; q_c is the mean quality of
-the arm's answers by one caller's word, and w_c the number of the caller's rows, but at most
-`CALLER_ROWS`: however much one caller sends, it weighs no more than what was known before. The
-prior is kept beside the posterior, so that a row that is learned from twice counts once.
+the arm's answers by one caller's word, and w_c the number of the caller's rows. Five of them
+(`ALONE_ROWS`) are believed whatever others say, so that one caller moves a skill by a fifth of the
+way at most. More of them, up to `CALLER_ROWS`, count only where other callers judged the arm as often,
+and no further from the prior than those say. The prior is kept beside the posterior, so that a row
+that is learned from twice counts once.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from moe_router.gating.task_router import Skills
 from moe_router.training.feedback.evidence import Outcome
 
 PRIOR_ROWS = 20.0
+ALONE_ROWS = 5.0
 CALLER_ROWS = 20.0
 PRIOR = "prior_skills"
 """Where the weights' description keeps what was known before feedback."""
@@ -56,10 +59,23 @@ def posterior_skills(
     skills = {task: dict(own) for task, own in prior.items()}
     for (task, name), by_caller in sorted(heard.items()):
         start = prior.get(task, {}).get(name, PRIOR_SKILL)
-        total, rows = PRIOR_ROWS * start, PRIOR_ROWS
-        for qualities in by_caller.values():
-            weight = min(len(qualities), CALLER_ROWS)
-            total += weight * sum(qualities) / len(qualities)
-            rows += weight
-        skills.setdefault(task, {})[name] = total / rows
+        skills.setdefault(task, {})[name] = _posterior(start, list(by_caller.values()))
     return skills
+
+
+def _posterior(prior: float, heard: Sequence[Sequence[float]]) -> float:
+    """The skill after the qualities that each caller stated."""
+    weights = [min(len(own), CALLER_ROWS) for own in heard]
+    means = [sum(own) / len(own) for own in heard]
+    weighed = sum(weights)
+    stated = sum(weight * mean for weight, mean in zip(weights, means, strict=True))
+    total, rows = PRIOR_ROWS * prior, PRIOR_ROWS
+    for weight, mean in zip(weights, means, strict=True):
+        alone, others = min(weight, ALONE_ROWS), weighed - weight
+        total, rows = total + alone * mean, rows + alone
+        borne_out = min(weight - alone, others)
+        if borne_out > 0:
+            theirs = (stated - weight * mean) / others
+            low, high = sorted((prior, theirs))
+            total, rows = total + borne_out * min(max(mean, low), high), rows + borne_out
+    return total / rows

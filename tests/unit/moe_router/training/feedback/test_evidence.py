@@ -47,11 +47,30 @@ def skill_after(rows, prior=0.9):
 
 
 def test_a_skill_is_a_posterior_mean():
-    assert skill_after([row(correct_label="no")] * 10) == pytest.approx(0.9 * 20 / 30)
+    assert skill_after([row(correct_label="no")] * 4) == pytest.approx(0.9 * 20 / 24)
     assert skill_after([row(score=NAN, correct_task="a/x")]) == pytest.approx(0.9)
 
 
-def test_one_caller_moves_a_skill_at_most_half_way():
-    assert skill_after([row(correct_label="no")] * 2000) == pytest.approx(0.45)
+def test_one_caller_alone_moves_a_skill_at_most_a_fifth_of_the_way():
+    assert skill_after([row(correct_label="no")] * 2000) == pytest.approx(0.9 * 20 / 25)
+    assert skill_after([row(correct_label="yes")] * 2000, prior=0.2) == pytest.approx(9 / 25)
+
+
+def test_many_callers_who_agree_outweigh_what_was_known():
     many = [row(caller=f"c-{i % 20}", correct_label="no") for i in range(2000)]
     assert skill_after(many) == pytest.approx(0.9 * 20 / 420)
+
+
+@pytest.mark.parametrize(("callers", "each"), [(1, 20), (4, 5), (2, 20), (6, 20), (20, 2)])
+def test_wrong_labels_of_one_caller_hardly_move_a_skill_that_others_bear_out(callers, each):
+    lies = [row(caller="evil", correct_label="no") for _ in range(500)]
+    truth = [
+        row(caller=f"c-{i}", correct_label="no" if n % 5 == 4 else "yes")
+        for i in range(callers) for n in range(each)
+    ]  # fmt: skip
+    assert 0 < skill_after(truth, 0.84) - skill_after(lies + truth, 0.84) < 0.1
+
+
+def test_nor_does_one_row_of_another_caller_bear_out_five_hundred():
+    lies = [row(caller="evil", correct_label="no") for _ in range(500)]
+    assert skill_after([*lies, row(caller="c", correct_label="no")]) == pytest.approx(0.9 * 20 / 27)
