@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
@@ -65,20 +65,13 @@ class Journal:
             opened.pop_all()
         return part, errors
 
-    def keep(self, part: IO[bytes], errors: IO[bytes] | None, rows: int, failed: int, digest: str) -> None:
-        """Makes certain what is written so far."""
-        for file in (part, errors):
+    def keep(self, part: IO[bytes], errors: IO[bytes] | None, certain: Certain) -> None:
+        """Makes certain what is written so far, and cuts off what is beyond it."""
+        for file, size in ((part, certain.bytes), (errors, certain.error_bytes)):
             if file is not None:
-                file.flush()
+                file.truncate(size)  # which flushes
                 os.fsync(file.fileno())
-        self.certain = replace(
-            self.certain,
-            rows=rows,
-            failed=failed,
-            bytes=part.tell(),
-            error_bytes=errors.tell() if errors is not None else 0,
-            input=digest,
-        )
+        self.certain = certain
         fresh = self._file.with_name(self._file.name + ".new")
         fresh.write_text(json.dumps({"version": VERSION, **asdict(self.certain)}), encoding="utf-8")
         fresh.replace(self._file)

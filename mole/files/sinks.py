@@ -7,6 +7,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,9 +24,13 @@ PARQUET_ROWS = 4096
 class Sink(Protocol):
     """Takes rows in order."""
 
-    rows: int
-    """written so far, by earlier runs too"""
-    failed: int
+    @property
+    def rows(self) -> int:
+        """Written so far, by earlier runs too."""
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed."""
 
     def skip(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Passes over the rows that earlier runs have written; the others are noted as they pass."""
@@ -100,13 +106,20 @@ class FileSink:
             raise FileError(f"{path} is there already; choose another name, or --restart")
         self._journal = Journal(self._path, errors, digest(settings))
         self._part, self._errors = self._journal.open(restart)
-        certain = self._journal.certain
-        self.rows, self.failed = certain.rows, certain.failed
-        self._seen = hashlib.sha256()
-        self._noted: list[bytes] = []
+        self._state = (self._journal.certain, hashlib.sha256())
         self._writer: TextWriter | None = None
         self._clock = clock
         self._kept_at = clock()
+
+    @property
+    def rows(self) -> int:
+        """Written so far, by earlier runs too."""
+        return self._state[0].rows
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed."""
+        return self._state[0].failed
 
     def skip(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Passes over what is written.
@@ -114,12 +127,10 @@ class FileSink:
         Raises:
             FileError: the input is not the one that the earlier run read.
         """
-        for _ in range(self.rows):
-            row = next(rows, None)
-            if row is None:
-                break
-            self._seen.update(_line(row))
-        if self.rows and self._seen.hexdigest() != self._journal.certain.input:
+        certain, seen = self._state
+        for row in islice(rows, certain.rows):
+            seen.update(_line(row))
+        if certain.rows and seen.hexdigest() != certain.input:
             raise FileError("the input has changed since the earlier run; --restart begins anew")
         return rows
 
@@ -132,19 +143,31 @@ class FileSink:
             if self._part.tell() == 0:
                 self._part.write(self._writer.head())
         line = self._writer.row(whole)
+        certain, seen = self._state
+        seen = seen.copy()
+        seen.update(_line(row))
         self._part.write(line)
-        self._seen.update(_line(row))
-        self.rows += 1
-        self.failed += error is not None
         if error is not None and self._errors is not None:
             self._errors.write(_line(error))
+        # At once: what an interrupt before it leaves in the files is cut off again.
+        self._state = (
+            replace(
+                certain,
+                rows=certain.rows + 1,
+                bytes=self._part.tell(),
+                failed=certain.failed + (error is not None),
+                error_bytes=self._errors.tell() if self._errors is not None else 0,
+                input=seen.hexdigest(),
+            ),
+            seen,
+        )
         behind = self.rows - self._journal.certain.rows
         if behind >= KEEP_EVERY_ROWS or self._clock() - self._kept_at >= KEEP_EVERY_S:
             self.keep()
 
     def keep(self) -> None:
         """Makes certain what is written so far."""
-        self._journal.keep(self._part, self._errors, self.rows, self.failed, self._seen.hexdigest())
+        self._journal.keep(self._part, self._errors, self._state[0])
         self._kept_at = self._clock()
 
     def close(self, finished: bool) -> None:

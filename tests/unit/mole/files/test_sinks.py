@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -43,6 +46,73 @@ def test_a_crash_in_the_middle_of_a_row_costs_no_row_and_doubles_none(tmp_path: 
     assert [row["text"] for row in lines(tmp_path / "out.jsonl")] == [row["text"] for row in ROWS]
     assert lines(tmp_path / "e") == [{"row": 1}]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "out.jsonl"]
+
+
+def test_an_interrupt_at_any_line_of_writing_costs_no_row_and_doubles_none(tmp_path: Path):
+    at = 0
+    while True:
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        first = sink(folder)
+        write(first, ROWS[:1])
+        interrupted = interrupt_at_line(
+            at, lambda into=first: into.write(ROWS[1], {"mole_result": "x"}, {"row": 1})
+        )
+        first.close(finished=False)
+        second = sink(folder)
+        write(second, ROWS)
+        second.close(finished=True)
+        assert [row["text"] for row in lines(folder / "out.jsonl")] == [row["text"] for row in ROWS]
+        assert lines(folder / "e") == [{"row": 1}]
+        assert second.failed == 1
+        if not interrupted:
+            break
+        at += 1
+    assert at > 10
+
+
+def interrupt_at_line(number: int, call: Callable[[], None]) -> bool:
+    """Calls it with a Ctrl-C before the line of `FileSink.write` of that number; whether it came so far."""
+    left = number
+
+    def trace(frame: FrameType, event: str, _arg: object) -> object:
+        nonlocal left
+        if frame.f_code is not FileSink.write.__code__:
+            return None
+        if event == "line":
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_an_interrupt_while_earlier_rows_are_passed_over_leaves_the_journal_alone(tmp_path: Path):
+    first = sink(tmp_path)
+    write(first, ROWS[:4])
+    first.close(finished=False)
+
+    def interrupted() -> Iterator[dict[str, str]]:
+        yield ROWS[0]
+        raise KeyboardInterrupt
+
+    second = sink(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        second.skip(interrupted())
+    second.close(finished=False)
+    third = sink(tmp_path)
+    write(third, ROWS)
+    third.close(finished=True)
+    assert len(lines(tmp_path / "out.jsonl")) == len(ROWS)
 
 
 def test_another_input_or_other_options_are_refused(tmp_path: Path):
