@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from mole.files.formats import STANDARD, FileError, Format, Row, Source, TextWriter
 from mole.files.journal import Journal, digest
+from mole.files.parquet import schema_of, write_parquet
 
 KEEP_EVERY_S = 1.0
 KEEP_EVERY_ROWS = 256
 """Whichever comes first: what a crash costs is at most so much of asking again."""
-PARQUET_ROWS = 4096
 
 
 class Sink(Protocol):
@@ -104,6 +104,8 @@ class FileSink:
             raise FileError("Parquet cannot be written from standard input, which can be read only once")
         if self._path.exists() and not restart:
             raise FileError(f"{path} is there already; choose another name, or --restart")
+        # Before anything is asked: rows that do not fit Parquet would be asked for in vain.
+        self._schema = schema_of(source) if source is not None and kind is Format.PARQUET else None
         self._journal = Journal(self._path, errors, digest(settings))
         self._part, self._errors = self._journal.open(restart)
         self._state = (self._journal.certain, hashlib.sha256())
@@ -192,7 +194,7 @@ class FileSink:
         assert self._source is not None  # noqa: S101 - checked at the start
         fresh = self._path.with_name(self._path.name + ".new")
         with self._journal.part.open(encoding="utf-8") as added:
-            write_parquet(fresh, self._source, (json.loads(line) for line in added))
+            write_parquet(fresh, self._source, self._schema, (json.loads(line) for line in added))
         fresh.replace(self._path)
 
 
@@ -210,53 +212,6 @@ def open_sink(
     if path == STANDARD:
         return StandardSink(kind, delimiter, errors)
     return FileSink(path, kind, delimiter, errors, settings, restart=restart, source=source)
-
-
-def write_parquet(path: Path, source: Source, added: Iterator[Row]) -> None:
-    """The source's rows with further columns, in row groups; a Parquet source keeps its types.
-
-    Raises:
-        FileError: the rows are not of one type.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    writer: Any = None
-    kept = pq.ParquetFile(source.path).schema_arrow if source.format is Format.PARQUET else None
-    try:
-        for rows, columns in _groups(source.rows(), added):
-            mine = pa.Table.from_pylist(columns, schema=_schema(pa, columns[0]))
-            try:
-                table = pa.Table.from_pylist(rows, schema=kept)
-            except pa.ArrowInvalid as error:
-                raise FileError(f"the rows do not fit Parquet: {error}; write JSON Lines instead") from error
-            kept = table.schema
-            for name in mine.column_names:
-                table = table.append_column(name, mine[name])
-            writer = writer or pq.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-        if writer is None:  # no rows: the columns are there all the same
-            pq.write_table((kept or pa.schema([])).empty_table(), path)
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _schema(pa: Any, row: Row) -> Any:
-    return pa.schema([(name, pa.float64() if name.endswith("confidence") else pa.string()) for name in row])
-
-
-def _groups(rows: Iterator[Row], added: Iterator[Row]) -> Iterator[tuple[list[Row], list[Row]]]:
-    left: list[Row] = []
-    right: list[Row] = []
-    for row, columns in zip(rows, added, strict=True):
-        left.append(row)
-        right.append(columns)
-        if len(left) == PARQUET_ROWS:
-            yield left, right
-            left, right = [], []
-    if left:
-        yield left, right
 
 
 def _line(row: Row) -> bytes:
