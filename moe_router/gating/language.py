@@ -14,6 +14,7 @@ import importlib.util
 import logging
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,10 @@ from moe_router.gating.ngrams import NgramModel
 
 logger = logging.getLogger(__name__)
 
+HEAD_CHARS = 4_000
+"""Of a text, and of its words, so much is looked at."""
 MAX_CHARS = 600
-"""More text than this does not change the answer."""
+"""More words than this do not change the answer."""
 
 NGRAM_CHARS = 120
 """Enough for the n-grams; more only costs time."""
@@ -48,11 +51,15 @@ NAMES = ("lid.176.bin", "lid.176.ftz")
 _NOISE = re.compile(
     r"https?://\S+|www\.\S+|\bhttps?\b"  # addresses, and what is left of them in cleaned tweets
     r"|(?<![^\s@])[^\s@]++@[^\s@]+\.[^\s@]+|[@#]\w+"  # e-mail addresses, mentions and tags
-    r"|```.*?```|`[^`]*`|</?[a-zA-Z][^>]*>"  # code and markup
+    r"|```.*?(?:```|\Z)|`[^`]*`|</?[a-zA-Z][^<>]*>"  # code, also where it does not end, and markup
+    r"|(?:[^\w\s]\s?){8,}"  # rows of dots or emoji
     # identifiers, numbers, punctuation of code
     r"|(?<![A-Za-z])[A-Za-z]*+[_\d][A-Za-z_\d]*|\b\w++\(\)|[{}\[\]();=<>|\\]+",
     re.DOTALL,
 )
+# Full-width letters, and bold, script and other letters of mathematics: plain ones in another dress. (Plain
+# forms of every character would cost accuracy: Chinese is told by its full-width commas, too.)
+_DRESSED = re.compile("[\uff21-\uff3a\uff41-\uff5a\U0001d400-\U0001d7ff]+")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -127,9 +134,11 @@ class LanguageIdentifier:
 
 def clean(text: str) -> str:
     """The words of a text on one line, without what is in no language."""
+    head = " ".join(text.split(maxsplit=HEAD_CHARS))[:HEAD_CHARS]
     # A lone surrogate cannot be encoded for fastText.
-    head = text[:MAX_CHARS].encode("utf-8", "ignore").decode("utf-8")
-    return " ".join(_NOISE.sub(" ", head).split())
+    readable = head.encode("utf-8", "ignore").decode("utf-8")
+    plain = _DRESSED.sub(lambda dressed: unicodedata.normalize("NFKC", dressed[0]), readable)
+    return " ".join(_NOISE.sub(" ", plain).split())[:MAX_CHARS]
 
 
 def find_model(mounted: Path | None) -> Path:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_router.errors import ModelAssetError
-from moe_router.gating.language import LanguageIdentifier, clean, find_model
+from moe_router.gating.language import LanguageGuess, LanguageIdentifier, clean, find_model
 from moe_router.gating.ngrams import NgramModel
 from moe_router.gating.pipeline import MODELS
 
@@ -109,8 +109,41 @@ def test_a_long_text_is_judged_by_its_beginning(identifier):
 
 
 @pytest.mark.parametrize(
-    "text", ["a" * 2_000, "@" * 2_000, "`" * 2_000, "<a " * 700, "a@" * 1_000, "_" * 2_000]
-)
+    "noise",
+    [
+        " " * 5_000, "." * 700, "😀" * 600, "😀 ❤️👍🏽" * 300, "​" * 700, "… " * 400,
+        f"https://example.com/{'a/' * 700}", f"```\n{'let the_value = compute(x);' * 40}```",
+    ],
+)  # fmt: skip
+def test_noise_before_a_sentence_does_not_hide_it(identifier, noise):
+    assert identifier.identify([f"{noise} {SENTENCES['de']}"])[0].code == "de"
+
+
+def test_code_whose_end_is_out_of_sight_is_no_text(identifier):
+    code = "for the value of this function we return what is in the list\n" * 100
+    assert identifier.identify([f"{SENTENCES['de']}\n```\n{code}"])[0].code == "de"
+    assert identifier.identify([f"```\n{code}"])[0] == LanguageGuess("und", 0.0)
+
+
+@pytest.mark.parametrize(("capital", "small"), [(0x1D400, 0x1D41A), (0x1D5D4, 0x1D5EE), (0xFF21, 0xFF41)])
+def test_letters_in_another_dress_are_read_as_plain_ones(identifier, capital, small):
+    def dressed(letter: str) -> str:
+        if not letter.isascii() or not letter.isalpha():
+            return letter
+        return chr((small if letter.islower() else capital) + ord(letter.lower()) - ord("a"))
+
+    fancy = "".join(map(dressed, SENTENCES["en"]))
+    assert fancy != SENTENCES["en"]
+    assert identifier.identify([fancy]) == identifier.identify([SENTENCES["en"]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 5_000, "@" * 5_000, "`" * 5_000, "<a " * 1_700, "a@" * 2_500, "_" * 5_000, "!" * 5_000,
+        "!!!!!!!a" * 700, "\n" * 10**6,
+    ],
+)  # fmt: skip
 def test_texts_made_to_stall_the_patterns_do_not(identifier, text):
     assert 0.0 <= identifier.identify([text])[0].probability <= 1.0
 
@@ -152,6 +185,9 @@ def test_threads_may_share_it(identifier):
         ("call `f(x)` and ```\ncode\n``` here", "call and here"),
         ("<p class='x'>bold</p>", "bold"),
         ("user_name and b2b in foo()", "and in"),
+        ("wait........ what 😀😀😀😀😀😀😀😀", "wait what"),
+        ("why?!... (really)", "why?!... really"),
+        ("before ```\ncode", "before"),
         ("one\ntwo\u2028three", "one two three"),
         ("größer als Ärger", "größer als Ärger"),
     ],
