@@ -36,6 +36,7 @@ class Rule:
             (all of 71 cards, 31 addresses, 17 URLs, 9 IBANs, 5 IP addresses).
         certain: whether a valid one is hardly anything else.
         cuts: the values that a candidate may be, the likeliest first: some of its last characters may go.
+        possible: whether a value that a model calls one can be; where it is None as `valid`.
     """
 
     shape: re.Pattern[str]
@@ -43,6 +44,7 @@ class Rule:
     precision: float
     certain: Callable[[str], bool] = lambda value: True
     cuts: Callable[[str], Iterable[str]] = lambda value: (value,)
+    possible: Callable[[str], bool] | None = None
 
     def findings(self, text: str) -> Iterator[tuple[int, str]]:
         """The start and the value of each, in order; IBANs may overlap."""
@@ -61,8 +63,13 @@ def _is_email(value: str) -> bool:
     return True
 
 
+def _may_be_email(value: str) -> bool:
+    """Also of a network of one's own, whose domain the library refuses: root@localhost, ann@corp.local."""
+    return _is_email(f"{value}.org")
+
+
 def _ungrouped(value: str) -> str:
-    return re.sub(r"[ -]", "", value)
+    return re.sub(r"[\W_]", "", value)
 
 
 def _is_card(value: str) -> bool:
@@ -88,7 +95,7 @@ def _is_issued(value: str) -> bool:
 
 
 def _is_iban(value: str) -> bool:
-    plain = re.sub(r"[\W_]", "", value).upper()
+    plain = _ungrouped(value).upper()
     # The remainder (ISO 7064, mod 97-10) is soon reckoned, and wrong for nearly all that is no IBAN.
     if len(plain) < SHORTEST_IBAN or not (plain.isascii() and plain.isalnum()):
         return False
@@ -123,12 +130,20 @@ def _has_digit(value: str) -> bool:
     return any(sign.isdigit() for sign in value)
 
 
-def _is_url(value: str) -> bool:
+def _host(url: str) -> str:
     try:
-        parts = urlsplit(value if "://" in value else f"http://{value}")
-        return bool(parts.hostname) and "." in str(parts.hostname)
+        return urlsplit(url if "://" in url else f"http://{url}").hostname or ""
     except ValueError:
-        return False
+        return ""
+
+
+def _is_url(value: str) -> bool:
+    return "." in _host(value)
+
+
+def _may_be_url(value: str) -> bool:
+    """Also of a network of one's own: http://intranet/wiki."""
+    return len(_host(value).split()) == 1
 
 
 def _without_the_sentences_marks(value: str) -> Iterator[str]:
@@ -155,6 +170,7 @@ _EMAIL = Rule(
     ),
     _is_email,
     0.99,
+    possible=_may_be_email,
 )
 _CARD_GROUPS = r"\d{4}(?P<gap>[ -])(?:\d{4}(?P=gap)\d{4}(?P=gap)\d{4}(?:(?P=gap)\d{3})?|\d{6}(?P=gap)\d{4,5})"
 _CARD = Rule(
@@ -185,6 +201,7 @@ _URL = Rule(
     _is_url,
     0.99,
     cuts=_without_the_sentences_marks,
+    possible=_may_be_url,
 )
 
 RULES: dict[str, Rule] = {
@@ -215,4 +232,4 @@ def find(text: str, types: Iterable[str]) -> list[Entity]:
 def contradicts(type_name: str, value: str) -> bool:
     """Whether a rule says that the value is not of the type that a model gave it."""
     rule = RULES.get(type_name)
-    return rule is not None and not rule.valid(value)
+    return rule is not None and not (rule.possible or rule.valid)(value)

@@ -90,6 +90,33 @@ def test_a_number_may_be_parted_in_any_way(gap: str) -> None:
     assert not contradicts("IBAN", gap.join(("DE89", "3704", "0044", "0532", "0130", "00")))
 
 
+@pytest.mark.parametrize("gap", [" ", "-", ".", "\u00a0", "\u2009", "\u2013"])
+def test_a_card_may_be_parted_in_any_way(gap: str) -> None:
+    assert not contradicts("CREDIT_CARD", gap.join(("4556", "7375", "8689", "9855")))
+    assert contradicts("CREDIT_CARD", gap.join(("4556", "7375", "8689", "9856")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("EMAIL", "john@corp.local"),
+        ("EMAIL", "root@localhost"),
+        ("EMAIL", "svc@printer.invalid"),
+        ("EMAIL", "ann@mail.test"),
+        ("URL", "http://intranet/wiki"),
+        ("URL", "localhost:8000/x"),
+    ],
+)
+def test_an_address_within_a_network_is_the_models_to_tell(kind: str, value: str) -> None:
+    assert not contradicts(kind, value)
+    assert value == "ann@mail.test" or find(value, [kind]) == []
+
+
+@pytest.mark.parametrize("value", ["", "http://", "Ann Lee", "http://[::1"])
+def test_a_url_has_a_host(value: str) -> None:
+    assert contradicts("URL", value)
+
+
 def test_a_card_of_no_known_issuer_may_still_be_one() -> None:
     assert not contradicts("CREDIT_CARD", "490154203237518")
 
