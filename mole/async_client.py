@@ -13,7 +13,7 @@ from mole.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL, Connection
 from mole.endpoints import Endpoints
 from mole.errors import MoleAPIError, MoleConnectionError
 from mole.exchange import Conversation, Outcome, Pause, Reply, problem_of, seconds
-from mole.jobs import path_of, to_result
+from mole.jobs import Lines, path_of, to_result
 from mole.results import ItemResult
 from mole.retry import Retry
 
@@ -116,11 +116,18 @@ class AsyncMole(Endpoints):
                 if response.is_error:
                     problem = problem_of(response.status_code, await response.aread())
                     raise MoleAPIError(problem, seconds(response.headers.get("Retry-After")))
-                async for line in response.aiter_lines():
-                    try:
-                        yield to_result(line)
-                    except ValueError as error:
-                        raise MoleConnectionError(self.base_url, "something else answers there") from error
+                lines = Lines()
+                async for piece in response.aiter_bytes():
+                    for line in lines.add(piece):
+                        yield self._result(line)
+                for line in lines.end():
+                    yield self._result(line)
+
+    def _result(self, line: str) -> ItemResult:
+        try:
+            return to_result(line)
+        except ValueError as error:
+            raise MoleConnectionError(self.base_url, "something else answers there") from error
 
     async def run(self, conversation: Conversation[T]) -> T:
         """Carries a conversation out."""

@@ -29,6 +29,22 @@ def to_chunks(items: Iterable[str | Mapping[str, Any]] | Iterable[bytes]) -> Ite
     yield bytes(chunk)
 
 
+class Lines:
+    """Lines out of pieces of bytes. Only a line feed ends one: JSON may hold U+2028 and its like as they are."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def add(self, piece: bytes) -> list[str]:
+        """The lines that a piece ends."""
+        *whole, self._rest = (self._rest + piece).split(b"\n")
+        return [line.decode("utf-8", "replace") for line in whole]
+
+    def end(self) -> list[str]:
+        """What is left."""
+        return [self._rest.decode("utf-8", "replace")] if self._rest else []
+
+
 def to_result(line: str) -> ItemResult:
     """A line of a job's results.
 

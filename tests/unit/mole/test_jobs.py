@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mole import ItemResult, Mole, MoleAPIError, MoleConnectionError
-from mole.jobs import path_of, to_chunks, to_result
+from mole import AsyncMole, ItemResult, Mole, MoleAPIError, MoleConnectionError
+from mole.jobs import Lines, path_of, to_chunks, to_result
 from tests.unit.mole.test_command import mole
 
 JOB: dict[str, Any] = {
@@ -72,6 +72,28 @@ def test_results_are_answers_and_errors(coordinator, answer):
     assert isinstance(first, ItemResult)
     assert (first.index, first.answer.result, first.error) == (0, "positive", None)
     assert (second.index, second.answer, second.error.status) == (2, None, 404)
+
+
+async def test_signs_that_part_lines_elsewhere_do_not_part_results(coordinator, answer):
+    labels = ["a\u2028b", "c\u2029d", "e\x85f"]
+    lines = [
+        json.dumps({"index": index, **answer, "result": label}, ensure_ascii=False)
+        for index, label in enumerate(labels)
+    ]
+    coordinator.answers("\n".join(lines).encode())  # the last has no end
+    with Mole(coordinator.url) as client:
+        assert [result.unwrap().result for result in client.job_results("j-1")] == labels
+        assert list(client.job_result_lines("j-1")) == lines
+    async with AsyncMole(coordinator.url) as other:
+        assert [result.unwrap().result async for result in other.job_results("j-1")] == labels
+
+
+def test_lines_come_out_of_any_pieces():
+    whole = "eins\n\nzwölf\r\nthree"
+    for size in range(1, 8):
+        pieces = [whole.encode()[at : at + size] for at in range(0, len(whole.encode()), size)]
+        lines = Lines()
+        assert [*(line for piece in pieces for line in lines.add(piece)), *lines.end()] == whole.split("\n")
 
 
 def test_what_is_refused_or_broken_is_told(coordinator):
