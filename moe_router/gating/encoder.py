@@ -80,7 +80,7 @@ class Encoder:
         # Beyond this no tokenizer output survives the cut; it bounds the time on huge texts.
         limit = self.max_tokens * 16
         # A lone surrogate is in no vocabulary, and the tokenizer cannot read it.
-        cut = [text[:limit].encode("utf-8", "ignore").decode("utf-8") for text in texts]
+        cut = [_head(text, limit).encode("utf-8", "ignore").decode("utf-8") for text in texts]
         prefixed = [self.info.prefix + text for text in cut]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prefixed)]
 
@@ -94,6 +94,11 @@ class Encoder:
             mask[row, : len(own)] = 1
         (embeddings,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
         return np.asarray(embeddings, np.float32)
+
+
+def _head(text: str, limit: int) -> str:
+    """At most so many characters; a run of white space is one token, so in a longer text it counts as one."""
+    return text if len(text) <= limit else " ".join(text.split(maxsplit=limit))[:limit]
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:

@@ -62,6 +62,12 @@ def test_long_texts_are_cut(encoder, encoder_folder):
     assert short.encode([huge]) == pytest.approx(short.encode(["word " * 100]), abs=1e-6)
 
 
+@pytest.mark.parametrize("blank", [" ", "\n", "\r\n ", "\t", "\u3000"])
+def test_white_space_does_not_push_a_text_out_of_sight(encoder, blank):
+    far = f"{blank * 5_000}a text{blank * 5_000}of four words"
+    assert encoder.tokenize([far]) == encoder.tokenize(["a text of four words"])
+
+
 def test_the_prefix_is_put_before_each_text(encoder, encoder_folder, tmp_path):
     folder = Path(shutil.copytree(encoder_folder, tmp_path / "prefixed"))
     info = json.loads((folder / "encoder.json").read_text())
