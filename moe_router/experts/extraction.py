@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -30,11 +31,11 @@ from moe_router.experts import formats
 from moe_router.experts.engines.base import Decision, Decoder
 from moe_router.experts.scoring import Floats
 from moe_router.experts.spans import Spans
-from moe_router.experts.text_words import Window, Word
+from moe_router.experts.text_words import OVERLAP_WORDS, Window, Word
 
-MAX_ENTITY_WORDS = 24
+MAX_ENTITY_WORDS = OVERLAP_WORDS
 MAX_ENTITY_CHARS = 512
-"""Bounds on an entity; a window has at most as many as it has words."""
+"""Bounds on an entity, so that some window sees it whole; a window has at most as many as it has words."""
 
 EncodeWord = Callable[[str], tuple[int, ...]]
 
@@ -162,6 +163,7 @@ class _Runs:
         self._words = words
         self._grammar = grammar
         self._encode = encode
+        self._sizes = [0.0, *accumulate(word.size for word in words)]
         self._inner: dict[int, tuple[int, ...]] = {}
         self._openings = [
             _Way((k, k), _tokens(text, word, encode, first=True), False)
@@ -191,8 +193,10 @@ class _Runs:
 
     def _closes_from(self, first: int, last: int) -> bool:
         """Whether the run can be closed once it has this word."""
-        for k in range(last, min(first + MAX_ENTITY_WORDS, len(self._words))):
+        for k in range(last, len(self._words)):
             word = self._words[k]
+            if self._sizes[k + 1] - self._sizes[first] > MAX_ENTITY_WORDS:
+                return False
             if word.too_long or word.end - self._words[first].start > MAX_ENTITY_CHARS:
                 return False
             if self._closes(first, k):

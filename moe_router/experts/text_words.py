@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ WINDOW_WORDS = 96
 """Words, or characters of scripts without spaces, that one decoder sees at a time."""
 
 OVERLAP_WORDS = 24
-"""Words that neighbouring windows share; a longer entity may be cut at a window's edge."""
+"""Words that neighbouring windows share, by their `size`: as many as an entity may have."""
 
 LEAST_WINDOW_WORDS = 6
 """A window of no more words is not halved, however many tokens they have."""
@@ -27,8 +28,13 @@ MAX_WORD_CHARS = 256
 LEFT_OUT = "…"
 """Stands for a word that is too long."""
 
-UNSPACED = r"぀-ヿ㐀-鿿豈-﫿฀-๿຀-໿က-႟ក-៿"
-"""Kana, Han, Thai, Lao, Burmese and Khmer: each character, with its marks, may begin or end an entity."""
+# Escaped, since some of these characters are others once an editor has normalised them.
+UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f\u1780-\u17ff\uac00-\ud7a3"
+"""Kana, Han, Thai, Lao, Burmese and Khmer: each character, with its marks, may begin or end an entity.
+
+So may a syllable of Hangul, which has spaces, but puts its particles at the end of a name; and the adapter
+that comes with MoLE was trained with them so.
+"""
 
 
 def _is_mark(sign: str) -> bool:
@@ -41,6 +47,7 @@ _MARKS = "".join(
     for code in (*range(0x0E00, 0x0F00), *range(0x1000, 0x10A0), *range(0x1780, 0x1800), 0x3099, 0x309A)
     if _is_mark(sign := chr(code))
 )
+_UNSPACED_SIGN = re.compile(f"[{UNSPACED}]")
 _CHUNK = re.compile(rf"[{UNSPACED}][{_MARKS}]*|[^\s{UNSPACED}]+")
 
 _FORMAT = "\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
@@ -73,6 +80,8 @@ class Word:
     """Whether an entity may begin with it."""
     closes: bool
     """Whether an entity may end with it."""
+    size: float = 1.0
+    """What it counts in an entity: a character of a script without spaces half a word."""
 
     @property
     def too_long(self) -> bool:
@@ -139,22 +148,29 @@ def _mark(text: str, at: int) -> Word:
     before, after = text[at - 1 : at] if at else "", text[at + 1 : at + 2]
     opens = text[at] == "(" and (after.isdigit() or after == "+")
     closes = text[at] == ")" or (text[at] == "." and before != "" and (before.isalnum() or _is_mark(before)))
-    return Word(at, at + 1, opens, closes)
+    return Word(at, at + 1, opens, closes, _size(text[at]))
 
 
 def _piece(text: str, start: int, end: int) -> Word:
     if end - start == 1 and not text[start].isalnum():
         return _mark(text, start)
     sound = end - start <= MAX_WORD_CHARS and any(c.isalnum() for c in text[start:end])
-    return Word(start, end, sound and text[start] not in "'’", sound and text[end - 1] not in "'’")
+    opens, closes = sound and text[start] not in "'’", sound and text[end - 1] not in "'’"
+    return Word(start, end, opens, closes, _size(text[start]))
+
+
+def _size(sign: str) -> float:
+    return 0.5 if _UNSPACED_SIGN.match(sign) else 1.0
 
 
 def windows_of(text: str, size: int = WINDOW_WORDS, overlap: int = OVERLAP_WORDS) -> list[Window]:
-    """Windows that together cover all words, each sharing `overlap` words with the next."""
+    """Windows that together cover all words, each sharing words of the size `overlap` with the next."""
     words = words_of(text)
     if not words:
         return []
-    firsts = range(0, max(len(words) - overlap, 1), size - overlap)
+    firsts = [0]
+    while (end := firsts[-1] + size) < len(words):
+        firsts.append(_back(words, end, overlap, least=end - size + size // 2))
     parts = [tuple(words[first : first + size]) for first in firsts]
     ends = [0, *(_last(part) for part in parts[:-1])]
     starts = [*(_first(part) for part in parts[1:]), math.inf]
@@ -162,6 +178,15 @@ def windows_of(text: str, size: int = WINDOW_WORDS, overlap: int = OVERLAP_WORDS
         Window(part[0].start, part[-1].end, part, before, after)
         for part, before, after in zip(parts, ends, starts, strict=True)
     ]
+
+
+def _back(words: Sequence[Word], end: int, size: float, least: int) -> int:
+    """Where the words before `end` begin that have this size together."""
+    first, room = end, size
+    while first > least and words[first - 1].size <= room:
+        first -= 1
+        room -= words[first].size
+    return first
 
 
 def _first(words: tuple[Word, ...]) -> float:

@@ -199,6 +199,20 @@ def test_a_run_has_no_more_words_than_the_bound() -> None:
     assert found.entities[0].value == longest
 
 
+@pytest.mark.parametrize("at", range(0, 120, 7))
+def test_a_long_address_without_spaces_is_told_whole_wherever_it_stands(at: int) -> None:
+    address = "서울특별시강남구테헤란로백오십이번길이십칠강남파이낸스센터오층오백일호앞"
+    assert len(address) > MAX_ENTITY_WORDS
+    text = "王" * at + address + "王" * (150 - at)
+    place = entity("PLACE", at, address, 1.0)
+    found = []
+    for window in windows_of(text):
+        target = "".join(map(chr, answer(text, window, [place], GRAMMAR, encode)))
+        if window.tells(place.start, place.end) or address not in target:
+            found.append(run(text, window, writes(target))[0])
+    assert [(e.start, e.value) for e in merged([], found)] == [(at, address)]
+
+
 @pytest.mark.parametrize("wanted", "(1a")
 @pytest.mark.parametrize(
     "text",

@@ -26,6 +26,13 @@ def test_windows_hold_every_word(text: str) -> None:
     assert held == set(words_of(text))
 
 
+@pytest.mark.parametrize(("text", "shared"), [("w " * 300, 24), ("王" * 300, 48), ("王b " * 150, 32)])
+def test_windows_share_what_the_longest_entity_has(text: str, shared: int) -> None:
+    windows = windows_of(text)
+    assert all(len(set(a.words) & set(b.words)) == shared for a, b in pairwise(windows))
+    assert all(len(window.words) == 96 for window in windows[:-1])
+
+
 def test_a_text_without_words_has_no_windows() -> None:
     assert windows_of(" \n\t") == []
 
@@ -49,6 +56,9 @@ def test_a_text_without_words_has_no_windows() -> None:
         ("王b", ["王", "b"]),
         ("มาลี", ["ม", "า", "ลี"]),
         ("မောင်", ["မော", "င်"]),
+        ("김민수", ["김", "민", "수"]),
+        ("\uf900\ufa6d", ["\uf900", "\ufa6d"]),  # of Han, for other standards' sake
+        ("ꀀꀁ ꡀꡁ ꠀꠁ", ["ꀀꀁ", "ꡀꡁ", "ꠀꠁ"]),
         ("សុខា", ["សុ", "ខា"]),
         ("सीता:राम", ["सीता", "राम"]),
         ("Jose\u0301's", ["Jose\u0301", "'s"]),
