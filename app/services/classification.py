@@ -157,7 +157,9 @@ class Classification:
     ) -> tuple[ClassifyAnswer, Expert | None]:
         decision = await self._decide(request, call)
         course = Course(decision, list(decision.steps), abstained=decision.abstained)
-        with recorded(course, request, call, self._registry.tasks.get(decision.task or ""), self._record):
+        # Not self._registry: while the request waited at the gate, gating may have been given another one.
+        registry = decision.router.registry
+        with recorded(course, request, call, registry.tasks.get(decision.task or ""), self._record):
             if decision.abstained is None:
                 self._check_language(decision)
                 await self._ask(course, request, call)
@@ -176,10 +178,11 @@ class Classification:
         else:
             course.abstained = withheld(course)
 
-    def _check_language(self, decision: Decision) -> None:
+    @staticmethod
+    def _check_language(decision: Decision) -> None:
         if decision.task is None:
             return
-        served = self._registry.languages_of(decision.task)
+        served = decision.router.registry.languages_of(decision.task)
         if served is not None and decision.language not in served:
             raise UnsupportedLanguageError(decision.task, decision.language, served)
 
@@ -202,7 +205,7 @@ class Classification:
         if expert is None:
             self._read_probe(action, course, began)
             return
-        task = self._registry.task(expert.task_key)
+        task = course.decision.router.registry.task(expert.task_key)
         wanted = self._expert_request(request, course.decision, expert, task, call)
         try:
             worker_id, answer = await self._experts.classify(expert, task, wanted, call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -77,7 +78,7 @@ class StubGating:
             description_vector=np.full(4, 0.5, np.float32) if encoded and description else None,
             text_vector=np.full(4, 0.25, np.float32) if encoded else None,
             via=via,
-            router=cast(Any, None),
+            router=cast(Any, SimpleNamespace(registry=self.registry)),
             router_version=self.version,
             state=_state(chosen, language or "en"),
             probe=self._probe(chosen) if via != "expert" else None,

@@ -209,6 +209,20 @@ async def test_the_callers_mistakes() -> None:
     assert (await scene.ask(task=files.GERMAN_ONLY, language="de")).language == "de"
 
 
+async def test_a_registry_edit_does_not_spoil_a_request_that_waits_at_the_gate() -> None:
+    scene = Scene()
+    data = files.registry()
+    data["tasks"] = {"new/task": data["tasks"][files.SENTIMENT]}
+    gate = FairGate(1, 100)
+    scene.service._gate = gate
+    async with gate.place(""):
+        waiting = asyncio.create_task(scene.ask())
+        await asyncio.sleep(0)
+        await scene.gating.use_registry(Registry.model_validate(data))
+    answer = await waiting
+    assert (answer.task, answer.result) == ("new/task", "neutral")
+
+
 async def test_route_names_a_task_whose_language_is_not_served() -> None:
     scene = Scene()
     request = ClassifyRequest.model_validate(
