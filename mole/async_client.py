@@ -13,7 +13,7 @@ from mole.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL, Connection
 from mole.endpoints import Endpoints
 from mole.errors import MoleAPIError, MoleConnectionError
 from mole.exchange import Conversation, Outcome, Pause, Reply, problem_of, seconds
-from mole.jobs import Lines, path_of, to_result
+from mole.jobs import Lines, check_lines, path_of, to_result
 from mole.results import ItemResult
 from mole.retry import Retry
 
@@ -116,6 +116,7 @@ class AsyncMole(Endpoints):
                 if response.is_error:
                     problem = problem_of(response.status_code, await response.aread())
                     raise MoleAPIError(problem, seconds(response.headers.get("Retry-After")))
+                check_lines(response.status_code, response.headers.get("Content-Type", ""), self.base_url)
                 lines = Lines()
                 async for piece in response.aiter_bytes():
                     for line in lines.add(piece):

@@ -13,7 +13,7 @@ from mole.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL, Connection
 from mole.endpoints import Endpoints
 from mole.errors import MoleAPIError, MoleConnectionError
 from mole.exchange import Conversation, Outcome, Pause, Reply, problem_of, seconds
-from mole.jobs import Lines, path_of, to_result
+from mole.jobs import Lines, check_lines, path_of, to_result
 from mole.results import ItemResult
 from mole.retry import Retry
 
@@ -143,6 +143,7 @@ class Mole(Endpoints):
             if response.is_error:
                 problem = problem_of(response.status_code, response.read())
                 raise MoleAPIError(problem, seconds(response.headers.get("Retry-After")))
+            check_lines(response.status_code, response.headers.get("Content-Type", ""), self.base_url)
             lines = Lines()
             for piece in response.iter_bytes():
                 yield from lines.add(piece)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
+from mole.errors import MoleConnectionError
 from mole.results import ItemResult
 
 LINES = "application/x-ndjson"
@@ -29,8 +31,18 @@ def to_chunks(items: Iterable[str | Mapping[str, Any]] | Iterable[bytes]) -> Ite
     yield bytes(chunk)
 
 
+def check_lines(status: int, content_type: str, url: str) -> None:
+    """Whether an answer that is no error holds JSON Lines.
+
+    Raises:
+        MoleConnectionError: it is another page, or leads to one.
+    """
+    if status != HTTPStatus.OK or content_type.partition(";")[0].strip().lower() != LINES:
+        raise MoleConnectionError(url, f"something else answers there (HTTP {status})")
+
+
 class Lines:
-    """Lines out of pieces of bytes. Only a line feed ends one: JSON may hold U+2028 and its like as they are."""
+    """Lines out of pieces of bytes. Only a line feed ends one: JSON may hold U+2028 and its like."""
 
     def __init__(self) -> None:
         self._rest = b""

@@ -53,7 +53,7 @@ def test_a_header_that_http_refuses_is_not_quoted():
 
 
 def test_a_damaged_body_is_a_connection_error(coordinator):
-    coordinator.answers(b"no gzip", Content_Encoding="gzip")
+    coordinator.answers(b"no gzip", Content_Encoding="gzip", Content_Type="application/x-ndjson")
     with Mole(coordinator.url) as client:
         with pytest.raises(MoleConnectionError):
             client.tasks()

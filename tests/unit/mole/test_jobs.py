@@ -27,6 +27,7 @@ DONE = JOB | {
     "finished_at": "2026-01-31T12:00:09.000+00:00",
     "eta_seconds": None,
 }
+LINES = "application/x-ndjson"
 PROBLEM = {
     "type": "/problems/unknown-job",
     "title": "Unknown job",
@@ -66,7 +67,7 @@ def test_a_job_is_looked_at_and_cancelled(coordinator):
 
 def test_results_are_answers_and_errors(coordinator, answer):
     lines = [{"index": 0, **answer}, {"index": 2, "error": PROBLEM}]
-    coordinator.answers("".join(json.dumps(line) + "\n" for line in lines).encode())
+    coordinator.answers("".join(json.dumps(line) + "\n" for line in lines).encode(), Content_Type=LINES)
     with Mole(coordinator.url) as client:
         first, second = client.job_results("j-1")
     assert isinstance(first, ItemResult)
@@ -80,7 +81,7 @@ async def test_signs_that_part_lines_elsewhere_do_not_part_results(coordinator, 
         json.dumps({"index": index, **answer, "result": label}, ensure_ascii=False)
         for index, label in enumerate(labels)
     ]
-    coordinator.answers("\n".join(lines).encode())  # the last has no end
+    coordinator.answers("\n".join(lines).encode(), Content_Type=LINES)  # the last has no end
     with Mole(coordinator.url) as client:
         assert [result.unwrap().result for result in client.job_results("j-1")] == labels
         assert list(client.job_result_lines("j-1")) == lines
@@ -102,11 +103,23 @@ def test_what_is_refused_or_broken_is_told(coordinator):
         for call in (client.job, client.cancel_job, lambda job: list(client.job_results(job))):
             with pytest.raises(MoleAPIError, match="You have no job"):
                 call("x")
-        coordinator.answers(b"<html>\n")
+        coordinator.answers(b"<html>\n", Content_Type=LINES)
         with pytest.raises(MoleConnectionError, match="something else"):
             list(client.job_results("x"))
     with Mole("http://127.0.0.1:9") as client, pytest.raises(MoleConnectionError):
         list(client.job_results("x"))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(200, "text/html"), (200, ""), (204, LINES), (302, LINES), (302, "text/html")]
+)
+async def test_another_page_is_no_result(coordinator, status: int, kind: str):
+    coordinator.answers(b"", status, Content_Type=kind, Location="/login")
+    with Mole(coordinator.url) as client, pytest.raises(MoleConnectionError, match=f"HTTP {status}"):
+        list(client.job_result_lines("j-1"))
+    async with AsyncMole(coordinator.url) as other:
+        with pytest.raises(MoleConnectionError, match=f"HTTP {status}"):
+            await anext(other.job_results("j-1"))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +164,7 @@ def test_the_command_does_not_wait_for_ever(coordinator):
 
 def test_the_command_prints_results_untouched(coordinator, answer):
     lines = json.dumps({"index": 0, **answer}, ensure_ascii=False) + "\n"
-    coordinator.answers(lines.encode())
+    coordinator.answers(lines.encode(), Content_Type=LINES)
     assert mole("jobs", "results", "j-1", "--url", coordinator.url).stdout == lines
     coordinator.answers(PROBLEM, 404)
     done = mole("jobs", "results", "x", "--url", coordinator.url)

@@ -199,7 +199,8 @@ async def test_the_async_client_speaks_every_endpoint(coordinator, answer):
         coordinator.answers(job, 202)
         assert (await mole.submit_job([{"text": "x"}, "y"])).job_id == "j"
         assert coordinator.asked[-1][2] == b'{"text": "x"}\n{"text": "y"}\n'
-        coordinator.answers((json.dumps({"index": 0, **answer}) + "\n").encode())
+        line = (json.dumps({"index": 0, **answer}) + "\n").encode()
+        coordinator.answers(line, Content_Type="application/x-ndjson")
         assert [result.index async for result in mole.job_results("j")] == [0]
         coordinator.answers({"type": "t", "title": "Gone", "status": 503, "detail": "All down."}, 503)
         with pytest.raises(MoleAPIError, match="All down"):
