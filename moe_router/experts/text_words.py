@@ -29,7 +29,10 @@ LEFT_OUT = "…"
 """Stands for a word that is too long."""
 
 # Escaped, since some of these characters are others once an editor has normalised them.
-UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f\u1780-\u17ff\uac00-\ud7a3"
+UNSPACED = (
+    r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f"
+    r"\u1780-\u17ff\uac00-\ud7a3"
+)
 """Kana, Han, Thai, Lao, Burmese and Khmer: each character, with its marks, may begin or end an entity.
 
 So may a syllable of Hangul, which has spaces, but puts its particles at the end of a name; and the adapter
