@@ -17,7 +17,7 @@ from typing import IO
 
 from mole.files.formats import FileError
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Certain:
     error_bytes: int = 0
     input: str = ""
     """digest of the rows read so far"""
+    errors: str | None = None
+    """where the errors are"""
 
 
 class Journal:
@@ -42,26 +44,33 @@ class Journal:
         self.part = output.with_name(output.name + ".part")
         self._file = output.with_name(output.name + ".part.json")
         self._errors = errors
-        self.certain = Certain(settings)
+        self.certain = Certain(settings, errors=str(errors.resolve()) if errors is not None else None)
 
     def open(self, restart: bool) -> tuple[IO[bytes], IO[bytes] | None]:
         """Opens both files at the end of what is certain.
 
         Raises:
-            FileError: another run is writing, or what is there is of a run with other settings.
+            FileError: another run is writing, or what is there is of a run with other settings, or
+                of no run that this one goes on with.
         """
+        found = None if restart else self._read()
+        if self._errors is not None and found is None and not restart:
+            check_empty(self._errors)
         with ExitStack() as opened:
             part = opened.enter_context(self.part.open("ab"))
             _lock(part, self.output)
-            found = None if restart else self._read()
             if found is not None and found.settings != self.certain.settings:
                 raise FileError(f"{self.part} is of a run with other options: use the same, or --restart")
+            if found is not None and found.errors != self.certain.errors:
+                before = f"with --errors {found.errors}" if found.errors else "without --errors"
+                raise FileError(f"{self.part} is of a run {before}: do the same, or --restart")
             self.certain = found or self.certain
             _cut(part, self.certain.bytes, self.part)
             errors = None
             if self._errors is not None:
                 errors = opened.enter_context(self._errors.open("ab"))
                 _cut(errors, self.certain.error_bytes, self._errors)
+            self.keep(part, errors, self.certain)  # from now on the errors are known to be of this run
             opened.pop_all()
         return part, errors
 
@@ -84,15 +93,23 @@ class Journal:
     def _read(self) -> Certain | None:
         try:
             said = json.loads(self._file.read_text(encoding="utf-8"))
-            return (
-                Certain(**{name: said[name] for name in asdict(self.certain)})
-                if said["version"] == VERSION
-                else None
-            )
+            if said["version"] != VERSION:
+                raise FileError(f"{self._file} is of another version of mole; --restart begins anew")
+            return Certain(**{name: said[name] for name in asdict(self.certain)})
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise FileError(f"{self._file} is damaged; --restart begins anew") from error
+
+
+def check_empty(errors: Path) -> None:
+    """Keeps what somebody else has written.
+
+    Raises:
+        FileError: the file for the errors holds something.
+    """
+    if errors.exists() and errors.stat().st_size:
+        raise FileError(f"{errors} is there already; choose another name for --errors, or --restart")
 
 
 def digest(*parts: object) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mole.files.formats import STANDARD, FileError, Format, Row, Source, TextWriter
-from mole.files.journal import Journal, digest
+from mole.files.journal import Journal, check_empty, digest
 from mole.files.parquet import schema_of, write_parquet
 
 KEEP_EVERY_S = 1.0
@@ -48,9 +48,13 @@ class Sink(Protocol):
 class StandardSink:
     """Writes to standard output; there is nothing to go on with."""
 
-    def __init__(self, kind: Format, delimiter: str | None, errors: Path | None) -> None:
+    def __init__(
+        self, kind: Format, delimiter: str | None, errors: Path | None, *, restart: bool = False
+    ) -> None:
         if kind is Format.PARQUET:
             raise FileError("Parquet cannot be written to standard output")
+        if errors is not None and not restart:
+            check_empty(errors)
         self.rows = self.failed = 0
         self._kind, self._delimiter = kind, delimiter
         self._writer: TextWriter | None = None
@@ -210,7 +214,7 @@ def open_sink(
 ) -> Sink:
     """The sink for a path; `-` is standard output."""
     if path == STANDARD:
-        return StandardSink(kind, delimiter, errors)
+        return StandardSink(kind, delimiter, errors, restart=restart)
     return FileSink(path, kind, delimiter, errors, settings, restart=restart, source=source)
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 import pytest
 
 from mole.files.formats import FileError, Format, Source
-from mole.files.sinks import FileSink
+from mole.files.sinks import FileSink, StandardSink
 
 ROWS = [{"text": f"t{i}"} for i in range(10)]
 
@@ -151,10 +151,60 @@ def test_what_is_there_is_not_written_over(tmp_path: Path):
     assert (tmp_path / "out.jsonl").read_text() == "mine"
 
 
-@pytest.mark.parametrize("broken", ["{", "{}", '{"version": 1}', "[]"])
+@pytest.mark.parametrize("broken", ["{", "{}", '{"version": 2}', "[]"])
 def test_a_damaged_journal_is_told(tmp_path: Path, broken: str):
     (tmp_path / "out.jsonl.part.json").write_text(broken)
     with pytest.raises(FileError, match="damaged"):
+        sink(tmp_path)
+
+
+def test_a_journal_of_another_version_is_told(tmp_path: Path):
+    (tmp_path / "out.jsonl.part.json").write_text('{"version": 1}')
+    with pytest.raises(FileError, match="another version"):
+        sink(tmp_path)
+
+
+def test_a_file_of_errors_that_is_not_of_this_run_is_kept(tmp_path: Path):
+    (tmp_path / "e").write_text("mine")
+    with pytest.raises(FileError, match="e is there already"):
+        sink(tmp_path)
+    with pytest.raises(FileError, match="e is there already"):
+        StandardSink(Format.JSONL, None, tmp_path / "e")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("e", "mine")]
+    sink(tmp_path, restart=True).close(finished=False)
+    assert (tmp_path / "e").read_text() == ""
+    (tmp_path / "e").write_text("mine")
+    StandardSink(Format.JSONL, None, tmp_path / "e", restart=True).close(finished=True)
+    assert (tmp_path / "e").read_text() == ""
+
+
+def test_a_run_that_was_killed_before_its_first_row_was_certain_is_gone_on_with(tmp_path: Path):
+    first = sink(tmp_path)
+    first.write(ROWS[1], {"mole_result": "x"}, {"row": 1})
+    first._part.close()
+    first._errors.close()  # as a kill would
+    second = sink(tmp_path)
+    write(second, ROWS)
+    second.close(finished=True)
+    assert lines(tmp_path / "e") == [{"row": 1}]
+
+
+@pytest.mark.parametrize("errors", [None, "other"])
+def test_errors_go_on_where_they_were(tmp_path: Path, errors: str | None):
+    first = sink(tmp_path)
+    write(first, ROWS[:2])
+    first.close(finished=False)
+    path = tmp_path / errors if errors else None
+    with pytest.raises(FileError, match=f"of a run with --errors {tmp_path / 'e'}"):
+        FileSink(str(tmp_path / "out.jsonl"), Format.JSONL, None, path, "s")
+    assert lines(tmp_path / "e") == [{"row": 1}]
+
+
+def test_a_run_without_errors_goes_on_without(tmp_path: Path):
+    first = FileSink(str(tmp_path / "out.jsonl"), Format.JSONL, None, None, "s")
+    write(first, ROWS[:2])
+    first.close(finished=False)
+    with pytest.raises(FileError, match="of a run without --errors"):
         sink(tmp_path)
 
 
