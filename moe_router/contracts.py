@@ -61,7 +61,9 @@ class ClassifyOptions(Wire):
     task: TaskKey | None = Field(
         None, description="Fix the task; the router then chooses only among its experts."
     )
-    language: LanguageCode | None = Field(None, description="Fix the language of the text.")
+    language: LanguageCode | None = Field(
+        None, description="Fix the language of the text, by any ISO 639 code; `und` fixes none."
+    )
     via: Literal["auto", "expert", "probe"] = Field(
         "auto", description="Answer by an LLM expert, by the probe, or as the router decides."
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from iso639 import Lang
 from iso639.exceptions import DeprecatedLanguageValue, InvalidLanguageValue
 
+from moe_router.contracts import UNDETERMINED
+
 AS_LID_176 = {
     # What lid.176 calls by a code that the standard has withdrawn, or by that of a wider language.
     "sh": "sh", "hbs": "sh", "serbo-croatian": "sh", "bh": "bh", "bih": "bh", "bihari": "bh", "eml": "eml",
@@ -35,3 +37,13 @@ def language_code(name: str) -> str:
         code = found.pt1 or found.pt3 or found.pt5
         return AS_LID_176.get(code, code)
     raise ValueError(f"{name!r} is neither an ISO 639 code nor an English language name")
+
+
+def stated_language(code: str | None) -> str | None:
+    """A caller's code as lid.176 gives it; None for none and for `und`. One that ISO 639 lacks stays."""
+    if code is None or code == UNDETERMINED:
+        return None
+    try:
+        return language_code(code)
+    except ValueError:
+        return code

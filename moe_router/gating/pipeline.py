@@ -27,6 +27,7 @@ from moe_router.gating.task_router import Action, Observation, Policy, State, Ta
 from moe_router.gating.versions import RouterWeights
 from moe_router.gating.weights import Floats, load
 from moe_router.gating.wording import Wording, joined
+from moe_router.languages import stated_language
 from moe_router.registry import Expert, Registry
 
 logger = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ class GatingPipeline:
         Args:
             text: the text to classify.
             description: what the caller asks, in any language; None or blank for nothing.
-            language: fixed by the caller.
+            language: fixed by the caller, by any ISO 639 code; `und` fixes none.
             task: fixed by the caller.
             via: whether the probe may answer, must, or must not.
             served: whether some worker of the mapping holds the model of this key.
@@ -182,6 +183,7 @@ class GatingPipeline:
             UnknownTaskError: the registry has no such task.
         """
         heads = self.heads
+        language = stated_language(language)
         asked = description.strip() if description else None
         watch = Stopwatch()
         guess = self._guess(text, asked, language)

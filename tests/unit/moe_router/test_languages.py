@@ -4,7 +4,7 @@ import fasttext
 import pytest
 
 from moe_router.gating.language import find_model
-from moe_router.languages import language_code
+from moe_router.languages import language_code, stated_language
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,14 @@ def test_every_code_that_lid_176_gives_stays_as_it_is():
     codes = [label.removeprefix("__label__") for label in labels]
     assert len(codes) == 176
     assert [language_code(code) for code in codes] == codes
+
+
+@pytest.mark.parametrize(
+    ("stated", "code"),
+    [
+        ("eng", "en"), ("zho", "zh"), ("cmn", "zh"), ("nb", "no"), ("en", "en"), ("xx", "xx"),
+        ("und", None), (None, None),
+    ],
+)  # fmt: skip
+def test_what_callers_state_is_brought_to_the_registrys_codes(stated, code):
+    assert stated_language(stated) == code

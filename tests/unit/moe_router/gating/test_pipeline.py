@@ -152,6 +152,18 @@ class TestWhatIsDecided:
                 assert set(found.task_probabilities) == set(DESCRIPTIONS)
                 assert set(found.domain_probabilities) == {"a", "b", "none"}
 
+    @pytest.mark.parametrize(("stated", "code"), [("deu", "de"), ("nb", "no"), ("cmn", "zh")])
+    async def test_any_code_of_a_language_reaches_its_experts(self, load, stated, code):
+        own = load(registry({"a/y": {"supported_languages": ["de", "no", "zh"]}, "b/z": {}}))
+        found = await ask(own, task="a/y", language=stated)
+        assert (found.language, found.language_probability) == (code, 1.0)
+        assert len(own.candidates(found, reachable=anywhere)) == 1
+
+    async def test_to_state_und_is_to_state_nothing(self, gating):
+        assert outcome(await ask(gating, language="und")) == outcome(await ask(gating))
+        found = await ask(gating, "12345 👍", language="und")
+        assert found.abstained.reason == "unknown_language"
+
     async def test_an_unknown_task_is_refused(self, gating):
         with pytest.raises(UnknownTaskError):
             await ask(gating, task="a/gone")
