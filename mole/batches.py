@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mole.calls import GRACE_S, Item, batch, body
-from mole.errors import MoleConnectionError
+from mole.errors import MoleAPIError, MoleConnectionError
 from mole.exchange import Conversation, Pause, perform
 from mole.results import ItemResult
 from mole.retry import RETRIED_STATUSES, Retry
@@ -102,6 +103,8 @@ class Window:
 def perform_batch(work: Batch, retry: Retry, url: str) -> Conversation[list[ItemResult]]:
     """Sends a batch; items that failed for a passing reason are sent again, the others are not.
 
+    What is too large for one request is sent in halves; a single item that is has the problem as its error.
+
     Raises:
         MoleAPIError, MoleConnectionError: as `perform`, for the batch as a whole.
     """
@@ -116,7 +119,7 @@ def perform_batch(work: Batch, retry: Retry, url: str) -> Conversation[list[Item
             found[offset] = ItemResult(work.first + offset, None, _unencodable())
     attempt = 1
     while left:
-        answers = yield from perform(batch(list(left.values()), _patience(left.values())), retry, url)
+        answers = yield from _answers(list(left.values()), retry, url)
         for offset, said in zip(list(left), answers, strict=True):
             try:
                 found[offset] = _result(work.first + offset, said)
@@ -129,6 +132,19 @@ def perform_batch(work: Batch, retry: Retry, url: str) -> Conversation[list[Item
         yield Pause(pause)
         attempt += 1
     return [found[offset] for offset in sorted(found)]
+
+
+def _answers(items: list[dict[str, Any]], retry: Retry, url: str) -> Conversation[list[dict[str, Any]]]:
+    try:
+        return (yield from perform(batch(items, _patience(items)), retry, url))
+    except MoleAPIError as error:
+        if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            raise
+        if len(items) == 1:
+            return [{"error": error.problem.model_dump()}]
+    half = len(items) // 2
+    first = yield from _answers(items[:half], retry, url)
+    return [*first, *(yield from _answers(items[half:], retry, url))]
 
 
 def _result(index: int, said: dict[str, Any]) -> ItemResult:

@@ -16,6 +16,7 @@ from mole import AsyncMole, Mole, MoleAPIError, MoleConnectionError, Retry
 from mole.batches import Common, Window, cut
 from tests.unit.mole.conftest import ABSTAINED, ANSWER
 
+TOO_LARGE = {"type": "/problems/body-too-large", "title": "Too large", "status": 413, "detail": "8 MiB."}
 SWIFT = Retry(attempts=3, first_pause_s=0.0)
 
 
@@ -31,6 +32,7 @@ class Service:
         self.hold = threading.Event()
         self.hold.set()
         self.seen: set[str] = set()
+        self.most_bytes = 10**6
 
     def answer(self, item: dict[str, Any]) -> dict[str, Any]:
         text = item["text"]
@@ -64,9 +66,10 @@ def service() -> Iterator[Service]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            items = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["items"]
-            body = json.dumps(stub.serve(items)).encode()
-            self.send_response(200)
+            sent = self.rfile.read(int(self.headers["Content-Length"]))
+            fits = len(sent) <= stub.most_bytes
+            body = json.dumps(stub.serve(json.loads(sent)["items"]) if fits else TOO_LARGE).encode()
+            self.send_response(200 if fits else 413)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -144,6 +147,19 @@ def test_a_text_that_is_no_unicode_spoils_no_other(service: Service):
     assert found[0].unwrap().result == "ok"
     assert found[1].error is not None
     assert found[1].error.status == 400
+
+
+def test_a_batch_that_is_too_large_is_sent_in_halves_and_an_item_that_is_says_so(service: Service):
+    service.most_bytes = 200
+    texts = [*"abcde", "f" * 300, "busy", *"ghi"]
+    with Mole(service.url, retry=SWIFT) as mole:
+        found = list(mole.classify_many([*texts], "Which?", batch_size=10))
+    assert [result.answer.result if result.answer else None for result in found] == [
+        None if len(text) == 300 else text for text in texts
+    ]
+    error = found[5].error
+    assert error is not None
+    assert (found[5].index, error.status, error.detail) == (5, 413, "8 MiB.")
 
 
 def test_a_batch_that_is_no_batch_is_something_else(service: Service, monkeypatch):
