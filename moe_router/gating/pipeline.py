@@ -173,7 +173,7 @@ class GatingPipeline:
 
         Args:
             text: the text to classify.
-            description: what the caller asks, in any language; None or blank for nothing.
+            description: what the caller asks, in any language; None or without a letter or digit for nothing.
             language: fixed by the caller, by any ISO 639 code; `und` fixes none.
             task: fixed by the caller.
             via: whether the probe may answer, must, or must not.
@@ -184,13 +184,13 @@ class GatingPipeline:
         """
         heads = self.heads
         language = stated_language(language)
-        asked = description.strip() if description else None
+        asked = _words(description)
         watch = Stopwatch()
         guess = self._guess(text, asked, language)
         watch.lap("language")
         if task is not None:
             return await self._fixed(heads, text, guess, task, via, served, watch)
-        passes, asked_vector, text_vector = await self._encode(heads, text, asked or None, via)
+        passes, asked_vector, text_vector = await self._encode(heads, text, asked, via)
         watch.lap("encode" if passes else "task")
         domains = heads.domains(asked_vector, text_vector)
         watch.lap("domain")
@@ -344,6 +344,11 @@ class GatingPipeline:
         if via == "expert" or text is None or task not in heads.probes:
             return None
         return heads.probes[task](text)
+
+
+def _words(description: str | None) -> str | None:
+    """What is asked; None where it says nothing, as `-`, `{}` and an emoji do."""
+    return description.strip() if description and any(map(str.isalnum, description)) else None
 
 
 def _ngrams(model_dir: Path) -> NgramModel | None:

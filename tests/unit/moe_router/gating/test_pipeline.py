@@ -130,7 +130,7 @@ class TestWhatIsDecided:
         ]  # fmt: skip
 
     @pytest.mark.parametrize("task", TEXTS)
-    @pytest.mark.parametrize("description", [None, "", " \n"])
+    @pytest.mark.parametrize("description", [None, "", " \n", "-", "?", "{}", "\u200b", "🙂"])
     async def test_without_a_description_the_text_does(self, gating, task, description):
         found = await ask(gating, TEXTS[task], description)
         assert found.task == task
