@@ -47,8 +47,8 @@ def drop(page: Page, name: str, text: str) -> None:
     page.dispatch_event("#drop", "drop", {"dataTransfer": given})
 
 
-def choose(page: Page, name: str, text: str) -> None:
-    page.set_input_files("#file", {"name": name, "mimeType": "text/plain", "buffer": text.encode()})
+def choose(page: Page, name: str, text: str, encoding: str = "utf-8") -> None:
+    page.set_input_files("#file", {"name": name, "mimeType": "text/plain", "buffer": text.encode(encoding)})
 
 
 def newest(page: Page) -> Locator:
@@ -148,12 +148,21 @@ def test_json_lines_with_columns_of_their_own(visit: Visit, site: Site) -> None:
         ("x.csv", "text\n", "There are no rows"),
         ("x.csv", 'text\n"never closed\n', "A quote is opened and never closed"),
         ("x.csv", "a,a\n1,2\n", "Two columns are named"),
+        ("x.csv", "text,n\nfine,1\n\nwell, well,2\n", "Row 4 has 3 cells, but the header has 2"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(visit: Visit, name: str, text: str, said: str) -> None:
     page = visit.open("/jobs")
     choose(page, name, text)
     expect(page.locator("#file-problem")).to_contain_text(said)
+    expect(page.locator("#setup")).to_be_hidden()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_that_is_not_utf_8_is_refused(visit: Visit, encoding: str) -> None:
+    page = visit.open("/jobs")
+    choose(page, "x.csv", "text\nGrüße\n", encoding)
+    expect(page.locator("#file-problem")).to_contain_text("This file is not UTF-8")
     expect(page.locator("#setup")).to_be_hidden()
 
 

@@ -4,6 +4,15 @@ const SEPARATORS = [",", ";", "\t"];
 
 export class FileProblem extends Error {}
 
+// A file's bytes as text; a byte that is no UTF-8 would else become a question mark that nobody notices.
+export function decoded(bytes) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new FileProblem("This file is not UTF-8. Save it as UTF-8, which spreadsheets call “CSV UTF-8”.");
+  }
+}
+
 // { columns: [names], rows: [{ name: value }] }; values of CSV are texts, of JSON Lines anything.
 export function readRows(name, text) {
   const clean = text.startsWith("\ufeff") ? text.slice(1) : text;
@@ -39,6 +48,10 @@ function readTable(text) {
   const columns = head.map((name, index) => name.trim() || `column ${index + 1}`);
   const twice = columns.find((name, index) => columns.indexOf(name) !== index);
   if (twice !== undefined) throw new FileProblem(`Two columns are named “${twice}”.`);
+  const long = cells.findIndex((row) => row.length > columns.length);
+  if (long >= 0) {
+    throw new FileProblem(`Row ${long + 2} has ${cells[long].length} cells, but the header has ${columns.length}.`);
+  }
   const rows = cells
     .filter((row) => row.length > 1 || row[0] !== "")
     .map((row) => Object.fromEntries(columns.map((name, index) => [name, row[index] ?? ""])));

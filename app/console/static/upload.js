@@ -1,7 +1,7 @@
 // From a file in the browser to a job: which column is the text, what to find out, a look at it, and off.
 
 import { ask } from "./api.js";
-import { FileProblem, readRows } from "./csv.js";
+import { FileProblem, decoded, readRows } from "./csv.js";
 import { $, h, put, say, show } from "./dom.js";
 import { plural } from "./words.js";
 
@@ -35,7 +35,7 @@ async function take(given) {
     if (given.size > MOST_BYTES) {
       throw new FileProblem("The file is larger than 50 MB. Use `mole jobs submit` or POST /api/v1/jobs for it.");
     }
-    const found = readRows(given.name, await given.text());
+    const found = readRows(given.name, decoded(await given.arrayBuffer()));
     file = { name: given.name, ...found };
     offer();
   } catch (problem) {
