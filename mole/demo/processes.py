@@ -7,12 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from mole.cli.console import CommandError
 
 STOP_TIMEOUT_S = 15.0
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+ELSEWHERE = frozenset(
+    {
+        "DATABASE_URL", "MOLE_AUDIT_LOG", "MOLE_REQUIRE_API_KEY", "MOLE_API_KEY", "MOLE_WORKER_TOKEN",
+        "MOLE_ENGINE_API_KEY",
+    }
+)  # fmt: skip
+"""Variables of another installation: its database, its audit log, its keys."""
 
 
 class Service:
@@ -23,13 +31,17 @@ class Service:
         port: Where it is to listen on 127.0.0.1.
         options: Further options of `mole serve NAME`.
         log: The file for its output.
+        environment: All of its variables.
     """
 
-    def __init__(self, name: str, port: int, options: list[str], log: Path) -> None:
+    def __init__(
+        self, name: str, port: int, options: list[str], log: Path, environment: Mapping[str, str]
+    ) -> None:
         self.name = name
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         self._command = [sys.executable, "-m", "mole.cli.main", "serve", name, "--port", str(port), *options]
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -38,6 +50,7 @@ class Service:
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own command, no shell
                 self._command,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -68,6 +81,12 @@ class Service:
     def _last_line(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def own_environment(given: Mapping[str, str], state: Path) -> dict[str, str]:
+    """The given variables, but with keys, jobs and feedback of its own."""
+    kept = {name: value for name, value in given.items() if name.upper() not in ELSEWHERE}
+    return {**kept, "MOLE_STATE_DIR": str(state)}
 
 
 def free_port(wanted: int, taken: set[int]) -> int:

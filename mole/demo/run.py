@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 import time
@@ -15,7 +16,7 @@ from mole.cli.console import CommandError, err, out, print_json
 from mole.client import Mole
 from mole.demo.cases import CASES, Case
 from mole.demo.files import demo_files, mapping_for
-from mole.demo.processes import Service, free_port
+from mole.demo.processes import Service, free_port, own_environment
 from mole.demo.ready import wait_reachable, wait_ready
 from mole.demo.table import Outcome, outcome_table
 from mole.errors import MoleClientError
@@ -62,9 +63,11 @@ def _services(options: DemoOptions, scratch: Path) -> list[Service]:
     worker_id, mapping = mapping_for(files, worker_port, scratch)
     shared = ["--demo", "--registry", str(files.registry), "--cache", str(cache)]
     logs = cache / "logs"
+    environment = own_environment(os.environ, cache / "demo-state")
+    worker, coordinator = [*shared, "--worker-id", worker_id], [*shared, "--mapping", str(mapping)]
     return [
-        Service("worker", worker_port, [*shared, "--worker-id", worker_id], logs / "demo-worker.log"),
-        Service("coordinator", port, [*shared, "--mapping", str(mapping)], logs / "demo-coordinator.log"),
+        Service("worker", worker_port, worker, logs / "demo-worker.log", environment),
+        Service("coordinator", port, coordinator, logs / "demo-coordinator.log", environment),
     ]
 
 

@@ -20,6 +20,7 @@ from mole.cli.console import CommandError
 from mole.demo.cases import CASES
 from mole.demo.files import demo_files, mapping_for
 from mole.demo.processes import Service, free_port
+from mole.demo.run import DemoOptions, _services
 from mole.demo.table import Outcome, outcome_table, route_of
 
 
@@ -72,8 +73,28 @@ def test_the_table_fits_the_terminal(width: int, answer, abstained):
         assert word in shown
 
 
+def test_the_demo_keeps_off_another_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    secrets = ("MOLE_API_KEY", "MOLE_WORKER_TOKEN", "MOLE_ENGINE_API_KEY")
+    for name in ("DATABASE_URL", "database_url", "MOLE_REQUIRE_API_KEY", "MOLE_AUDIT_LOG", *secrets):
+        monkeypatch.setenv(name, "theirs")
+    monkeypatch.setenv("MOLE_STATE_DIR", "state")
+    monkeypatch.setenv("HF_CACHE_PATH", "kept")
+    services = _services(DemoOptions(True, 18305, 18306, tmp_path, False), tmp_path)
+    for service in services:
+        service._command = [
+            sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"
+        ]  # fmt: skip
+        service.start()
+        assert service._process is not None
+        service._process.wait(60)
+        found = json.loads(service.log.read_text())
+        assert "theirs" not in found.values()
+        assert found["MOLE_STATE_DIR"] == str(tmp_path / "demo-state")
+        assert found["HF_CACHE_PATH"] == "kept"
+
+
 def test_a_service_that_ends_is_named_with_its_last_words(tmp_path: Path):
-    service = Service("worker", 18302, ["--nonsense"], tmp_path / "log")
+    service = Service("worker", 18302, ["--nonsense"], tmp_path / "log", os.environ)
     service.start()
     assert service._process is not None
     service._process.wait(60)
@@ -86,10 +107,10 @@ def test_a_service_that_ends_is_named_with_its_last_words(tmp_path: Path):
 def test_a_killed_command_takes_its_services_along(tmp_path: Path):
     parent = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(f"""
-            import sys, time
+            import os, sys, time
             from pathlib import Path
             from mole.demo.processes import Service
-            service = Service("worker", 18303, [], Path({str(tmp_path / "log")!r}))
+            service = Service("worker", 18303, [], Path({str(tmp_path / "log")!r}), os.environ)
             service._command = [sys.executable, "-c", "import time; time.sleep(60)"]
             service.start()
             print(service._process.pid, flush=True)
