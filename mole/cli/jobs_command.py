@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mole.cli.console import CommandError, ExitCode, client_for, epilog, err, out, print_json
+from mole.retry import RETRIED_STATUSES
 
 if TYPE_CHECKING:
     from moe_router.contracts import JobAnswer
@@ -118,9 +119,10 @@ def wait(
     with client_for(url) as client:
         job, pause = client.job(job_id), 0.2
         while job.finished_at is None:
-            if end is not None and time.monotonic() + pause > end:
+            left = end - time.monotonic() if end is not None else pause
+            if left <= 0:
                 raise CommandError(f"job {job_id} is not finished after {timeout:g} s: {_progress(job)}")
-            time.sleep(pause)
+            time.sleep(min(pause, left))
             pause = min(1.5 * pause, LONGEST_POLL_S)
             job = _look(client, job)
     _show(job, json_output)
@@ -129,13 +131,13 @@ def wait(
 
 
 def _look(client: Mole, last: JobAnswer) -> JobAnswer:
-    """How far the job is; while the service cannot tell, what was known last."""
-    from mole.errors import MoleAPIError
+    """How far the job is; while the service cannot tell or is started anew, what was known last."""
+    from mole.errors import MoleAPIError, MoleConnectionError
 
     try:
         return client.job(last.job_id)
-    except MoleAPIError as error:
-        if error.status not in (429, 502, 503, 504):
+    except (MoleAPIError, MoleConnectionError) as error:
+        if isinstance(error, MoleAPIError) and error.status not in RETRIED_STATUSES:
             raise
         err().print(f"mole: {error}; waiting", markup=False, soft_wrap=True)
         return last

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from moe_router.contracts import JobAnswer
 from mole import AsyncMole, ItemResult, Mole, MoleAPIError, MoleConnectionError
+from mole.cli import jobs_command
+from mole.cli.console import CommandError
 from mole.jobs import Lines, path_of, to_chunks, to_result
 from tests.unit.mole.test_command import mole
 
@@ -160,6 +164,48 @@ def test_the_command_does_not_wait_for_ever(coordinator):
     assert done.stderr == (
         "mole: job j-1 is not finished after 0 s: running: 2 of 4 finished, 1 failed, about 2.5 s left\n"
     )
+
+
+class Waiting:
+    """A client whose looks at a job are set, and the clock that goes on only as it is slept."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *looks: dict[str, Any] | Exception) -> None:
+        self.looks = list(looks)
+        self.slept: list[float] = []
+        monkeypatch.setattr(jobs_command, "client_for", lambda _url: nullcontext(self))
+        monkeypatch.setattr(jobs_command, "time", self)
+
+    def job(self, _job_id: str) -> JobAnswer:
+        look = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        if isinstance(look, Exception):
+            raise look
+        return JobAnswer.model_validate(look)
+
+    def monotonic(self) -> float:
+        return sum(self.slept)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+def test_the_command_waits_for_the_whole_time(monkeypatch: pytest.MonkeyPatch):
+    waiting = Waiting(monkeypatch, JOB)
+    with pytest.raises(CommandError, match="not finished after 1 s"):
+        jobs_command.wait("j-1", timeout=1.0)
+    assert sum(waiting.slept) == pytest.approx(1.0)
+
+
+def test_the_command_outlives_a_restart_of_the_coordinator(monkeypatch: pytest.MonkeyPatch):
+    gone = MoleConnectionError("http://x", "refused", unsent=True)
+    waiting = Waiting(monkeypatch, JOB, gone, gone, DONE)
+    jobs_command.wait("j-1", timeout=None)
+    assert len(waiting.slept) == 3
+    with pytest.raises(CommandError, match="not finished after 2 s"):
+        Waiting(monkeypatch, JOB, gone)
+        jobs_command.wait("j-1", timeout=2.0)
+    with pytest.raises(MoleConnectionError):
+        Waiting(monkeypatch, gone)
+        jobs_command.wait("j-1", timeout=2.0)
 
 
 def test_the_command_prints_results_untouched(coordinator, answer):
