@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 AT_START_S = 2.0
 """A database that hangs keeps gating's first answer waiting no longer than this."""
+RETRY_S = 60.0
+"""What was refused is tried again after so long: it may have been a passing fault."""
 
 
 class Versions(Protocol):
@@ -29,17 +32,28 @@ class Versions(Protocol):
 
 
 class RouterSync:
-    """Looks regularly which version is live; one that does not fit is refused once, and the old stays."""
+    """Looks regularly which version is live; where one does not fit, the old stays."""
 
-    def __init__(self, versions: Versions, gating: Callable[[], Gating | None], *, interval_s: float) -> None:
+    def __init__(
+        self,
+        versions: Versions,
+        gating: Callable[[], Gating | None],
+        *,
+        interval_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._versions = versions
         self._gating = gating
         self._interval_s = interval_s
+        self._clock = clock
+        self._retry_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self.version: int | None = None
         """in force; None: the shipped weights"""
         self.refused: int | None = None
         """live in the database, but not usable here"""
+        self.shipped_refused = False
+        """whether the shipped weights are wanted, but cannot be used"""
 
     def start(self) -> None:
         """Begins to look."""
@@ -68,9 +82,10 @@ class RouterSync:
         live = await self._versions.live()
         wanted = live.id if live is not None else None
         if wanted == self.version:
-            self.refused = None
+            self.refused, self.shipped_refused = None, False
             return
-        if wanted is not None and wanted == self.refused:
+        again = self.shipped_refused if wanted is None else wanted == self.refused
+        if again and self._clock() < self._retry_at:
             return
         try:
             if live is None:
@@ -80,17 +95,21 @@ class RouterSync:
                 weights = await asyncio.to_thread(unpack, blob, live.meta)
                 await gating.use_router(weights, live.id)
         except (ModelAssetError, UnknownVersionError) as error:
-            self.refused = wanted
-            logger.error("the router's version %s is refused, the old one stays: %s", wanted, error.detail)
+            self.refused, self.shipped_refused = wanted, wanted is None
+            self._retry_at = self._clock() + RETRY_S
+            if not again:
+                logger.error("the router's %s refused, the old one stays: %s", _told(wanted), error.detail)
             return
-        self.version, self.refused = wanted, None
-        logger.info("the router's version %s is in force", "of the package" if wanted is None else wanted)
+        self.version, self.refused, self.shipped_refused = wanted, None, False
+        logger.info("the router's %s in force", _told(wanted))
 
     @property
     def state(self) -> str:
         """For the health body."""
         own = "shipped weights" if self.version is None else f"version {self.version}"
-        return own if self.refused is None else f"{own}; version {self.refused} is refused"
+        if self.refused is None and not self.shipped_refused:
+            return own
+        return f"{own}; {_told(self.refused)} refused"
 
     async def _run(self) -> None:
         while True:
@@ -104,3 +123,7 @@ class RouterSync:
                 pass
             except Exception:
                 logger.exception("the router's version cannot be looked up")
+
+
+def _told(version: int | None) -> str:
+    return "shipped weights are" if version is None else f"version {version} is"

@@ -76,11 +76,30 @@ class Assembly:
         """
         probes = self._load_probes(registry)
         prototypes = self.prototypes(registry)
-        router = self.router(registry, weights, probes, prototypes, version)
+        domains = domain.domain_head(registry, self._domain_weights, prototypes)
         for key in registry.tasks:
             if key not in prototypes and key not in weights.tasks.meta["classes"]:
                 logger.warning("task %s has no description and no weights: only options.task reaches it", key)
-        domains = domain.domain_head(registry, self._domain_weights, prototypes)
+        return self._heads(registry, domains, probes, prototypes, weights, version)
+
+    def renewed(self, heads: Heads, weights: RouterWeights, version: int | None) -> Heads:
+        """The same for other weights of the router: no file is read anew.
+
+        Raises:
+            ModelAssetError: the weights do not fit.
+        """
+        return self._heads(heads.registry, heads.domains, heads.probes, heads.prototypes, weights, version)
+
+    def _heads(
+        self,
+        registry: Registry,
+        domains: MixtureHead,
+        probes: dict[str, Probe],
+        prototypes: dict[str, Floats],
+        weights: RouterWeights,
+        version: int | None,
+    ) -> Heads:
+        router = self.router(registry, weights, probes, prototypes, version)
         threshold = abstention.threshold_for(weights.tasks.meta, self._target_risk)
         return Heads(registry, domains, router, probes, prototypes, threshold)
 

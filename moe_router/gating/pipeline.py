@@ -143,7 +143,7 @@ class GatingPipeline:
                     f"but {self._identity!r} is in use"
                 )
         async with self._reload:
-            self._heads = await asyncio.to_thread(self._assembly.build, self.registry, weights, version)
+            self._heads = await asyncio.to_thread(self._assembly.renewed, self.heads, weights, version)
             self._learned, self._version = weights, version
 
     def router_of(self, weights: RouterWeights) -> TaskRouter:

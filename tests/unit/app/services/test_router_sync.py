@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from app.services.router_sync import RouterSync
+from app.services.router_sync import RETRY_S, RouterSync
 from app.storage.router_versions import VersionInfo
 from moe_router.errors import ModelAssetError, StorageError
 from moe_router.gating.versions import RouterWeights, pack
@@ -46,8 +46,16 @@ class Gating:
         self.taken.set()
 
 
-def made(table: Table, gating: Gating | None) -> RouterSync:
-    return RouterSync(table, lambda: gating, interval_s=0.001)  # type: ignore[arg-type,return-value]
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def made(table: Table, gating: Gating | None, clock: Clock | None = None) -> RouterSync:
+    return RouterSync(table, lambda: gating, interval_s=0.001, clock=clock or Clock())  # type: ignore[arg-type,return-value]
 
 
 async def test_it_takes_a_version_once_and_the_shipped_weights_after_a_rollback():
@@ -80,6 +88,40 @@ async def test_a_version_that_does_not_fit_is_refused_once_and_the_old_one_stays
     table.id, gating.fits = 5, True
     await sync.check(gating)  # type: ignore[arg-type]
     assert sync.state == "version 5"
+
+
+async def test_what_was_refused_is_tried_again_after_a_pause_and_logged_once(caplog):
+    table, gating, clock = Table(), Gating(), Clock()
+    sync = made(table, gating, clock)
+    table.id, gating.fits = 4, False
+    for _ in range(3):
+        clock.now += RETRY_S
+        await sync.check(gating)  # type: ignore[arg-type]
+    assert (table.read, sync.refused) == ([4, 4, 4], 4)
+    assert caplog.text.count("is refused") == 1
+    gating.fits = True
+    clock.now += RETRY_S / 2
+    await sync.check(gating)  # type: ignore[arg-type]
+    assert sync.refused == 4
+    clock.now += RETRY_S
+    await sync.check(gating)  # type: ignore[arg-type]
+    assert (sync.state, sync.refused) == ("version 4", None)
+
+
+async def test_health_tells_that_the_shipped_weights_are_refused(caplog):
+    table, gating, clock = Table(), Gating(), Clock()
+    sync = made(table, gating, clock)
+    table.id = 3
+    await sync.check(gating)  # type: ignore[arg-type]
+    table.id, gating.fits = None, False
+    for _ in range(3):
+        await sync.check(gating)  # type: ignore[arg-type]
+    assert sync.state == "version 3; shipped weights are refused"
+    assert caplog.text.count("shipped weights are refused") == 1
+    gating.fits = True
+    clock.now += RETRY_S
+    await sync.check(gating)  # type: ignore[arg-type]
+    assert sync.state == "shipped weights"
 
 
 async def test_it_looks_again_after_the_database_was_gone():

@@ -481,6 +481,14 @@ class TestAnotherRouter:
         await gating.use_router(gating.shipped)
         assert (await ask(gating, TEXTS["a/x"], DESCRIPTIONS["a/x"])).router_version is None
 
+    async def test_no_file_of_a_probe_is_read_for_it(self, load, models, tmp_path):
+        own = Path(shutil.copytree(models, tmp_path / "own"))
+        gating = load(registry({"a/x": {"probe": {"path": "probes/x"}}, "b/z": {}}), model_dir=own)
+        shutil.rmtree(own / "probes")
+        await gating.use_router(gating.shipped, 7)
+        found = await ask(gating, TEXTS["a/x"], task="a/x")
+        assert (found.router_version, found.probe.label) == (7, "yes")
+
     @pytest.mark.parametrize("part", ["tasks", "q_weights"])
     async def test_one_of_another_encoder_is_refused_and_the_old_stays(self, gating, part):
         given = {"tasks": gating.learned.tasks, "q_weights": gating.learned.q_weights}
