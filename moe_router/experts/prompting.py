@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Piece:
 
     text: str
     trusted: bool
+    name: str = ""
+    """Of the value that it is."""
 
 
 class Template:
@@ -206,7 +208,7 @@ def _filled(part: Literal | Value | Section, values: Mapping[str, str]) -> Itera
     elif isinstance(part, Value):
         if part.name not in values:
             raise MissingFieldError(f"The task's template needs fields.{part.name}, which the request lacks.")
-        yield Piece(values[part.name], trusted=False)
+        yield Piece(values[part.name], trusted=False, name=part.name)
     elif part.name in values:
         for inner in part.parts:
             yield from _filled(inner, values)
@@ -222,7 +224,7 @@ def _joined(pieces: Sequence[Piece]) -> list[Piece]:
         elif last is not None and last.trusted and last.text.endswith(" "):
             stripped = last.text.rstrip(" ")
             joined[-1:] = [Piece(stripped, trusted=True)] if stripped else []
-            joined.append(Piece(last.text[len(stripped) :] + piece.text, trusted=False))
+            joined.append(replace(piece, text=last.text[len(stripped) :] + piece.text))
         else:
             joined.append(piece)
     return [piece for piece in joined if piece.text]

@@ -164,7 +164,7 @@ class TaskExpert:
         decode = partial(extraction.decoder, text, window, self._grammar, self._encode, here)
         prompt = self._tokens.prompt(self._template, {**values, INPUT: window.shown(text)}, self._adapter)
         # Lines of an encoded key, say, have many tokens; what the model does not read it cannot name.
-        if prompt.cut and len(window.words) > LEAST_WINDOW_WORDS:
+        if prompt.input_cut and len(window.words) > LEAST_WINDOW_WORDS:
             for half in window.halves():
                 yield from self._parts(text, half, values)
         else:

@@ -49,6 +49,8 @@ class Prompt:
     tail: tuple[int, ...]
     cut: bool = False
     """Whether a value passed the limit of tokens and lost its end."""
+    input_cut: bool = False
+    """Whether `{{input}}` did."""
 
 
 @dataclass(frozen=True, slots=True)

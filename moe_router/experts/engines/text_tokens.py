@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from moe_router.experts.engines.base import Prompt
-from moe_router.experts.prompting import Template
+from moe_router.experts.prompting import INPUT, Template
 
 CHARS_PER_TOKEN = 4
 """What a limit in tokens comes to in characters; about right for European languages."""
@@ -37,8 +37,8 @@ class TextTokens:
         tail: list[int] = []
         for piece in pieces:
             tail += map(ord, piece.text if piece.trusted else piece.text[: self._max_chars])
-        cut = any(len(piece.text) > self._max_chars for piece in pieces if not piece.trusted)
-        return Prompt(adapter, head, tuple(tail), cut)
+        cut = {piece.name for piece in pieces if not piece.trusted and len(piece.text) > self._max_chars}
+        return Prompt(adapter, head, tuple(tail), bool(cut), INPUT in cut)
 
 
 def text_of(tokens: Iterable[int]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from moe_router.errors import ModelAssetError
 from moe_router.experts.engines.base import Prompt
-from moe_router.experts.prompting import Piece, Template
+from moe_router.experts.prompting import INPUT, Piece, Template
 
 _ANCHOR = "|"
 _CHARS_PER_TOKEN = 32
@@ -55,15 +55,16 @@ class HfTokens:
     def prompt(self, template: Template, values: Mapping[str, str], adapter: str | None) -> Prompt:
         """Fills and tokenises a template."""
         tail: list[int] = []
-        cut = False
+        cut: set[str] = set()
         for piece in template.trimmed(values):
             tokens, lost = self._piece(piece)
             tail.extend(tokens)
-            cut |= lost
+            if lost:
+                cut.add(piece.name)
         head = self._head(template.head)
         if not tail:  # nothing to compute on: the last token of the head must be computed anew
             head, tail = head[:-1], list(head[-1:])
-        return Prompt(adapter, head, tuple(tail), cut)
+        return Prompt(adapter, head, tuple(tail), bool(cut), INPUT in cut)
 
     def _piece(self, piece: Piece) -> tuple[tuple[int, ...], bool]:
         """Its tokens, and whether it had more."""

@@ -87,6 +87,17 @@ async def test_an_extraction_reads_all_it_decodes_over(pool: SingleModelPool) ->
     assert pool.cut() == {}
 
 
+async def test_a_long_field_beside_the_text_makes_no_more_windows(
+    registry: Registry, config: PoolConfig
+) -> None:
+    queried = SingleModelPool(edited(registry, "a/spans", template_path="q.json"), "g", config)
+    queried.preload(None)
+    expert = queried._host._roster.served[queried.find("a/spans", "en")].expert
+    work = expert.prepare(ask("a/spans", "a b c " * 8, fields={"query": "word " * 300}))
+    assert all(job.prompt.cut for job in work.jobs), "the field is"
+    assert len(work.jobs) == len(windows_of("a b c " * 8))
+
+
 async def test_a_classified_text_that_is_too_long_is_told_without_its_words(
     pool: SingleModelPool, caplog: pytest.LogCaptureFixture
 ) -> None:

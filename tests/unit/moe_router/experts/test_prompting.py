@@ -36,7 +36,7 @@ def test_template_syntax_in_a_text_stays_text() -> None:
 def test_the_head_is_what_comes_before_the_first_value() -> None:
     template = Template("Labels: {{labels}}.\nText: {{input}}\nLabel:", {"labels": "a, b"})
     assert template.head == "Labels: a, b.\nText:"
-    assert template.fill({"input": "x"})[0] == Piece(" x", trusted=False)
+    assert template.fill({"input": "x"})[0] == Piece(" x", trusted=False, name="input")
 
 
 def test_a_section_appears_only_with_its_field() -> None:
