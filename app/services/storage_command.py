@@ -8,6 +8,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from app.services import audit, factory
 from app.services.telemetry.metrics import Metrics
 from app.settings import Settings
@@ -21,6 +23,12 @@ def run(command: Callable[[Settings, Storage], Awaitable[Any]]) -> int:
     """Runs a command and prints what it returns; 0, or 1 with one line on standard error."""
     try:
         settings = Settings()
+    except ValidationError as error:  # whose own text quotes the value, which may be a secret
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        print(f"the setting {name} is unusable: {first['msg']}", file=sys.stderr)
+        return 1
+    try:
         audit.configure(settings.audit_log)
         result = asyncio.run(_with_storage(command, settings))
     except (MoleError, OSError) as error:

@@ -33,7 +33,7 @@ def create(
         int | None, typer.Option(min=1, max=10**9, help="Texts a day, UTC, in all coordinators together.")
     ] = None,
     expires_in_days: Annotated[
-        float | None, typer.Option(min=0, help="It ends by itself then. [default: never]")
+        float | None, typer.Option(min=0, max=36_500, help="It ends by itself then. [default: never]")
     ] = None,
     database: Database = None,
     json_output: Json = False,
@@ -123,4 +123,9 @@ def _lines(key: dict[str, Any]) -> list[str]:
 
 
 def _day(at: float | None) -> str:
-    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+    if at is None:
+        return ""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):
+        return "after the year 9999"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,7 +41,13 @@ def test_json_holds_everything(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [["create", " "], ["create", "a", "--scope", "x"], ["create", "a", "--rate-per-minute", "0"]]
+    "wrong",
+    [
+        ["create", " "],
+        ["create", "a", "--scope", "x"],
+        ["create", "a", "--rate-per-minute", "0"],
+        ["create", "a", "--expires-in-days", "36501"],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(wrong: list[str], tmp_path: Path):
     done = mole("keys", *wrong, "--database", f"sqlite:///{tmp_path}/x.sqlite3")
@@ -49,3 +58,20 @@ def test_wrong_usage_is_exit_code_2(wrong: list[str], tmp_path: Path):
 def test_an_unknown_key_is_one_line_and_exit_code_1(tmp_path: Path):
     done = mole("keys", "revoke", "nobody", "--database", f"sqlite:///{tmp_path}/x.sqlite3")
     assert (done.returncode, done.stderr) == (1, "mole: There is no API key 'nobody'.\n")
+
+
+def test_a_key_that_ends_beyond_the_calendar_is_listed(tmp_path: Path):
+    url = f"sqlite:///{tmp_path}/x.sqlite3"
+    making = [sys.executable, "-m", "app.keys", "create", "a", "--expires-in-days", "9999999"]
+    subprocess.run(making, env=os.environ | {"DATABASE_URL": url}, capture_output=True, check=True)
+    shown = mole("keys", "list", "--database", url)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "ends after the year 9999" in shown.stdout
+
+
+def test_an_unusable_setting_is_named_and_not_quoted(tmp_path: Path):
+    url = f"sqlite:///{tmp_path}/x.sqlite3"
+    done = mole("keys", "list", "--database", url, MOLE_MAX_TEXT_CHARS="secret")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("mole: the setting MOLE_MAX_TEXT_CHARS is unusable: Input should be")
+    assert "secret" not in done.stderr
