@@ -104,7 +104,6 @@ def judge(
     routers: tuple[TaskRouter, TaskRouter],
     domains: MixtureHead,
     held: Replay,
-    asked: Sequence[str | None],
     bars: Bars,
 ) -> Verdict:
     """The verdict on a candidate.
@@ -115,10 +114,9 @@ def judge(
         routers: the candidate, then the live one.
         domains: the domain head.
         held: feedback that taught neither.
-        asked: the task of each of its rows, None where it is not known.
         bars: what has to be reached.
     """
-    tasks = [task_accuracy(router, domains, held, asked) for router in routers]
+    tasks = [task_accuracy(router, domains, held) for router in routers]
     values = path_values(routers, domains, held)
     reasons = [*_guard_reasons(candidate, others, bars), *_feedback_reasons(tasks, values, bars)]
     metrics = {

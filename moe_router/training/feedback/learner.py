@@ -120,10 +120,7 @@ def learn(replay: Replay, serving: Serving, memory: Memory, run: LearnRun) -> Ca
         guarded(r, serving.domains, serving.words, memory, run.seed + 1)
         for r in (router, live, serving.make(serving.shipped))
     )
-    judged = _Lessons.of(replay.take(held), known)
-    verdict = judge(
-        own, (before, shipped), (router, live), serving.domains, judged.replay, judged.asked, run.bars
-    )
+    verdict = judge(own, (before, shipped), (router, live), serving.domains, replay.take(held), run.bars)
     counted = {
         "rows": len(taught),
         "callers": len(set(lessons.replay.caller)),

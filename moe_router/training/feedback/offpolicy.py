@@ -1,7 +1,7 @@
 """How good another router would have been on judged decisions, from what the serving one did.
 
-Which task was right is known whatever was done, so routers are compared directly. What an answer
-would have been is known only for the path that was taken: its quality, less its price, is weighted
+Which task was right is known whatever was done, where callers name it, so routers are compared directly.
+What an answer would have been is known only for the path that was taken: its quality, less its price, is weighted
 by how much likelier the other router takes the same path (self-normalised importance sampling,
 Swaminathan & Joachims, 2015):
 
@@ -41,12 +41,15 @@ class Estimate:
     effective: float
 
 
-def task_accuracy(
-    router: TaskRouter, domains: MixtureHead, replay: Replay, asked: Sequence[str | None]
-) -> Estimate:
-    """Share of the requests for whose task the router goes, callers counting alike."""
-    rows = [row for row in range(len(replay)) if asked[row] is not None and not replay.task_fixed[row]]
-    right = [router.choose_task(state_at(router, domains, replay, row)) == asked[row] for row in rows]
+def task_accuracy(router: TaskRouter, domains: MixtureHead, replay: Replay) -> Estimate:
+    """Share of the requests for whose task the router goes, callers counting alike.
+
+    Only where the caller names the task: a right answer tells of the task as well, but a wrong one does
+    not, so that rows with answers alone would only ever praise the router that chose.
+    """
+    told, known = replay.correct_task, router.registry.tasks
+    rows = [row for row in range(len(replay)) if told[row] in known and not replay.task_fixed[row]]
+    right = [router.choose_task(state_at(router, domains, replay, row)) == told[row] for row in rows]
     return _weighted(np.array(right, float), caller_weights([replay.caller[row] for row in rows]))
 
 

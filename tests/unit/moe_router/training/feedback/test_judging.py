@@ -36,9 +36,7 @@ class Stubborn:
 def verdict(candidate=None, others=None, routers=None, rows=20):
     held = replay([row(caller=f"c-{i}", description=axis(2), correct_task="b/z") for i in range(rows)])
     routers = routers or (ROUTER, Stubborn("a/x"))
-    return judge(
-        candidate or guard(), others or (guard(), guard()), routers, OWN.domains, held, ["b/z"] * rows, Bars()
-    )
+    return judge(candidate or guard(), others or (guard(), guard()), routers, OWN.domains, held, Bars())
 
 
 def test_better_on_the_feedback_and_as_good_on_the_guard_passes():

@@ -107,6 +107,15 @@ def test_tasks_are_compared_directly_and_callers_count_alike():
     rows = [row(caller="many", correct_task="a/y") for _ in range(9)]
     rows += [row(caller="one", correct_task="a/x"), row(task_fixed=True, correct_task="a/y")]
     judged = replay(rows)
-    found = task_accuracy(own.make(shipped()), own.domains, judged, judged.correct_task)
+    found = task_accuracy(own.make(shipped()), own.domains, judged)
     assert found.value == pytest.approx(0.5)
     assert found.effective == pytest.approx(10**2 / (9 * (5 / 9) ** 2 + 5**2))
+
+
+def test_a_right_answer_praises_no_choice_of_a_task_since_a_wrong_one_blames_none():
+    own = serving(own=REGISTRY)
+    rows = [row(correct_label="yes"), row(correct_label="no"), row(correct_task="gone/task")]
+    assert task_accuracy(own.make(shipped()), own.domains, replay(rows)).effective == 0
+    told = [*rows, row(correct_task="a/y"), row(correct_task="a/x", correct_label="no")]
+    found = task_accuracy(own.make(shipped()), own.domains, replay(told))
+    assert (found.value, found.effective) == (0.5, 2)
