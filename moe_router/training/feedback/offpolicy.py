@@ -1,9 +1,9 @@
 """How good another router would have been on judged decisions, from what the serving one did.
 
 Which task was right is known whatever was done, where callers name it, so routers are compared directly.
-What an answer would have been is known only for the path that was taken: its quality, less its price, is weighted
-by how much likelier the other router takes the same path (self-normalised importance sampling,
-Swaminathan & Joachims, 2015):
+What an answer would have been is known only for the path that was taken: its quality, less its price,
+is weighted by how much likelier the other router takes the same path (self-normalised importance
+sampling, Swaminathan & Joachims, 2015):
 
     V = sum_i c_i w_i r_i / sum_i c_i w_i,    w_i = pi(path_i) / propensity_i
 
