@@ -63,7 +63,7 @@ class VersionFeedback(Answer):
 
     version: int | None = Field(description="null: the shipped weights.")
     rows: int
-    tasks_told: int = Field(description="Rows that tell which task was asked for.")
+    tasks_told: int = Field(description="Rows that name the task asked for.")
     task_accuracy: Probability | None
     answers_judged: int = Field(description="Rows that tell whether the answer was right.")
     answer_accuracy: Probability | None
@@ -113,10 +113,11 @@ def report(rows: Sequence[JudgedRow], total: int) -> RouterFeedbackAnswer:
 
 
 def task_right(row: JudgedRow) -> bool | None:
-    """Whether the task was the one asked for; None where the feedback does not tell."""
-    if row.correct_task is not None:
-        return row.task == row.correct_task
-    return True if row.task is not None and answer_right(row) else None
+    """Whether the task was the one asked for; None where the caller names none.
+
+    A right answer tells of the task as well, but a wrong one does not: by answers alone no task is wrong.
+    """
+    return None if row.correct_task is None else row.task == row.correct_task
 
 
 def answer_right(row: JudgedRow) -> bool | None:

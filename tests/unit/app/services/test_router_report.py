@@ -27,11 +27,11 @@ def row(**values: Any) -> JudgedRow:
     [
         ({"correct_task": TASK}, True, None),
         ({"correct_task": "social/tone"}, False, False),
-        ({"correct_label": "positive"}, True, True),
+        ({"correct_label": "positive"}, None, True),
         ({"correct_label": "neutral"}, None, False),
         ({"correct_task": TASK, "correct_label": "neutral"}, True, False),
         ({"correct_task": "social/tone", "correct_label": "positive"}, False, False),
-        ({"score": 1.0}, True, True),
+        ({"score": 1.0}, None, True),
         ({"score": 0.0}, None, False),
         ({"score": 1.0, "observations": [step(accepted=False)]}, None, None),
         ({"score": 1.0, "observations": []}, None, None),
@@ -58,6 +58,14 @@ def test_versions_are_told_apart() -> None:
     assert (shipped.answer_accuracy, shipped.mean_cost) == (0.5, 1.0)
     assert (third.version, third.rows, third.answers_judged) == (3, 2, 1)
     assert (third.task_accuracy, third.answer_accuracy, third.mean_cost) == (1.0, 1.0, 2.0)
+
+
+def test_wrong_answers_leave_the_tasks_accuracy_as_right_ones_do() -> None:
+    told = [row(correct_task=TASK), row(correct_task="social/tone")]
+    right, wrong = [row(correct_label="positive")] * 9, [row(correct_label="neutral")] * 9
+    for rows in (told, told + right, told + wrong):
+        (found,) = report(rows, total=len(rows)).by_version
+        assert (found.tasks_told, found.task_accuracy) == (2, 0.5)
 
 
 def test_reliability_is_binned_by_confidence() -> None:
