@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.site import Site
 from tests.browser.visit import Visit
@@ -123,6 +123,56 @@ def test_a_job_is_cancelled(visit: Visit, site: Site) -> None:
     expect(job.locator(".pill")).to_have_text("cancelled")
     expect(job.get_by_role("button", name="Cancel")).to_be_hidden()
     assert site.get("/api/v1/jobs")["jobs"][0]["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("second", [True, False])
+def test_a_file_is_handed_in_whatever_becomes_of_it_in_the_page(visit: Visit, second: bool) -> None:
+    page = visit.open("/jobs")
+    held: list[Route] = []
+    page.route(
+        "**/api/v1/jobs",
+        lambda route: held.append(route) if route.request.method == "POST" else route.continue_(),
+    )
+    choose(page, "first.csv", "text\nfirst 1\nfirst 2\nfirst 3\n")
+    with page.expect_request(lambda request: request.method == "POST"):
+        page.get_by_role("button", name="Start the job with 3 rows").click()
+    page.get_by_role("button", name="Discard the file").click()
+    if second:
+        choose(page, "second.csv", "body\nsecond\n")
+        expect(page.locator("#file-facts")).to_have_text("second.csv: 1 row, 1 column")
+    held.pop().continue_()
+    job = newest(page)
+    expect(job.locator(".job-figures")).to_have_text("3 of 3 rows")
+    expect(page.locator("#file-problem")).to_be_hidden()
+    expect(page.locator("#setup")).to_be_visible(visible=second)
+    job.get_by_role("button", name="Preview").click()
+    expect(page.locator("#result-rows tr").first).to_contain_text("first 1")
+
+
+def test_the_last_of_two_files_that_were_given_is_taken(visit: Visit) -> None:
+    page = visit.open("/jobs")
+    page.evaluate(
+        """() => {
+            const slow = new File(["text\\nslow\\n"], "slow.csv");
+            const bytes = slow.arrayBuffer();
+            window.read = new Promise((resolve) => {
+                slow.arrayBuffer = () => new Promise((give) => { window.letGo = () => { give(bytes); resolve(); }; });
+            });
+            const drop = (file) => {
+                const event = new Event("drop", { cancelable: true });
+                event.dataTransfer = { files: [file] };
+                document.getElementById("drop").dispatchEvent(event);
+            };
+            drop(slow);
+            drop(new File(["text\\nquick\\n"], "quick.csv"));
+        }"""
+    )
+    expect(page.locator("#file-facts")).to_have_text("quick.csv: 1 row, 1 column")
+    page.evaluate(
+        "async () => { window.letGo(); await window.read; await new Promise((go) => setTimeout(go)); }"
+    )
+    expect(page.locator("#file-facts")).to_have_text("quick.csv: 1 row, 1 column")
+    expect(page.locator("#preview td")).to_have_text(["quick"])
 
 
 def test_json_lines_with_columns_of_their_own(visit: Visit, site: Site) -> None:

@@ -17,6 +17,7 @@ const REMEMBERED = 50;
 export const handedIn = new Map();
 
 let file = null; // { name, columns, rows, lines }
+let turn = 0; // counts the files that were given and discarded
 let key = null; // of the job that the present choice makes
 
 export async function fillTasks() {
@@ -29,18 +30,20 @@ export async function fillTasks() {
 }
 
 async function take(given) {
+  const mine = (turn += 1);
+  file = null;
   complain(null);
   show($("setup"), false);
   try {
     if (given.size > MOST_BYTES) {
       throw new FileProblem("The file is larger than 50 MB. Use `mole jobs submit` or POST /api/v1/jobs for it.");
     }
-    const found = readRows(given.name, decoded(await given.arrayBuffer()));
-    file = { name: given.name, ...found };
+    const bytes = await given.arrayBuffer();
+    if (mine !== turn) return; // another one was given meanwhile
+    file = { name: given.name, ...readRows(given.name, decoded(bytes)) };
     offer();
   } catch (problem) {
-    file = null;
-    complain(problem.message);
+    if (mine === turn) complain(problem.message);
   }
 }
 
@@ -124,11 +127,13 @@ async function start(event) {
   complain(null);
   // The same key where the answer to the first try was lost: one file is one job.
   key ??= Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-  const body = new Blob(file.rows.map((row) => `${JSON.stringify(request(row))}\n`), { type: "application/x-ndjson" });
+  const mine = file; // while it is sent it may be discarded, or another one chosen
+  const texts = mine.rows.slice(0, REMEMBERED).map((row) => String(request(row).text ?? ""));
+  const body = new Blob(mine.rows.map((row) => `${JSON.stringify(request(row))}\n`), { type: "application/x-ndjson" });
   try {
     const job = await ask("/api/v1/jobs", { method: "POST", body, headers: { "Idempotency-Key": key } });
-    handedIn.set(job.job_id, file.rows.slice(0, REMEMBERED).map((row) => String(request(row).text ?? "")));
-    discard();
+    handedIn.set(job.job_id, texts);
+    if (file === mine) discard();
     document.dispatchEvent(new CustomEvent("mole:job"));
     $("jobs-title").scrollIntoView({ block: "nearest" });
   } catch (problem) {
@@ -139,6 +144,7 @@ async function start(event) {
 }
 
 function discard() {
+  turn += 1;
   file = null;
   $("file").value = "";
   show($("setup"), false);
