@@ -28,7 +28,7 @@ import numpy as np
 
 from moe_router.contracts import Entity
 from moe_router.experts import formats
-from moe_router.experts.engines.base import Decision, Decoder
+from moe_router.experts.engines.base import Decision, Decoder, NotANumberError
 from moe_router.experts.scoring import Floats
 from moe_router.experts.spans import Spans
 from moe_router.experts.text_words import OVERLAP_WORDS, Window, Word
@@ -266,6 +266,8 @@ class _Walk:
     def _ask(self, choices: tuple[int, ...]) -> Generator[Decision, Floats, int]:
         feed, self.feed = self.feed, ()
         scores = yield Decision(feed, choices)
+        if np.isnan(scores).any():
+            raise NotANumberError
         best = int(np.argmax(scores))
         self.log_probability += float(scores[best])
         return choices[best]

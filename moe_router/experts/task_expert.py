@@ -14,7 +14,7 @@ import numpy as np
 from moe_router.contracts import Entity, ExpertRequest
 from moe_router.errors import ConfigError, ModelAssetError
 from moe_router.experts import extraction, formats
-from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, Tokens
+from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, NotANumberError, Outcome, Tokens
 from moe_router.experts.expert_file import ExpertFile
 from moe_router.experts.prompting import INPUT, Template, default_template, load_template
 from moe_router.experts.scoring import Floats, LabelTrie, distribution
@@ -113,6 +113,9 @@ class TaskExpert:
         """The answer from what the engine computed for `work.jobs`, in their order.
 
         CPU only, safe in any thread; of an extraction it takes as long as the text is.
+
+        Raises:
+            NotANumberError: the model answered with NaN.
         """
         return self._entities(work) if self.extracts else self._label(outcomes)
 
@@ -132,10 +135,10 @@ class TaskExpert:
         """Takes the outcomes of `warm_up_jobs`.
 
         Raises:
-            ValueError: the model answers with NaN.
+            NotANumberError: the model answers with NaN.
         """
         if any(outcome is not None and np.isnan(outcome).any() for outcome in outcomes):
-            raise ValueError("the model answered with NaN")
+            raise NotANumberError
         if self._adapter is None and not self.extracts:
             prior = np.mean([outcome for outcome in outcomes if outcome is not None], axis=0)
             # A model server tells some tokens only: the bias of a label that is not seen is not known, and
@@ -174,6 +177,8 @@ class TaskExpert:
         [log_probabilities] = outcomes
         if log_probabilities is None:
             raise ValueError("the engine gave no label probabilities")
+        if np.isnan(log_probabilities).any():
+            raise NotANumberError
         probabilities = distribution(log_probabilities, prior=self._prior, temperature=self._temperature)
         best = int(probabilities.argmax())
         return Finding(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from moe_router.errors import ModelAssetError
 from moe_router.experts.engines.base import OutOfMemoryError
+from moe_router.experts.engines.loading import is_out_of_memory
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -36,11 +37,10 @@ def load(model: Any, name: str, path: str) -> None:
     config, weights = _read(name, folder)
     try:
         _inject(model, name, config, weights)
-    except torch.OutOfMemoryError as error:
-        remove(model, name)
-        raise OutOfMemoryError(f"adapter {name!r}: the device's memory does not hold it") from error
     except Exception as error:
         remove(model, name)
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(f"adapter {name!r}: the device's memory does not hold it") from error
         raise ModelAssetError(f"adapter {name!r}: {folder} does not fit the base model: {error}") from error
     model.eval()
 

@@ -6,16 +6,20 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from moe_router.errors import MoleError, NoWorkerError
+from moe_router.errors import NoWorkerError
 from moe_router.experts.prompting import Template
 from moe_router.experts.scoring import Floats, LabelTrie
 
 
-class OutOfMemoryError(MoleError):
+class OutOfMemoryError(NoWorkerError):
     """The device's memory does not hold the batch; a smaller one may fit."""
 
-    slug = "out-of-memory"
-    title = "Out of memory"
+
+class NotANumberError(NoWorkerError):
+    """The model answered with NaN: its weights do not suit the device, or are damaged."""
+
+    def __init__(self) -> None:
+        super().__init__("The model answered with NaN.")
 
 
 class ServerAwayError(NoWorkerError):

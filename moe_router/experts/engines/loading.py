@@ -44,12 +44,20 @@ def load_model(source: Path | str, spec: BaseModelSpec, *, require_4bit: bool = 
         with _ONE_AT_A_TIME:
             model = AutoModelForCausalLM.from_pretrained(str(source), **options)
         tokenizer = AutoTokenizer.from_pretrained(str(source))
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemoryError(f"the memory does not hold the base model {source}: {error}") from error
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(f"the memory does not hold the base model {source}: {error}") from error
         raise ModelAssetError(f"the base model {source} cannot be loaded: {error}") from error
     model.train(False)
     return model, tokenizer
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory is short: on a CPU torch has no class of its own for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    told = str(error)
+    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in told or "allocate memory" in told)
 
 
 def _dtype(spec: BaseModelSpec, cuda: bool) -> torch.dtype:

@@ -24,6 +24,7 @@ from moe_router.experts.engines.base import (
     Prompt,
 )
 from moe_router.experts.engines.lm_head import LmHead
+from moe_router.experts.engines.loading import is_out_of_memory
 from moe_router.experts.engines.mixed import MixedLora, is_plain
 from moe_router.experts.engines.packed import KeyValues, PackedModel, PackedSession, Slots
 from moe_router.experts.engines.self_check import check_packing
@@ -293,6 +294,8 @@ def _send(decoder: Decoder, log_probabilities: Floats) -> Any:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         torch.cuda.empty_cache()
         raise OutOfMemoryError("The device's memory does not hold this batch.") from error

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_router.contracts import Entity
-from moe_router.experts.engines.base import Decision
+from moe_router.experts.engines.base import Decision, NotANumberError
 from moe_router.experts.extraction import (
     MAX_ENTITY_CHARS,
     MAX_ENTITY_WORDS,
@@ -116,6 +116,13 @@ def test_decoding_anew_leaves_nothing_of_the_attempt_before() -> None:
     found.log_probability = -1.0
     run(text, window, writes("- Ann Lee = PERSON\n- Bonn = PLACE\n- END"), found)
     assert found == once
+
+
+def test_what_is_not_a_number_is_told() -> None:
+    text = "Ann Lee"
+    [window] = windows_of(text)
+    with pytest.raises(NotANumberError):
+        run(text, window, lambda _, choices: np.full(len(choices), math.nan))
 
 
 def test_a_script_without_spaces_is_cut_by_character() -> None:

@@ -392,6 +392,14 @@ async def test_an_expert_that_fails_to_warm_up_is_out_alone(
     await pool.aclose()
 
 
+async def test_nan_at_a_request_is_no_fault_of_ours(registry: Registry, config: PoolConfig) -> None:
+    pool, engine = spoilt_pool(registry, config, "")
+    engine.fault = "nan"
+    with pytest.raises(NoWorkerError, match="NaN"):
+        await pool.classify(pool.find("a/tuned", "en"), ask("a/tuned"))
+    await pool.aclose()
+
+
 @pytest.mark.parametrize("fault", ["warm-up", "nan", "load"])
 async def test_an_edit_that_fails_for_whatever_reason_leaves_no_adapter_behind(
     registry: Registry, config: PoolConfig, fault: str

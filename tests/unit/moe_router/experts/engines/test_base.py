@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from moe_router.experts.engines.base import OutOfMemoryError, infer_halving
+from moe_router.errors import NoWorkerError
+from moe_router.experts.engines.base import NotANumberError, OutOfMemoryError, infer_halving
 
 
 class SmallEngine:
@@ -43,3 +44,9 @@ def test_a_job_that_never_fits_gets_the_error() -> None:
     engine: Any = SmallEngine(room=0)
     [found] = infer_halving(engine, ["a"])  # type: ignore[list-item]
     assert isinstance(found, OutOfMemoryError)
+
+
+def test_what_a_device_cannot_do_is_told_as_of_one_expert_and_not_of_a_broken_worker() -> None:
+    """Another slug makes the coordinator leave the worker."""
+    for error in (OutOfMemoryError("too many"), NotANumberError()):
+        assert (error.status, error.slug) == (503, NoWorkerError.slug)

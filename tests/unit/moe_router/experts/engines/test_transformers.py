@@ -310,14 +310,26 @@ def test_decoders_run_in_lock_step_with_labels(gemma: TransformersEngine) -> Non
     assert [len(steps) for steps in chosen.values()] == [5, 2]
 
 
-def test_out_of_memory_halves_the_batch(gemma: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_halves_the_batch(
+    error: Exception, gemma: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs = [job(gemma, text) for text in ("one", "two", "three", "four", "five")]
     expected = probabilities(gemma, *jobs)
     forward = gemma._packed.forward
 
     def tight(tokens: Any, *rest: Any) -> torch.Tensor:
         if len(tokens) > 2 * len(jobs[2].prompt.tail) + 2 * len(jobs[2].trie.context):
-            raise torch.OutOfMemoryError
+            raise error
         return forward(tokens, *rest)
 
     monkeypatch.setattr(gemma._packed, "forward", tight)
