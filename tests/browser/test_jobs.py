@@ -154,10 +154,9 @@ def test_the_last_of_two_files_that_were_given_is_taken(visit: Visit) -> None:
     page.evaluate(
         """() => {
             const slow = new File(["text\\nslow\\n"], "slow.csv");
-            const bytes = slow.arrayBuffer();
-            window.read = new Promise((resolve) => {
-                slow.arrayBuffer = () => new Promise((give) => { window.letGo = () => { give(bytes); resolve(); }; });
-            });
+            window.bytes = slow.arrayBuffer();
+            const held = new Promise((go) => { window.letGo = go; });
+            slow.arrayBuffer = () => held.then(() => window.bytes);
             const drop = (file) => {
                 const event = new Event("drop", { cancelable: true });
                 event.dataTransfer = { files: [file] };
@@ -168,9 +167,7 @@ def test_the_last_of_two_files_that_were_given_is_taken(visit: Visit) -> None:
         }"""
     )
     expect(page.locator("#file-facts")).to_have_text("quick.csv: 1 row, 1 column")
-    page.evaluate(
-        "async () => { window.letGo(); await window.read; await new Promise((go) => setTimeout(go)); }"
-    )
+    page.evaluate("async () => { letGo(); await bytes; await new Promise((go) => setTimeout(go)); }")
     expect(page.locator("#file-facts")).to_have_text("quick.csv: 1 row, 1 column")
     expect(page.locator("#preview td")).to_have_text(["quick"])
 
