@@ -87,6 +87,17 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_alone(tab: Visit, key: str) -> 
     assert key not in page.evaluate(STORES)[0]
 
 
+def test_what_cannot_be_a_key_is_told_before_it_is_kept(tab: Visit, key: str) -> None:
+    page = tab.open("/fleet")
+    for wrong in ("schlüssel", "mole_a b"):
+        give(page, wrong)
+        expect(page.get_by_role("dialog")).to_be_visible()
+        assert page.locator("#key-input").evaluate("input => input.validity.patternMismatch")
+        assert wrong not in page.evaluate(STORES)[0]
+    give(page, f" {key} ")
+    expect(page.locator("#workers tr").first).to_be_visible()
+
+
 def test_who_gives_no_key_is_asked_once_and_told(tab: Visit) -> None:
     tab.page.clock.install()
     page = tab.open("/fleet")

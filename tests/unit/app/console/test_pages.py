@@ -73,6 +73,18 @@ def test_nothing_in_a_page_is_inline_or_foreign() -> None:
         assert not re.search(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son[a-z]+=|https?://", html)
 
 
+def test_the_dialog_takes_no_key_that_a_header_cannot_hold() -> None:
+    (pattern,) = re.findall(r'id="key-input"[^>]*pattern="([^"]+)"', rendered(PAGES[0]).decode())
+    for key, fits in (
+        ("mole_aB-9~!", True),
+        (" k\t", True),
+        ("schlüssel", False),
+        ("ключ", False),
+        ("a b", False),
+    ):
+        assert (re.fullmatch(pattern, key) is not None) is fits
+
+
 def test_scripts_know_no_way_from_text_to_markup() -> None:
     for path in FOLDER.glob("*.js"):
         text = path.read_text(encoding="utf-8")
