@@ -25,7 +25,7 @@ from moe_router.training.metrics import (
     reliability,
     risk_at,
 )
-from moe_router.training.phrasings import OUT_OF_SCOPE, Split
+from moe_router.training.phrasings import Split
 from moe_router.training.requests import Composer, Request, load_texts
 
 SHORT_WORDS = 5
@@ -40,11 +40,8 @@ class Judged:
     request: Request
     decision: Decision
     best: str
-
-    @property
-    def in_scope(self) -> bool:
-        """Whether some task fits."""
-        return not self.request.target.startswith(OUT_OF_SCOPE)
+    in_scope: bool
+    """whether some task of the registry fits"""
 
     @property
     def correct(self) -> bool:
@@ -110,7 +107,7 @@ async def judge(pipeline: GatingPipeline, request: Request) -> Judged:
         text, request.asked, language=None if request.text else "en", served=lambda _: True
     )
     best = max(decision.task_probabilities, key=decision.task_probabilities.__getitem__)
-    return Judged(request, decision, decision.task or best)
+    return Judged(request, decision, decision.task or best, request.target in pipeline.registry.tasks)
 
 
 def summarise(judged: Sequence[Judged]) -> dict[str, Any]:
@@ -135,7 +132,7 @@ def summarise(judged: Sequence[Judged]) -> dict[str, Any]:
                 in_scope, lambda j: j.request.description.language if j.request.description else ""
             ),
             "by_task": _by(in_scope, lambda j: j.request.target),
-            "domain": round(float(domain_right.mean()), 4),
+            "domain": round(float(domain_right.mean()), 4) if in_scope else float("nan"),
         },
         "out_of_scope_auroc": round(auroc(confidence, np.array([j.in_scope for j in described])), 4),
         "ece": round(expected_calibration_error(confidence, right), 4),

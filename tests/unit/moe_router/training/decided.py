@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from moe_router.contracts import Abstention, Timings
 from moe_router.gating.decision import Decision
 from moe_router.training.evaluate import Judged
-from moe_router.training.phrasings import Phrasing
+from moe_router.training.phrasings import OUT_OF_SCOPE, Phrasing
 from moe_router.training.requests import Kind, Request, Text
 
 DECLINED = Abstention(reason="low_confidence", detail="unsure", nearest_tasks=[])
@@ -31,7 +31,8 @@ def judged(target: str, made: Decision, kind: Kind = "matching") -> Judged:
     text = Text("a text", target, "en")
     asked = Phrasing("en-1", "family", target, "order", "en", "What is it?", "validation")
     best = next(iter(made.task_probabilities))
-    return Judged(Request(None if kind == "text_only" else asked, text, target, kind), made, best)
+    request = Request(None if kind == "text_only" else asked, text, target, kind)
+    return Judged(request, made, best, in_scope=not target.startswith(OUT_OF_SCOPE))
 
 
 FEW = (

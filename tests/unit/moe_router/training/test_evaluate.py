@@ -12,6 +12,7 @@ from moe_router.gating.decision import Decision
 from moe_router.gating.language import LanguageGuess
 from moe_router.training.evaluate import COVERAGES, SHORT_WORDS, _cut, evaluate_gating, summarise
 from moe_router.training.phrasings import OUT_OF_SCOPE, load_phrasings
+from tests.unit.moe_router.gating.made import registry
 from tests.unit.moe_router.training.decided import FEW, decision, judged
 
 
@@ -64,6 +65,10 @@ class TestSummary:
         for key in ("ece", "domain_ece", "abstention", "confusion", "risk_at_coverage"):
             assert found[key] == before[key]
 
+    def test_where_no_task_fits_there_is_no_accuracy(self):
+        found = summarise([one for one in FEW if not one.in_scope])
+        assert np.isnan([found["accuracy"]["described"], found["accuracy"]["domain"]]).all()
+
     def test_cost_is_told(self, figures):
         assert figures["latency_ms"] == {"p50": 4.0, "p95": 4.0}
         assert figures["encoder_passes"] == 1.0
@@ -75,18 +80,20 @@ class TestSummary:
 class Knowing:
     """A pipeline that knows what every phrasing asks for, and takes every text to be Italian."""
 
-    def __init__(self) -> None:
+    def __init__(self, without: str | None = None) -> None:
         self.language = self
         self.targets = {p.text: p.target for p in load_phrasings()}
+        shipped = [*dict.fromkeys(t for t in self.targets.values() if not t.startswith(OUT_OF_SCOPE))]
+        self.registry = registry([task for task in shipped if task != without])
 
     def identify(self, texts: list[str]) -> list[LanguageGuess]:
         return [LanguageGuess("it", 1.0) for _ in texts]
 
     async def decide(self, text: str, description: str | None, **_: Any) -> Decision:
         assert text
-        target = self.targets[description] if description else "social/sentiment_analysis"
-        if target.startswith(OUT_OF_SCOPE):
-            return decision("social/hate_speech", 0.0, kept=False)
+        target = self.targets[description] if description else next(iter(self.registry.tasks))
+        if target not in self.registry.tasks:
+            return decision(next(iter(self.registry.tasks)), 0.0, kept=False)
         return decision(target, 1.0)
 
 
@@ -103,6 +110,13 @@ class TestEvaluation:
             assert part["accuracy"]["described"] == part["out_of_scope_auroc"] == 1.0
             assert part["ece"] == part["domain_ece"] == part["abstention"]["risk"] == 0.0
             assert all(list(counts) == [asked] for asked, counts in part["confusion"].items())
+
+    async def test_what_the_registry_lacks_is_out_of_scope(self):
+        pipeline = Knowing(without="finance/intent_detection")
+        found = await evaluate_gating(pipeline, None, lambda *_: None, rounds=1)  # type: ignore[arg-type]
+        assert found["accuracy"]["described"] == found["out_of_scope_auroc"] == 1.0
+        assert "finance/intent_detection" not in found["accuracy"]["by_task"]
+        assert found["abstention"]["risk"] == 0.0
 
     async def test_languages_are_judged_where_their_data_is(self, tmp_path: Path):
         rows = [{"text": "La partita è finita ieri sera molto tardi", "language": "it"},
