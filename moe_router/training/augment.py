@@ -86,10 +86,6 @@ def without_marks(text: str) -> str:
     return plain.lower().rstrip(".?!。？！؟।") or text
 
 
-def _is_latin(letter: str) -> bool:
-    return letter.isalpha() and unicodedata.name(letter, "").startswith("LATIN")
-
-
 def shortened(text: str, rng: np.random.Generator) -> str:
     """Without about one word in eight; a text of fewer than five words stays whole."""
     words = text.split()
