@@ -38,11 +38,13 @@ class FileArguments:
 
 def run_classify_file(arguments: FileArguments, wanted: Wanted) -> None:
     """Classifies the file; ends with 1 where a row failed."""
+    delimiter = _delimiter(arguments.delimiter)
+    _check_encoding(arguments.encoding)
     try:
         source = Source(
             arguments.input,
             format_of(arguments.input, arguments.input_format, Format.JSONL),
-            arguments.delimiter,
+            delimiter,
             arguments.encoding,
         )
         kind = format_of(arguments.output, arguments.output_format, source.format)
@@ -50,7 +52,7 @@ def run_classify_file(arguments: FileArguments, wanted: Wanted) -> None:
         sink = open_sink(
             arguments.output,
             kind,
-            arguments.delimiter,
+            delimiter,
             arguments.errors,
             _shape(source, kind, wanted),
             restart=arguments.restart,
@@ -106,6 +108,21 @@ def _sum_up(sink: Sink, before: int, progress: Progress, arguments: FileArgument
 
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count:,} rows"
+
+
+def _delimiter(stated: str | None) -> str | None:
+    r"""What parts the cells; a tab may be written as \t, which a shell hands on as two characters."""
+    found = "\t" if stated == r"\t" else stated
+    if found is not None and (len(found) != 1 or found in '"\r\n'):
+        raise CommandError(rf"--delimiter: {stated!r} is no single character; a tab is \t", ExitCode.USAGE)
+    return found
+
+
+def _check_encoding(encoding: str) -> None:
+    try:
+        "".encode(encoding)
+    except (LookupError, UnicodeError) as error:
+        raise CommandError(f"--encoding: there is no {encoding!r}", ExitCode.USAGE) from error
 
 
 def _check_paths(arguments: FileArguments) -> None:

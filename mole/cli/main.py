@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -115,6 +116,9 @@ def doctor(
 
 def main() -> None:
     """Entry point: runs the command; an error ends it with one line and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that cannot show a sign is shown its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         _complete_if_asked()
         app(prog_name="mole")

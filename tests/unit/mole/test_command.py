@@ -49,6 +49,16 @@ def test_classify_json_is_the_answer_itself(coordinator):
     assert coordinator.asked[0][2] == {"text": "Grüße 👋", "fields": {"query": "a=b"}}
 
 
+def test_a_terminal_that_cannot_show_a_sign_is_shown_its_number(coordinator, answer):
+    coordinator.answers({**answer, "result": "积极"})
+    for options in ([], ["--json"]):
+        done = mole(
+            "classify", "x", *options, "--url", coordinator.url, PYTHONIOENCODING="iso-8859-1", PYTHONUTF8="0"
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert r"\u79ef\u6781" in done.stdout
+
+
 def test_an_abstention_says_why(coordinator, abstained):
     coordinator.answers(abstained)
     done = mole("classify", "x", "--url", coordinator.url)

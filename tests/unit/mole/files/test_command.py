@@ -117,6 +117,11 @@ def test_parquet(service: Service, tmp_path: Path):
         (["in.csv", "out.csv", "--errors", "in.csv"], 2, "--errors is IN or OUT"),
         (["in.csv", "-", "--output-format", "parquet"], 1, "standard output"),
         (["in.csv", "out.csv", "--concurrency", "0"], 2, "concurrency"),
+        (["in.csv", "out.csv", "--delimiter", ""], 2, "--delimiter: '' is no single character"),
+        (["in.csv", "out.csv", "--delimiter", "::"], 2, "--delimiter: '::' is no single character"),
+        (["in.csv", "out.csv", "--delimiter", '"'], 2, "is no single character"),
+        (["in.csv", "out.csv", "--encoding", "latin99"], 2, "--encoding: there is no 'latin99'"),
+        (["in.csv", "out.csv", "--encoding", "hex"], 2, "--encoding: there is no 'hex'"),
     ],
 )
 def test_what_is_wrong_is_told(
@@ -128,6 +133,13 @@ def test_what_is_wrong_is_told(
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
     assert told in " ".join(done.stderr.split())
     assert not list(tmp_path.glob("*.part*"))
+
+
+def test_a_tab_may_be_written_as_two_characters(service: Service, tmp_path: Path):
+    (tmp_path / "in.csv").write_text("n\ttext\n1\ta\n")
+    given = [str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), "--delimiter", r"\t"]
+    assert mole("classify-file", *given, "--url", service.url).returncode == 0
+    assert (tmp_path / "out.csv").read_text().startswith("n\ttext\tmole_result\t")
 
 
 def test_no_service_is_exit_code_3(tmp_path: Path):
