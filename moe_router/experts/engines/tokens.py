@@ -32,13 +32,12 @@ class HfTokens:
     def __init__(self, tokenizer: Any, max_text_tokens: int) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelAssetError(f"{type(tokenizer).__name__} has no fast form (tokenizer.json)")
-        self._trusted = tokenizer.backend_tokenizer
+        self._trusted = _plain_copy(tokenizer.backend_tokenizer)
         # A second tokenizer rather than a switch on one: it is used from several threads.
-        self._untrusted = type(self._trusted).from_str(self._trusted.to_str())
+        self._untrusted = _plain_copy(self._trusted)
         self._untrusted.encode_special_tokens = True
         self._max_text_tokens = max_text_tokens
-        bos = tokenizer.bos_token_id
-        self._start = () if bos is None else (int(bos),)
+        self._start = self._put_first()
         # SentencePiece's dummy space would otherwise begin every piece, not only the first.
         self._dummy_space = self._raw("a", True) != self._after_anchor("a", True)
         self._head = lru_cache(maxsize=256)(self._encode_head)
@@ -78,6 +77,12 @@ class HfTokens:
     def _encode_head(self, head: str) -> tuple[int, ...]:
         return (*self._start, *self._raw(head, True)) if head else self._start
 
+    def _put_first(self) -> tuple[int, ...]:
+        """What the tokenizer begins a text with, such as `<bos>`: some have one and never do."""
+        whole, text = tuple(self._trusted.encode(_ANCHOR).ids), self._raw(_ANCHOR, True)
+        starts = range(len(whole) - len(text) + 1)
+        return next((whole[:at] for at in starts if whole[at : at + len(text)] == text), ())
+
     def _raw(self, text: str, trusted: bool) -> tuple[int, ...]:
         tokenizer = self._trusted if trusted else self._untrusted
         return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
@@ -86,3 +91,11 @@ class HfTokens:
         anchor = self._raw(_ANCHOR, trusted)
         whole = self._raw(_ANCHOR + text, trusted)
         return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self._raw(text, trusted)
+
+
+def _plain_copy(tokenizer: Any) -> Any:
+    """The tokenizer without the padding and the truncation that may be saved with it."""
+    copy = type(tokenizer).from_str(tokenizer.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return copy

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from moe_router.errors import ModelAssetError
@@ -21,6 +21,33 @@ def test_a_prompt_is_head_and_tail(tokens: HfTokens) -> None:
     assert own.decode(prompt.head) == "<bos>Text:"
     assert own.decode(prompt.tail) == " card\nLabel:"
     assert prompt.adapter == "x"
+
+
+def test_what_the_tokenizer_never_puts_first_is_not_put_first() -> None:
+    own = tiny.tokenizer()
+    own.backend_tokenizer.post_processor = processors.ByteLevel()
+    assert own.bos_token_id is not None
+    prompt = HfTokens(own, max_text_tokens=8).prompt(Template("Text: {{input}}"), {"input": "card"}, None)
+    assert own.decode(prompt.head) == "Text:"
+
+
+def test_an_end_that_the_tokenizer_adds_is_none_of_a_prompt() -> None:
+    own = tiny.tokenizer()
+    special = [("<bos>", 0), ("<eos>", 1)]
+    own.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=special
+    )
+    prompt = HfTokens(own, max_text_tokens=8).prompt(Template("Text: {{input}}"), {"input": "card"}, None)
+    assert own.decode(prompt.head) == "<bos>Text:"
+
+
+def test_padding_and_truncation_saved_with_a_tokenizer_are_left_out(tokens: HfTokens) -> None:
+    own = tiny.tokenizer()
+    own.backend_tokenizer.enable_padding(length=20)
+    own.backend_tokenizer.enable_truncation(max_length=2)
+    template, values = Template("Text: {{input}}\nLabel:"), {"input": "card arrival <eos>"}
+    found = HfTokens(own, max_text_tokens=8).prompt(template, values, None)
+    assert found == tokens.prompt(template, values, None)
 
 
 def test_control_tokens_count_in_templates_only(tokens: HfTokens) -> None:
