@@ -183,7 +183,7 @@ class Registry(Entry, jsonfile.CheckedModel):
         return jsonfile.without_comments(value)
 
     def mistakes(self) -> Iterator[tuple[jsonfile.Location, str]]:
-        """References that lead nowhere, and task keys of the wrong form."""
+        """References that lead nowhere, task keys of the wrong form, and names that mean something else."""
         for key, task in self.tasks.items():
             if not re.fullmatch(TASK_KEY, key):
                 yield ("tasks", key), "the task key is not of the form domain/task"
@@ -204,6 +204,11 @@ class Registry(Entry, jsonfile.CheckedModel):
             names = [expert.name for expert in task.experts]
             if len(set(names)) != len(names):
                 yield ("tasks", key, "experts"), "two experts have the same name"
+            if "probe" in (expert.name for expert in self.all_experts(key)):
+                yield (
+                    ("tasks", key),
+                    "an expert named 'probe' would be taken for the probe; choose another name",
+                )
 
     @cached_property
     def domains(self) -> tuple[str, ...]:

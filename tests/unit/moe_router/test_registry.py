@@ -131,6 +131,10 @@ class TestAnExistingFleet:
         ('"hf_name": "bigscience/bloomz-7b1", ', "", 8, "$.base_models['bloomz-7b1'].hf_name", "required"),
         ('"device_map": {"": 0}', '"device_map": 7', 8, "$.base_models['bloomz-7b1'].device_map", "valid"),
         ('"base_models": {', '"base_model": {', 1, "$.base_models", "required"),
+        ('"adapter_name": "fin-sentiment",', '"adapter_name": "probe",', 12, f"$.tasks['{TASK}']",
+         "an expert named 'probe'"),
+        ('"adapter_name": "fin-sentiment-en"', '"adapter_name": "probe"', 12, f"$.tasks['{TASK}']",
+         "an expert named 'probe'"),
         ('"adapter_path": "en"', '"adapter_path": ["en"]', 24,
          f"$.tasks['{TASK}'].language_mapping.english.adapter_path", "valid string"),
     ],
@@ -142,6 +146,14 @@ def test_a_mistake_is_named_with_line_path_and_reason(tmp_path, old, new, line, 
     assert caught.value.json_path == path
     assert reason in caught.value.reason
     assert caught.value.line == line
+
+
+def test_no_expert_of_several_may_be_named_as_the_probe(tmp_path):
+    experts = [{"name": name, "base_model_key": "m"} for name in ("small", "probe")]
+    task = {"base_model_key": "m", "experts": experts}
+    data = {"base_models": {"m": {"hf_name": "org/m"}}, "tasks": {"a/b": task}}
+    with pytest.raises(ConfigError, match="an expert named 'probe' would be taken for the probe"):
+        load_registry(write(tmp_path, data))
 
 
 def test_a_registry_without_tasks_is_refused(tmp_path):
