@@ -36,6 +36,11 @@ AWAY_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadError, httpx.
 AWAY = frozenset({502, 503, 504})
 """What servers answer while they load their model, and proxies while there is no server."""
 
+ENDS = frozenset(
+    {"</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>"}
+)
+"""How servers tell the token that ends a text, where they tell it at all and not as an empty one."""
+
 UNSEEN = 1e-9
 """A decoder's choice that is not among the tokens told has this probability."""
 
@@ -143,14 +148,8 @@ class OpenAIEngine:
         """
         if len(labels) == 1:
             return dict.fromkeys(labels, 1.0)
-        told = self._next(prompt, said)
-        leading = {
-            token: own
-            for token, p in told.items()
-            if token
-            and p > 0
-            and (own := {i: label for i, label in labels.items() if label.startswith(said + token)})
-        }
+        told = {token: p for token, p in self._next(prompt, said).items() if p > 0}
+        leading = {token: own for token in told if (own := _led_to(said, token, labels))}
         if not leading:
             return dict.fromkeys(labels, 1 / len(labels))
         shares = dict.fromkeys(labels, 0.0)
@@ -220,6 +219,22 @@ class OpenAIEngine:
         return data if isinstance(data, dict) else {}
 
 
+def _led_to(said: str, token: str, labels: dict[int, str]) -> dict[int, str]:
+    """The labels that begin with what is said and the token; or the one that is written with it.
+
+    One that begins another is closed by a line break, which need not be a token by itself: more may follow
+    it in the token, and a model may end instead.
+    """
+    if not token or token in ENDS:
+        return {i: label for i, label in labels.items() if label == f"{said}\n"}
+    text = said + token
+    return {
+        i: label
+        for i, label in labels.items()
+        if label.startswith(text) or (label.endswith("\n") and text.startswith(label))
+    }
+
+
 def probabilities_of(answer: dict[str, Any]) -> dict[str, float]:
     """The next token's probabilities, of either form in which servers tell them.
 
@@ -233,5 +248,5 @@ def probabilities_of(answer: dict[str, Any]) -> dict[str, float]:
         else:
             pairs = list(told["top_logprobs"][0].items())
         return {str(token): math.exp(float(logprob)) for token, logprob in pairs}
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
         raise NoWorkerError("The model server's answer has no log-probabilities.") from None

@@ -78,6 +78,22 @@ def test_a_label_that_is_not_told_is_impossible_unless_none_is() -> None:
     np.testing.assert_allclose(np.exp(none_told), [0.5, 0.5])
 
 
+@pytest.mark.parametrize("closing", ["\n", "\n\n", "\nText", "", "</s>"])
+def test_a_label_that_begins_another_has_what_closes_it(
+    closing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NEXT, "Text: good\nMood:", {" card": 1.0})
+    monkeypatch.setitem(NEXT, "Text: good\nMood: card", {closing: 0.6, "_": 0.2, "s": 0.2})
+    [scores] = engine_on(Server()).infer([job(("card", "card_arrival"))])
+    assert scores is not None
+    np.testing.assert_allclose(np.exp(scores), [0.75, 0.25])
+
+
+def test_a_log_probability_that_is_none_makes_a_bad_answer() -> None:
+    with pytest.raises(NoWorkerError, match="no log-probabilities"):
+        probabilities_of({"choices": [{"logprobs": {"top_logprobs": [{"a": 1000.0}]}}]})
+
+
 def test_a_label_unseen_in_the_prior_alone_is_not_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = tuple(f"{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(77))
     spec = TaskSpec.model_validate({"base_model_key": "big", "label_set": labels})
