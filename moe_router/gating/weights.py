@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,17 @@ class Weights:
 
 
 def save(folder: Path, name: str, weights: Weights) -> None:
-    """Writes `name`.safetensors as float16 and `name`.json into the folder."""
+    """Writes `name`.safetensors as float16 and `name`.json into the folder; old ones stay until both are."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {key: np.ascontiguousarray(value, np.float16) for key, value in weights.arrays.items()}
-    save_file(arrays, folder / f"{name}.safetensors")
-    (folder / f"{name}.safetensors").chmod(0o644)  # safetensors makes it private
     text = json.dumps(dict(weights.meta), indent=2, ensure_ascii=False)
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    with TemporaryDirectory(prefix=".", dir=folder) as scratch:
+        written = Path(scratch) / f"{name}.safetensors", Path(scratch) / f"{name}.json"
+        save_file(arrays, written[0])
+        written[0].chmod(0o644)  # safetensors makes it private
+        written[1].write_text(text + "\n", encoding="utf-8")
+        for path in written:
+            path.replace(folder / path.name)
 
 
 def load(folder: Path, name: str, *, encoder: str, hidden: int) -> Weights:

@@ -38,6 +38,22 @@ def test_a_view_is_saved_as_what_it_shows(tmp_path: Path) -> None:
     assert arrays["turned"].tolist() == whole.T.tolist()
 
 
+@pytest.mark.parametrize("failing", ["save_file", "json.dumps"])
+def test_where_writing_fails_the_old_ones_stay(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(f"moe_router.gating.weights.{failing}", full)
+    with pytest.raises(OSError, match="no space"):
+        save(saved, "head", Weights({"a": np.ones(3, np.float32)}, META | {"note": "new"}))
+    monkeypatch.undo()
+    weights = load(saved, "head", encoder="tiny@1", hidden=4)
+    assert (weights.meta, weights.arrays["a"].tolist()) == (META, [[1.5, -2.25]])
+    assert {path.name for path in saved.iterdir()} == {"head.safetensors", "head.json"}
+
+
 def test_those_for_another_encoder_are_refused(saved: Path) -> None:
     with pytest.raises(ModelAssetError, match="made for the encoder 'tiny@1', but 'tiny@2' is in use"):
         load(saved, "head", encoder="tiny@2", hidden=4)
