@@ -30,7 +30,7 @@ class ProbeRun:
     task: str
     output: Path
     limit: int = 8_000
-    """at most so many training texts"""
+    """so many training texts; of a label that is rarer than that, one all the same"""
     seed: int = 0
 
 
@@ -48,7 +48,7 @@ def fit_probe(run: ProbeRun, encoder: Encoder, report: Callable[[str, float], No
     """
     rng = np.random.default_rng(run.seed)
     every = read_rows(run.data / "train.jsonl.gz")
-    rows = [every[i] for i in rng.permutation(len(every))[: run.limit]]
+    rows = _drawn(every, run.limit, rng)
     choosing, judging = halves(read_rows(run.data / "validation.jsonl.gz"))
     gold = np.array([row.label for row in rows])
     labels = sorted(set(gold.tolist()))
@@ -66,6 +66,17 @@ def fit_probe(run: ProbeRun, encoder: Encoder, report: Callable[[str, float], No
     }  # fmt: skip
     save(run.output, run.task.replace("/", "__"), Weights({"weight": best.weight, "bias": best.bias}, meta))
     return figures
+
+
+def _drawn(rows: Sequence[Row], limit: int, rng: np.random.Generator) -> list[Row]:
+    """So many of the rows at random, each label among them: a probe without one of the task's is refused."""
+    order = rng.permutation(len(rows)).tolist()
+    first: dict[str, int] = {}
+    for i in order:
+        first.setdefault(rows[i].label, i)
+    needed = set(first.values())
+    wanted = needed | set([i for i in order if i not in needed][: max(limit - len(needed), 0)])
+    return [rows[i] for i in order if i in wanted]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moe_router.errors import ModelAssetError
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.probe import Probe
-from moe_router.training.probes import ProbeRun, fit_probe
+from moe_router.training.experts.examples import Row
+from moe_router.training.probes import ProbeRun, _drawn, fit_probe
 
 
 def write(path: Path, rows: list[tuple[str, str]]) -> None:
@@ -36,3 +38,19 @@ def test_a_fitted_probe_answers_and_is_bound_to_its_labels(encoder, tmp_path):
     assert answer.confidence == max(answer.probabilities.values())
     with pytest.raises(ModelAssetError, match="other labels"):
         Probe(tmp_path / "d__t", ("x", "z"), encoder=encoder.identity, hidden=encoder.hidden)
+
+
+def test_a_label_that_is_rare_is_drawn_all_the_same(encoder, tmp_path):
+    rows = [(f"aaa {i}", "x") for i in range(60)] + [(f"zzz {i}", "y") for i in range(60)] + [("mmm", "rare")]
+    write(tmp_path / "train.jsonl.gz", rows)
+    write(tmp_path / "validation.jsonl.gz", rows[55:65])
+    fit_probe(ProbeRun(tmp_path, "d/t", tmp_path, limit=20), encoder, lambda _m, _f: None)
+    labels = ("x", "y", "rare")
+    assert Probe(tmp_path / "d__t", labels, encoder=encoder.identity, hidden=encoder.hidden).skill is not None
+    assert json.loads((tmp_path / "d__t.json").read_text())["texts"] == 20
+
+
+def test_where_every_label_is_common_the_draw_is_as_before():
+    rows = [Row(str(i), "en", "xyz"[i % 3]) for i in range(300)]
+    expected = [rows[i] for i in np.random.default_rng(5).permutation(300)[:50]]
+    assert _drawn(rows, 50, np.random.default_rng(5)) == expected
