@@ -51,12 +51,14 @@ class LabelTrie:
         end: the token that closes a label where another label goes on, such as a line break.
 
     Raises:
-        ValueError: a label has no tokens, or two have the same.
+        ValueError: a label has no tokens, or two have the same, or one closed label begins another.
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]], end: int) -> None:
         closed = [_closed(tuple(own), sequences, end) for own in sequences]
-        if len(set(closed)) != len(closed) or not closed:
+        # In order, a sequence that begins another stands just before one that it begins.
+        told_apart = all(b[: len(a)] != a for a, b in pairwise(sorted(closed)))
+        if not told_apart or not closed:
             raise ValueError("two labels have the same tokens, or there is none")
         self.sequences = tuple(closed)
         self.nodes: list[Node] = [Node(-1, -1, 0, {}, None)]
