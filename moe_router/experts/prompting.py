@@ -2,8 +2,8 @@
 
 A template is text with `{{names}}`. `{{input}}` is the text to classify; `{{description}}` and
 `{{language}}` come from the request, `{{labels}}` and `{{task}}` from the registry; any other name is
-looked up in the request's `fields`. A section `{{#name}}…{{/name}}` appears only where that field is given.
-Values are never scanned for template syntax. What comes before the first value that changes from
+looked up in the request's `fields`. A section `{{#name}}…{{/name}}` appears only where that field is given,
+and that of the description where it is not empty. Values are never scanned for template syntax. What comes before the first value that changes from
 request to request is the template's *head*: an engine reads it once and keeps it.
 """
 
@@ -21,6 +21,8 @@ from moe_router import jsonfile
 from moe_router.errors import ConfigError, MissingFieldError
 
 INPUT = "input"
+DESCRIPTION = "description"
+"""Always among the values, and empty where neither the request nor the task has one."""
 DEFAULT_KEY = "default"
 _TAG = re.compile(r"\{\{\s*([#/]?)\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*\}\}")
 
@@ -209,7 +211,7 @@ def _filled(part: Literal | Value | Section, values: Mapping[str, str]) -> Itera
         if part.name not in values:
             raise MissingFieldError(f"The task's template needs fields.{part.name}, which the request lacks.")
         yield Piece(values[part.name], trusted=False, name=part.name)
-    elif part.name in values:
+    elif part.name in values and (values[part.name] or part.name != DESCRIPTION):
         for inner in part.parts:
             yield from _filled(inner, values)
 

@@ -16,7 +16,7 @@ from moe_router.errors import ConfigError, ModelAssetError
 from moe_router.experts import extraction, formats
 from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, NotANumberError, Outcome, Tokens
 from moe_router.experts.expert_file import ExpertFile
-from moe_router.experts.prompting import INPUT, Template, default_template, load_template
+from moe_router.experts.prompting import DESCRIPTION, INPUT, Template, default_template, load_template
 from moe_router.experts.scoring import Floats, LabelTrie, distribution
 from moe_router.experts.text_words import LEAST_WINDOW_WORDS, Window, windows_of
 from moe_router.registry import Expert, TaskSpec
@@ -148,7 +148,7 @@ class TaskExpert:
     def _prepare(self, text: str, language: str, description: str | None, fields: Mapping[str, str]) -> Work:
         values = {
             **fields,
-            "description": description or self._description,
+            DESCRIPTION: description or self._description,
             "language": language,
             INPUT: text,
         }

@@ -45,6 +45,16 @@ def test_a_section_appears_only_with_its_field() -> None:
     assert text(template, {"input": "x", "query": "q"}) == "Query: q\nProduct: x!"
 
 
+def test_an_empty_description_has_no_section() -> None:
+    template = Template("{{#description}}About: {{description}}. {{/description}}{{description}}{{input}}!")
+    assert text(template, {"input": "x", "description": ""}) == "x!"
+    assert text(template, {"input": "x", "description": "d"}) == "About: d. dx!"
+
+
+def test_an_empty_field_has_its_section() -> None:
+    assert text(Template("{{#query}}Query: {{query}} {{/query}}{{input}}"), {"input": "x", "query": ""})
+
+
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(MissingFieldError, match="query"):
         Template("{{query}} {{input}}").fill({"input": "x"})
