@@ -58,8 +58,8 @@ def _build(folder: Path, progress: Progress) -> None:
             f"the embedded model {GEMMA} needs the extra 'demo' (pip install 'mole-router[demo]'): {error}"
         ) from error
     started = time.monotonic()
-    # The pieces are joined beside the result, so that a full disk fails here and leaves nothing behind.
-    with TemporaryDirectory(dir=folder.parent, prefix=".gguf-") as scratch:
+    # The pieces are joined within the folder, which the next attempt removes if this one is killed.
+    with TemporaryDirectory(dir=folder, prefix=".gguf-") as scratch:
         joined = Path(scratch) / wheel.MODEL_NAME
         _join(wheel.chunk_paths(), joined, wheel.EXPECTED_SHA256, progress)
         convert(joined, folder, progress)

@@ -51,6 +51,23 @@ def test_a_damaged_wheel_is_refused_and_leaves_nothing(
     assert [path.name for path in cache.iterdir() if path.is_dir()] == []
 
 
+def test_a_killed_conversion_leaves_nothing_outside_the_folder_that_the_next_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piece = tmp_path / "part00"
+    piece.write_bytes(b"not a model")
+    wheel(monkeypatch, [piece])
+    seen: list[str] = []
+    cache = tmp_path / "cache"
+
+    def look(_message: str, _fraction: float) -> None:
+        seen.extend(path.name for path in cache.iterdir() if path.is_dir())
+
+    with pytest.raises(ModelAssetError, match="damaged"):
+        ensure_base_model("embedded:gemma-3-270m", cache, look)
+    assert seen == [".gemma-3-270m-v1.partial"]
+
+
 def test_a_missing_piece_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel(monkeypatch, [tmp_path / "part07"])
     with pytest.raises(ModelAssetError, match="part07"):
