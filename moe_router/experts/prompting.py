@@ -3,8 +3,9 @@
 A template is text with `{{names}}`. `{{input}}` is the text to classify; `{{description}}` and
 `{{language}}` come from the request, `{{labels}}` and `{{task}}` from the registry; any other name is
 looked up in the request's `fields`. A section `{{#name}}…{{/name}}` appears only where that field is given,
-and that of the description where it is not empty. Values are never scanned for template syntax. What comes before the first value that changes from
-request to request is the template's *head*: an engine reads it once and keeps it.
+and that of the description where it is not empty. Values are never scanned for template syntax. What comes
+before the first value that changes from request to request is the template's *head*: an engine reads it
+once and keeps it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from moe_router.assets.base_model import ensure_base_model
+from moe_router.errors import RequestError
 from moe_router.experts import expert_file
 from moe_router.experts.engines.base import Engine
 from moe_router.experts.engines.loading import load_model
@@ -62,16 +63,19 @@ def evaluate_expert(
     """Figures by way: `adapter`, `few-shot`, `zero-shot` and `linear head`, as far as there are such.
 
     Raises:
-        RequestError: the data cannot be read.
+        RequestError: the data cannot be read, or the task has no expert on the base model.
         ModelAssetError: the base model or the adapter cannot be had.
     """
     task = registry.task(given.task)
+    declared = next((e for e in registry.all_experts(given.task) if e.base_model_key == given.base), None)
+    if declared is None:
+        raise RequestError(f"{given.task} has no expert on the base model {given.base!r}.")
     rows = _rows(given)
     spec = registry.base_models[given.base]
     model, tokenizer = load_model(ensure_base_model(spec.hf_name, given.cache), spec)
     engine = TransformersEngine(model, HfTokens(tokenizer, MAX_TEXT_TOKENS))
     found: dict[str, Any] = {}
-    for name, expert in _ways(given, registry, task, engine).items():
+    for name, expert in _ways(given, declared, task, engine).items():
         jobs = expert.warm_up_jobs()
         expert.warmed_up(engine.infer(jobs))
         asked = [within(row) for row in rows] if name == ZERO_SHOT else rows
@@ -88,9 +92,8 @@ def _rows(given: Evaluation) -> list[Row]:
     return halves(read_rows(given.data / "validation.jsonl.gz"))[1][: given.limit]
 
 
-def _ways(given: Evaluation, registry: Registry, task: TaskSpec, engine: Engine) -> dict[str, TaskExpert]:
+def _ways(given: Evaluation, declared: Expert, task: TaskSpec, engine: Engine) -> dict[str, TaskExpert]:
     ways: dict[str, TaskExpert] = {}
-    declared = next(e for e in registry.all_experts(given.task) if e.base_model_key == given.base)
     template = resolve(given.adapter_root, declared.template_path) if declared.template_path else None
     folder = given.adapter
     if folder is None and declared.adapter_path is not None:

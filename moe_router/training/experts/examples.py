@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from moe_router.errors import RequestError
 from moe_router.experts.engines.base import DecodeJob, LabelJob
 from moe_router.experts.scoring import ROOT, Floats
 from moe_router.experts.task_expert import TaskExpert
+
+logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 512
 """Longer examples are left out: their attention would decide a batch's memory."""
@@ -71,7 +74,7 @@ def read_rows(path: Path) -> list[Row]:
     """
     try:
         with _opened(path) as lines:
-            return [_row(json.loads(line)) for line in lines]
+            return [_row(json.loads(line), number) for number, line in enumerate(lines, 1)]
     except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{path}: {type(error).__name__}: {error}") from error
 
@@ -106,14 +109,19 @@ def _opened(path: Path) -> IO[str]:
     return path.open(encoding="utf-8")
 
 
-def _row(data: dict[str, object]) -> Row:
-    entities = data.get("entities") or ()
-    assert isinstance(entities, list | tuple)  # noqa: S101  of JSON
+def _row(data: dict[str, object], number: int) -> Row:
+    text, listed = str(data["text"]), data.get("entities") or ()
+    assert isinstance(listed, list | tuple)  # noqa: S101  of JSON
+    entities = tuple(Entity(**{**entity, "confidence": 1.0}) for entity in listed)
+    for entity in entities:
+        if text[entity.start : entity.end] != entity.value:
+            place = f"{entity.start} to {entity.end}"
+            raise ValueError(f"line {number}: the text from {place} is not the {entity.type}'s value")
     return Row(
-        str(data["text"]),
+        text,
         str(data.get("language", "en")),
         "" if "entities" in data else str(data["label"]),
-        tuple(Entity(**{**entity, "confidence": 1.0}) for entity in entities),
+        entities,
         _context(data.get("context", {})),
     )
 
@@ -130,9 +138,19 @@ def request_of(row: Row, task_key: str) -> ExpertRequest:
 
 
 def examples_of(expert: TaskExpert, rows: Iterable[Row]) -> list[Example]:
-    """The examples of the rows; of a long extraction one for each window."""
+    """The examples of the rows; of a long extraction one for each window.
+
+    Raises:
+        RequestError: all are too long.
+    """
     made = [example for row in rows for example in _of_row(expert, row)]
-    return [example for example in made if len(example.tokens) <= MAX_TOKENS]
+    kept = [example for example in made if len(example.tokens) <= MAX_TOKENS]
+    if made and not kept:
+        raise RequestError(f"All {len(made)} examples have more than {MAX_TOKENS} tokens.")
+    if len(kept) < len(made):
+        dropped = len(made) - len(kept)
+        logger.warning("%d of %d examples have more than %d tokens: left out", dropped, len(made), MAX_TOKENS)
+    return kept
 
 
 def _of_row(expert: TaskExpert, row: Row) -> list[Example]:

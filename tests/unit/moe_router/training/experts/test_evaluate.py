@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from moe_router.errors import RequestError
 from moe_router.experts import expert_file
 from moe_router.gating.encoder import Encoder
 from moe_router.training.experts.evaluate import Evaluation, evaluate_expert, within
@@ -43,6 +44,12 @@ def test_a_file_is_used_as_a_whole(tmp_path: Path, gemma_folder: Path) -> None:
     found = evaluate_expert(given, fixtures.registry(gemma_folder), None, _quiet)
     assert found["zero-shot"]["texts"] == 3
     assert found["zero-shot"]["entities"] == 6
+
+
+def test_a_base_model_without_an_expert_of_the_task_is_told(tmp_path: Path, gemma_folder: Path) -> None:
+    given = Evaluation("bank/intent", tmp_path, "other", None, tmp_path, tmp_path)
+    with pytest.raises(RequestError, match="no expert on the base model 'other'"):
+        evaluate_expert(given, fixtures.registry(gemma_folder), None, _quiet)
 
 
 def test_there_is_no_linear_head_where_nothing_could_be_fitted(tmp_path: Path, gemma_folder: Path) -> None:

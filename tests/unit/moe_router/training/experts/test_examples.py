@@ -9,6 +9,7 @@ import pytest
 from moe_router.errors import RequestError
 from moe_router.experts.engines.base import DecodeJob
 from moe_router.experts.scoring import log_softmax
+from moe_router.training.experts import examples
 from moe_router.training.experts.examples import Row, examples_of, halves, read_rows, request_of
 from tests.unit.moe_router.training import expert_fixtures as fixtures
 
@@ -66,6 +67,33 @@ def test_a_context_that_is_no_object_of_strings_is_refused(tmp_path: Path, conte
     path.write_text(json.dumps({"text": "Socks", "label": "exact", "context": context}), encoding="utf-8")
     with pytest.raises(RequestError, match=r"bad\.jsonl: TypeError: context"):
         read_rows(path)
+
+
+def test_an_entity_that_is_not_at_its_place_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    rows = [
+        {
+            "text": "Ann Lee",
+            "entities": [{"type": "PERSON", "start": start, "end": start + 3, "value": "Lee"}],
+        }
+        for start in (4, 3)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(RequestError, match="line 2: the text from 3 to 6 is not the PERSON's value"):
+        read_rows(path)
+
+
+def test_long_examples_are_counted_and_some_must_be_left(
+    gemma_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expert = fixtures.expert(gemma_folder, "bank/intent")
+    short, long = Row("a", "en", "card_arrival"), Row("where is it " * 20, "en", "card_arrival")
+    [example] = examples_of(expert, [short])
+    monkeypatch.setattr(examples, "MAX_TOKENS", len(example.tokens))
+    assert examples_of(expert, [short, long]) == [example]
+    assert "1 of 2 examples" in caplog.text
+    with pytest.raises(RequestError, match="All 1 examples"):
+        examples_of(expert, [long])
 
 
 def test_rows_are_read_and_a_broken_file_is_named(tmp_path: Path) -> None:
