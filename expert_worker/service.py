@@ -15,7 +15,7 @@ from expert_worker.settings import Settings
 from moe_router.assets.cache import Progress
 from moe_router.contracts import ExpertAnswer, ExpertRequest, ReadyStatus, ServedTask, WorkerHealth
 from moe_router.errors import MoleError, NotReadyError
-from moe_router.experts.engines.base import ServerAwayError
+from moe_router.experts.engines.base import OutOfMemoryError, ServerAwayError
 from moe_router.file_watch import FileWatch
 from moe_router.registry import Expert, Registry, load_registry
 from moe_router.tally import SizeTally
@@ -175,22 +175,37 @@ class Service:
         self._loading = asyncio.create_task(self._load())
 
     async def reload(self) -> None:
-        """Takes an edited registry; one that cannot be served is refused, and told in the health's detail."""
+        """Takes an edited registry; one that cannot be served is refused, and told in the health's detail.
+
+        One that cannot be served for a passing reason is tried again, as the file then is.
+        """
+        waits = await self._reload_waits()
+        while waits:
+            await asyncio.sleep(RETRY_S)
+            waits = await self._reload_waits()
+
+    async def _reload_waits(self) -> bool:
+        """Whether it must be tried again."""
         if self._pool is None or self.status != "ready":
-            return
+            return False
         try:
             registry = await asyncio.to_thread(load_registry, self.settings.registry_file)
             await self._pool.reload(registry)
+        except (ServerAwayError, OutOfMemoryError) as error:
+            self.detail = f"an edit of the registry waits: {error.detail}"
+            logger.warning("%s; it is tried again in %g s", self.detail, RETRY_S)
+            return True
         except MoleError as error:
             self.detail = f"an edit of the registry is refused: {error.detail}"
             logger.error("%s", self.detail)
-            return
+            return False
         except Exception as error:
             self.detail = f"an edit of the registry is refused: {type(error).__name__}: {error}"
             logger.exception("%s", self.detail)
-            return
+            return False
         self.registry, self.detail = registry, self._unserved()
         logger.info("the edited registry is served")
+        return False
 
     async def aclose(self) -> None:
         """Stops loading and lets the model go."""

@@ -129,6 +129,8 @@ class RosterBuilder:
 
         Raises:
             ModelAssetError: a new or changed expert cannot be made; what was loaded for it is gone again.
+            ServerAwayError: the model's own server is not there now; the same.
+            OutOfMemoryError: there is no room for it now; the same.
         """
         roster = Roster(serial=before.serial)
         for expert in self._declared(registry):
@@ -136,6 +138,8 @@ class RosterBuilder:
                 self._add_or_keep(roster, expert, registry.task(expert.task_key), before)
             except Exception as error:
                 self.discard(roster, before)
+                if isinstance(error, ServerAwayError | OutOfMemoryError):
+                    raise
                 raise ModelAssetError(f"{expert.task_key}: expert {expert.name!r}: {told(error)}") from error
         return roster
 

@@ -14,12 +14,13 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from expert_worker import examples
+from expert_worker import examples, service
 from expert_worker.main import create_app
 from expert_worker.service import Service
 from expert_worker.settings import Settings
 from moe_router.contracts import ExpertAnswer, ExpertBatchAnswer, ExpertTasksAnswer, WorkerHealth
 from moe_router.errors import ModelAssetError
+from moe_router.experts.engines.base import OutOfMemoryError, ServerAwayError
 from moe_router.registry import Registry
 from tests.stubs import files, pool
 from tests.stubs.serving import serving, until
@@ -295,6 +296,24 @@ async def test_an_edited_registry_is_served_and_a_bad_edit_refused(scene: Scene)
             json.dumps({**data, "tasks": {**data["tasks"], "social/new": task}}), encoding="utf-8"
         )
         await until(lambda: scene.service.detail is None)
+
+
+async def test_an_edit_that_fails_for_a_passing_reason_is_tried_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "RETRY_S", 0.01)
+    reasons: list[Exception] = [ServerAwayError("away"), OutOfMemoryError("full")]
+    take = scene.stub.reload
+
+    async def reload(registry: Registry) -> None:
+        if reasons:
+            raise reasons.pop()
+        await take(registry)
+
+    monkeypatch.setattr(scene.stub, "reload", reload)
+    await scene.service.reload()
+    assert not reasons
+    assert scene.service.detail is None
 
 
 async def test_the_documents_page_asks_no_other_host(scene: Scene) -> None:

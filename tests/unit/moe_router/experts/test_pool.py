@@ -18,7 +18,7 @@ from moe_router.errors import (
     UnknownTaskError,
     UnsupportedLanguageError,
 )
-from moe_router.experts.engines.base import Job, Outcome, OutOfMemoryError
+from moe_router.experts.engines.base import Job, Outcome, OutOfMemoryError, ServerAwayError
 from moe_router.experts.engines.factory import EngineOptions, make_engine
 from moe_router.experts.model_host import PoolConfig
 from moe_router.experts.pool import SingleModelPool
@@ -389,6 +389,21 @@ async def test_an_expert_that_fails_to_warm_up_is_out_alone(
     with pytest.raises(NoWorkerError, match=told):
         pool.find("a/tuned", "en")
     assert sum((await probabilities(pool, "a/plain")).values()) == pytest.approx(1.0)
+    await pool.aclose()
+
+
+@pytest.mark.parametrize("passing", [ServerAwayError("away"), OutOfMemoryError("full")])
+async def test_an_edit_that_fails_for_a_passing_reason_is_told_from_a_bad_one(
+    registry: Registry, config: PoolConfig, passing: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, engine = spoilt_pool(registry, config, "")
+
+    def failing(jobs: Sequence[Job]) -> list[Outcome]:
+        raise passing
+
+    monkeypatch.setattr(engine, "infer", failing)
+    with pytest.raises(type(passing)):
+        await pool.reload(edited(registry, "a/new"))
     await pool.aclose()
 
 
