@@ -23,8 +23,10 @@ class Settings(BaseSettings):
     """What an operator can set. A name in capitals is the environment variable."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True, protected_namespaces=(), env_ignore_empty=True
-    )
+        frozen=True, extra="ignore", populate_by_name=True, protected_namespaces=(), env_ignore_empty=True,
+        # No variable's name begins so: else a field's bare name would be read, another service's STATE_DIR.
+        env_prefix="=",
+    )  # fmt: skip
 
     service_mode: Literal["coordinator", "monolithic"] = Field(
         "coordinator",

@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import AliasChoices, ValidationError
+from pydantic_settings import BaseSettings
 
 from app.settings import Settings
+from expert_worker.settings import Settings as WorkerSettings
 
 
 def test_defaults() -> None:
@@ -38,3 +40,25 @@ def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: 
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("settings", "given"), [(Settings, {}), (WorkerSettings, {"WORKER_MODEL_KEY": "gemma"})]
+)
+def test_bare_names_of_fields_are_other_services_variables(
+    monkeypatch: pytest.MonkeyPatch, settings: type[BaseSettings], given: dict[str, str]
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    before = settings()
+    aliased = {
+        name.upper() for field in settings.model_fields.values() for name in _aliases(field.validation_alias)
+    }
+    for name in settings.model_fields:
+        if name.upper() not in aliased:
+            monkeypatch.setenv(name.upper(), "elsewhere")
+    assert settings() == before
+
+
+def _aliases(alias: object) -> list[str]:
+    return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else []
