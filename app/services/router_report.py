@@ -113,11 +113,11 @@ def report(rows: Sequence[JudgedRow], total: int) -> RouterFeedbackAnswer:
 
 
 def task_right(row: JudgedRow) -> bool | None:
-    """Whether the task was the one asked for; None where the caller names none.
+    """Whether the task was the one asked for; None where nothing was chosen, or the feedback names none.
 
     A right answer tells of the task as well, but a wrong one does not: by answers alone no task is wrong.
     """
-    return None if row.correct_task is None else row.task == row.correct_task
+    return None if row.task_fixed or row.correct_task is None else row.task == row.correct_task
 
 
 def answer_right(row: JudgedRow) -> bool | None:

@@ -20,6 +20,7 @@ class JudgedRow:
     """One caller's word about one request; the members mean what the columns of the tables do."""
 
     task: str | None
+    task_fixed: bool
     task_probabilities: dict[str, float]
     observations: list[dict[str, Any]]
     router_version: int | None
@@ -53,6 +54,7 @@ class JudgedRows:
         query = (
             select(
                 Decision.task,
+                Decision.task_fixed,
                 Decision.task_probabilities,
                 Decision.observations,
                 Decision.router_version,

@@ -12,6 +12,7 @@ from tests.stubs.records import TASK, step
 def row(**values: Any) -> JudgedRow:
     made: dict[str, Any] = {
         "task": TASK,
+        "task_fixed": False,
         "task_probabilities": {TASK: 0.9},
         "observations": [step()],
         "router_version": None,
@@ -27,6 +28,7 @@ def row(**values: Any) -> JudgedRow:
     [
         ({"correct_task": TASK}, True, None),
         ({"correct_task": "social/tone"}, False, False),
+        ({"correct_task": TASK, "task_fixed": True}, None, None),
         ({"correct_label": "positive"}, None, True),
         ({"correct_label": "neutral"}, None, False),
         ({"correct_task": TASK, "correct_label": "neutral"}, True, False),
