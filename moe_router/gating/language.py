@@ -134,11 +134,18 @@ class LanguageIdentifier:
 
 def clean(text: str) -> str:
     """The words of a text on one line, without what is in no language."""
-    head = " ".join(text.split(maxsplit=HEAD_CHARS))[:HEAD_CHARS]
+    found = _words(text, MAX_CHARS)
+    if len(found) < MAX_CHARS // 2 and len(text) > MAX_CHARS:  # most of its beginning is noise
+        found = _words(text, HEAD_CHARS)
+    return found[:MAX_CHARS]
+
+
+def _words(text: str, chars: int) -> str:
+    head = " ".join(text.split(maxsplit=chars))[:chars]
     # A lone surrogate cannot be encoded for fastText.
     readable = head.encode("utf-8", "ignore").decode("utf-8")
     plain = _DRESSED.sub(lambda dressed: unicodedata.normalize("NFKC", dressed[0]), readable)
-    return " ".join(_NOISE.sub(" ", plain).split())[:MAX_CHARS]
+    return " ".join(_NOISE.sub(" ", plain).split())
 
 
 def find_model(mounted: Path | None) -> Path:
