@@ -15,7 +15,7 @@ from expert_worker.settings import Settings
 from moe_router.assets.cache import Progress
 from moe_router.contracts import ExpertAnswer, ExpertRequest, ReadyStatus, ServedTask, WorkerHealth
 from moe_router.errors import MoleError, NotReadyError
-from moe_router.experts.engines.base import OutOfMemoryError, ServerAwayError
+from moe_router.experts.engines.base import ServerAwayError
 from moe_router.file_watch import FileWatch
 from moe_router.registry import Expert, Registry, load_registry
 from moe_router.tally import SizeTally
@@ -191,7 +191,7 @@ class Service:
         try:
             registry = await asyncio.to_thread(load_registry, self.settings.registry_file)
             await self._pool.reload(registry)
-        except (ServerAwayError, OutOfMemoryError) as error:
+        except ServerAwayError as error:
             self.detail = f"an edit of the registry waits: {error.detail}"
             logger.warning("%s; it is tried again in %g s", self.detail, RETRY_S)
             return True

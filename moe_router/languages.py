@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from iso639 import Lang
 from iso639.exceptions import DeprecatedLanguageValue, InvalidLanguageValue
 
@@ -10,7 +12,7 @@ from moe_router.contracts import UNDETERMINED
 AS_LID_176 = {
     # What lid.176 calls by a code that the standard has withdrawn, or by that of a wider language.
     "sh": "sh", "hbs": "sh", "serbo-croatian": "sh", "bh": "bh", "bih": "bh", "bihari": "bh", "eml": "eml",
-    "nb": "no", "nob": "no", "cmn": "zh", "fil": "tl",
+    "iw": "he", "ji": "yi", "nb": "no", "nob": "no", "cmn": "zh", "fil": "tl",
     # Names in common use that the standard words differently.
     "avar": "av", "bokmal": "no", "bokmål": "no", "cantonese": "yue", "farsi": "fa", "frisian": "fy",
     "greek": "el", "khmer": "km", "kyrgyz": "ky", "lao": "lo", "lezgian": "lez", "mandarin": "zh",
@@ -39,6 +41,7 @@ def language_code(name: str) -> str:
     raise ValueError(f"{name!r} is neither an ISO 639 code nor an English language name")
 
 
+@lru_cache(maxsize=1024)
 def stated_language(code: str | None) -> str | None:
     """A caller's code as lid.176 gives it; None for none and for `und`. One that ISO 639 lacks stays."""
     if code is None or code == UNDETERMINED:

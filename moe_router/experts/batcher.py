@@ -85,6 +85,9 @@ class _Caller(Generic[JobT, ResultT]):
     def next(self) -> _Entry[JobT, ResultT]:
         return min(self.groups.values(), key=_Group.had_after_next).waiting[0]
 
+    def had_after_next(self) -> int:
+        return self.had + self.next().cost
+
 
 class Batcher(Generic[JobT, ResultT]):
     """A bounded queue in front of a blocking function that takes batches.
@@ -285,11 +288,8 @@ class Batcher(Generic[JobT, ResultT]):
         return batch
 
     def _next(self) -> _Entry[JobT, ResultT] | None:
-        return min(
-            (caller.next() for caller in self._callers.values()),
-            key=lambda entry: self._callers[entry.caller].had + entry.cost,
-            default=None,
-        )
+        neediest = min(self._callers.values(), key=_Caller.had_after_next, default=None)
+        return neediest.next() if neediest is not None else None
 
     async def _compute(self, batch: Sequence[_Entry[JobT, ResultT]]) -> None:
         jobs = [entry.job for entry in batch]

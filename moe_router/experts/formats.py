@@ -142,8 +142,8 @@ def _is_url(value: str) -> bool:
 
 
 def _may_be_url(value: str) -> bool:
-    """Also of a network of one's own: http://intranet/wiki."""
-    return len(_host(value).split()) == 1
+    """Also of a network of one's own: http://intranet/wiki, localhost/x; a word alone is none."""
+    return len(_host(value).split()) == 1 and any(sign in value.rstrip(".") for sign in "./")
 
 
 def _without_the_sentences_marks(value: str) -> Iterator[str]:

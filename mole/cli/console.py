@@ -51,8 +51,13 @@ def err() -> Console:
 
 def print_json(document: str) -> None:
     """Prints JSON to standard output, untouched by the terminal's width."""
+    import json
     import sys
 
+    try:
+        document.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:  # escaped as JSON escapes, not as a terminal is shown what it lacks
+        document = json.dumps(json.loads(document), indent=2)
     sys.stdout.write(document.rstrip("\n") + "\n")
 
 

@@ -21,6 +21,8 @@ app = typer.Typer(help="Many requests in the background.", no_args_is_help=True)
 
 PIECE_BYTES = 64 * 1024
 LONGEST_POLL_S = 5.0
+AWAY_S = 300.0
+"""Without a time to give up after, a service may be away for so long."""
 
 JobId = Annotated[str, typer.Argument(help="As `submit` printed it.")]
 Url = Annotated[
@@ -117,30 +119,32 @@ def wait(
     """
     end = time.monotonic() + timeout if timeout is not None else None
     with client_for(url) as client:
-        job, pause = client.job(job_id), 0.2
+        job, pause, seen = client.job(job_id), 0.2, time.monotonic()
         while job.finished_at is None:
             left = end - time.monotonic() if end is not None else pause
             if left <= 0:
                 raise CommandError(f"job {job_id} is not finished after {timeout:g} s: {_progress(job)}")
             time.sleep(min(pause, left))
             pause = min(1.5 * pause, LONGEST_POLL_S)
-            job = _look(client, job)
+            found = _look(client, job_id, patient=end is not None or time.monotonic() - seen < AWAY_S)
+            if found is not None:
+                job, seen = found, time.monotonic()
     _show(job, json_output)
     if job.state != "succeeded":
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _look(client: Mole, last: JobAnswer) -> JobAnswer:
-    """How far the job is; while the service cannot tell or is started anew, what was known last."""
+def _look(client: Mole, job_id: str, *, patient: bool) -> JobAnswer | None:
+    """How far the job is; None while the service cannot tell or is started anew, if one is patient."""
     from mole.errors import MoleAPIError, MoleConnectionError
 
     try:
-        return client.job(last.job_id)
+        return client.job(job_id)
     except (MoleAPIError, MoleConnectionError) as error:
-        if isinstance(error, MoleAPIError) and error.status not in RETRIED_STATUSES:
+        if not patient or (isinstance(error, MoleAPIError) and error.status not in RETRIED_STATUSES):
             raise
         err().print(f"mole: {error}; waiting", markup=False, soft_wrap=True)
-        return last
+        return None
 
 
 def _pieces(file: str) -> Iterator[bytes]:

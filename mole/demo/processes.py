@@ -84,9 +84,9 @@ class Service:
 
 
 def own_environment(given: Mapping[str, str], state: Path) -> dict[str, str]:
-    """The given variables, but with keys, jobs and feedback of its own."""
+    """The given variables, but with keys, jobs and feedback of its own unless these say where."""
     kept = {name: value for name, value in given.items() if name.upper() not in ELSEWHERE}
-    return {**kept, "MOLE_STATE_DIR": str(state)}
+    return {"MOLE_STATE_DIR": str(state), **kept}
 
 
 def free_port(wanted: int, taken: set[int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,6 +36,8 @@ def schema_of(source: Source) -> pa.Schema:
         with _fitting():
             columns = [(name, pa.array([row.get(name) for row in rows]).type) for name in names]
             schema = pa.unify_schemas([schema, pa.schema(columns)], promote_options="permissive")
+    with _fitting():  # such as a struct without members, which Arrow has and Parquet has not
+        pq.write_table(schema.empty_table(), BytesIO())
     return schema
 
 
@@ -56,8 +59,9 @@ def write_parquet(path: Path, source: Source, schema: pa.Schema, added: Iterator
                 table = pa.Table.from_pylist([row for row, _ in pairs], schema=schema)
             for name in mine.column_names:
                 table = table.append_column(name, mine[name])
-            writer = writer or pq.ParquetWriter(path, table.schema)
-            writer.write_table(table)
+            with _fitting():
+                writer = writer or pq.ParquetWriter(path, table.schema)
+                writer.write_table(table)
         if writer is None:  # no rows: the columns are there all the same
             pq.write_table(schema.empty_table(), path)
     finally:

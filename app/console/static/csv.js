@@ -48,7 +48,7 @@ function readTable(text) {
   const columns = head.map((name, index) => name.trim() || `column ${index + 1}`);
   const twice = columns.find((name, index) => columns.indexOf(name) !== index);
   if (twice !== undefined) throw new FileProblem(`Two columns are named “${twice}”.`);
-  const long = cells.findIndex((row) => row.length > columns.length);
+  const long = cells.findIndex((row) => row.slice(columns.length).some((cell) => cell !== ""));
   if (long >= 0) {
     throw new FileProblem(`Row ${long + 2} has ${cells[long].length} cells, but the header has ${columns.length}.`);
   }

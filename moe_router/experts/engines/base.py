@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from moe_router.errors import NoWorkerError
+from moe_router.errors import NoWorkerError, WorkerAnswerError
 from moe_router.experts.prompting import Template
 from moe_router.experts.scoring import Floats, LabelTrie
 
@@ -15,7 +15,7 @@ class OutOfMemoryError(NoWorkerError):
     """The device's memory does not hold the batch; a smaller one may fit."""
 
 
-class NotANumberError(NoWorkerError):
+class NotANumberError(WorkerAnswerError):
     """The model answered with NaN: its weights do not suit the device, or are damaged."""
 
     def __init__(self) -> None:

@@ -302,7 +302,7 @@ async def test_an_edit_that_fails_for_a_passing_reason_is_tried_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "RETRY_S", 0.01)
-    reasons: list[Exception] = [ServerAwayError("away"), OutOfMemoryError("full")]
+    reasons: list[Exception] = [ServerAwayError("away"), ServerAwayError("still away")]
     take = scene.stub.reload
 
     async def reload(registry: Registry) -> None:
@@ -314,6 +314,10 @@ async def test_an_edit_that_fails_for_a_passing_reason_is_tried_again(
     await scene.service.reload()
     assert not reasons
     assert scene.service.detail is None
+    reasons += [ServerAwayError("not asked for"), OutOfMemoryError("full")]
+    await scene.service.reload()  # would be full the next time, too, and cost those who are served
+    assert len(reasons) == 1
+    assert "refused" in str(scene.service.detail)
 
 
 async def test_the_documents_page_asks_no_other_host(scene: Scene) -> None:

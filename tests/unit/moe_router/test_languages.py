@@ -36,7 +36,7 @@ def test_every_code_that_lid_176_gives_stays_as_it_is():
 @pytest.mark.parametrize(
     ("stated", "code"),
     [
-        ("eng", "en"), ("zho", "zh"), ("cmn", "zh"), ("nb", "no"), ("en", "en"), ("xx", "xx"),
+        ("eng", "en"), ("zho", "zh"), ("cmn", "zh"), ("nb", "no"), ("iw", "he"), ("en", "en"), ("xx", "xx"),
         ("und", None), (None, None),
     ],
 )  # fmt: skip

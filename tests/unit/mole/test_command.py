@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import typer
 
 from mole.cli import main
+from mole.cli.console import print_json
 
 HEAVY = (
     "torch", "transformers", "onnxruntime", "fastapi", "numpy", "pandas", "pyarrow", "httpx", "pydantic",
@@ -207,3 +209,15 @@ def test_every_subcommand_has_help():
         done = mole(*arguments, "--help")
         assert done.returncode == 0
         assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_json_stays_json_where_a_terminal_lacks_a_sign(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    written = io.BytesIO()
+    terminal = io.TextIOWrapper(written, encoding, errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    print_json(json.dumps({"text": "é 😀"}, ensure_ascii=False))
+    terminal.flush()
+    assert json.loads(written.getvalue().decode(encoding)) == {"text": "é 😀"}

@@ -19,7 +19,7 @@ from moe_router.contracts import ClassifyAnswer
 from mole.cli.console import CommandError
 from mole.demo.cases import CASES
 from mole.demo.files import demo_files, mapping_for
-from mole.demo.processes import Service, free_port
+from mole.demo.processes import Service, free_port, own_environment
 from mole.demo.run import DemoOptions, _services
 from mole.demo.table import Outcome, outcome_table, route_of
 
@@ -77,7 +77,7 @@ def test_the_demo_keeps_off_another_installation(tmp_path: Path, monkeypatch: py
     secrets = ("MOLE_API_KEY", "MOLE_WORKER_TOKEN", "MOLE_ENGINE_API_KEY")
     for name in ("DATABASE_URL", "database_url", "MOLE_REQUIRE_API_KEY", "MOLE_AUDIT_LOG", *secrets):
         monkeypatch.setenv(name, "theirs")
-    monkeypatch.setenv("MOLE_STATE_DIR", "state")
+    monkeypatch.delenv("MOLE_STATE_DIR", raising=False)
     monkeypatch.setenv("HF_CACHE_PATH", "kept")
     services = _services(DemoOptions(True, 18305, 18306, tmp_path, False), tmp_path)
     for service in services:
@@ -91,6 +91,7 @@ def test_the_demo_keeps_off_another_installation(tmp_path: Path, monkeypatch: py
         assert "theirs" not in found.values()
         assert found["MOLE_STATE_DIR"] == str(tmp_path / "demo-state")
         assert found["HF_CACHE_PATH"] == "kept"
+    assert own_environment({"MOLE_STATE_DIR": "state"}, tmp_path) == {"MOLE_STATE_DIR": "state"}
 
 
 def test_a_service_that_ends_is_named_with_its_last_words(tmp_path: Path):

@@ -203,6 +203,10 @@ def test_the_command_outlives_a_restart_of_the_coordinator(monkeypatch: pytest.M
     Waiting(monkeypatch, JOB, gone)
     with pytest.raises(CommandError, match="not finished after 2 s"):
         jobs_command.wait("j-1", timeout=2.0)
+    forever = Waiting(monkeypatch, JOB, gone)
+    with pytest.raises(MoleConnectionError):
+        jobs_command.wait("j-1", timeout=None)
+    assert 300 <= sum(forever.slept) < 310
     Waiting(monkeypatch, gone)
     with pytest.raises(MoleConnectionError):
         jobs_command.wait("j-1", timeout=2.0)

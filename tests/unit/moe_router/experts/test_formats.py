@@ -151,6 +151,8 @@ def test_findings_do_not_overlap() -> None:
 
 def test_a_rule_contradicts_only_its_own_type() -> None:
     assert contradicts("EMAIL", "Bob")
+    for word in ("hello", "London", "Dr.", "12:30"):
+        assert contradicts("URL", word)
     assert not contradicts("PERSON", "Bob")
     assert not contradicts("EMAIL", "bob@example.org")
     assert all(0 < rule.precision < 1 for rule in RULES.values())

@@ -43,3 +43,9 @@ def test_rows_of_several_types_are_refused_before_anything_is_asked(tmp_path: Pa
     with pytest.raises(FileError, match="do not fit Parquet"):
         made(tmp_path, [{"text": "a", "n": 1}] * (1 + between) + [{"text": "b", "n": last}])
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_what_parquet_does_not_know_is_refused_before_anything_is_asked(tmp_path: Path):
+    with pytest.raises(FileError, match="do not fit Parquet"):
+        made(tmp_path, [{"text": "a", "meta": {}}])
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]

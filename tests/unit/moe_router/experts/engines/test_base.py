@@ -46,7 +46,7 @@ def test_a_job_that_never_fits_gets_the_error() -> None:
     assert isinstance(found, OutOfMemoryError)
 
 
-def test_what_a_device_cannot_do_is_told_as_of_one_expert_and_not_of_a_broken_worker() -> None:
-    """Another slug makes the coordinator leave the worker."""
-    for error in (OutOfMemoryError("too many"), NotANumberError()):
-        assert (error.status, error.slug) == (503, NoWorkerError.slug)
+def test_want_of_memory_is_told_as_of_one_expert_and_nan_as_a_bad_answer() -> None:
+    """Of the one the coordinator never leaves the worker, of the other if it is repeated."""
+    assert (OutOfMemoryError("too many").status, OutOfMemoryError.slug) == (503, NoWorkerError.slug)
+    assert (NotANumberError().status, NotANumberError.slug) == (502, "bad-worker-answer")
