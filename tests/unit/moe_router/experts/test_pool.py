@@ -17,6 +17,7 @@ from moe_router.errors import (
     RequestError,
     UnknownTaskError,
     UnsupportedLanguageError,
+    WorkerAnswerError,
 )
 from moe_router.experts.engines.base import Job, Outcome, OutOfMemoryError, ServerAwayError
 from moe_router.experts.engines.factory import EngineOptions, make_engine
@@ -407,10 +408,10 @@ async def test_an_edit_that_fails_for_a_passing_reason_is_told_from_a_bad_one(
     await pool.aclose()
 
 
-async def test_nan_at_a_request_is_no_fault_of_ours(registry: Registry, config: PoolConfig) -> None:
+async def test_nan_at_a_request_is_a_bad_answer(registry: Registry, config: PoolConfig) -> None:
     pool, engine = spoilt_pool(registry, config, "")
     engine.fault = "nan"
-    with pytest.raises(NoWorkerError, match="NaN"):
+    with pytest.raises(WorkerAnswerError, match="NaN"):
         await pool.classify(pool.find("a/tuned", "en"), ask("a/tuned"))
     await pool.aclose()
 
