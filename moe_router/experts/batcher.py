@@ -83,7 +83,8 @@ class _Caller(Generic[JobT, ResultT]):
     level: int = 0
 
     def next(self) -> _Entry[JobT, ResultT]:
-        return min(self.groups.values(), key=_Group.had_after_next).waiting[0]
+        # Reversed: of equals who came last, since the other one was served while it was away.
+        return min(reversed(self.groups.values()), key=_Group.had_after_next).waiting[0]
 
     def had_after_next(self) -> int:
         return self.had + self.next().cost
@@ -288,7 +289,7 @@ class Batcher(Generic[JobT, ResultT]):
         return batch
 
     def _next(self) -> _Entry[JobT, ResultT] | None:
-        neediest = min(self._callers.values(), key=_Caller.had_after_next, default=None)
+        neediest = min(reversed(self._callers.values()), key=_Caller.had_after_next, default=None)
         return neediest.next() if neediest is not None else None
 
     async def _compute(self, batch: Sequence[_Entry[JobT, ResultT]]) -> None:
