@@ -58,6 +58,8 @@ class Episodes:
     """(n, m)"""
     pooled: Bools
     """(n, m): the expert was heard together with the probe, whose own answer then says nothing more"""
+    drawn: Bools
+    """(n,): the arms are made up, and may be drawn anew whenever the episode is played"""
 
     @property
     def arms(self) -> int:

@@ -12,7 +12,8 @@ Differences from the paper: (1) actions are inputs of the network, so that the s
 change; (2) since what every expert would answer is known, each visited state teaches the values of
 all its actions, not only of the one taken; (3) the loss is the squared error, whose minimum is the
 mean, so that the value of accepting is a probability; (4) the price is drawn anew for each episode
-and is an input; (5) exploration falls linearly; (6) there is no frame history.
+and is an input; (5) exploration falls linearly; (6) there is no frame history; (7) arms that are made up
+are drawn anew whenever an episode is played.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from torch.nn import functional
 
 from moe_router.gating.qnetwork import FEATURES
 from moe_router.gating.weights import Floats, Weights
+from moe_router.training.arms import drawn_anew
 from moe_router.training.episodes import Episodes, Known, ask_features, followers, start_features
 
 Bools = NDArray[np.bool_]
@@ -49,6 +51,8 @@ class DqnRun:
     epsilon_end: float = 0.05
     target_every: int = 100
     width: int = 64
+    encoding_decay: float = 1.0
+    """weight decay of the layer that reads the encodings: they tell the task, not who is right on a text"""
     seed: int = 0
 
 
@@ -108,12 +112,17 @@ def train(
     if start is not None:
         online.take(start)
     target = copy.deepcopy(online)
-    optimizer = torch.optim.AdamW(online.parameters(), lr=run.learning_rate, weight_decay=1e-3)
+    layers: list[dict[str, Any]] = [
+        {"params": [p for layer in (online.action, online.second, online.third) for p in layer.parameters()]},
+        {"params": online.encoding.parameters(), "weight_decay": run.encoding_decay},
+    ]
+    optimizer = torch.optim.AdamW(layers, lr=run.learning_rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, run.updates)
     for update in range(run.updates):
         epsilon = run.epsilon_start + (run.epsilon_end - run.epsilon_start) * update / run.updates
         rows = rng.integers(len(episodes.target), size=run.batch)
-        priced = episodes.take(rows).priced(_cost_weights(run, rng)[:, None])
+        own = drawn_anew(episodes.take(rows), rng)
+        priced = own.priced(_cost_weights(run, rng)[:, None])
         loss = episode_loss(priced, online, target, run.gamma, epsilon, rng)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
 """Episodes whose experts are drawn, not logged: so the router learns what confidence and skill are worth.
 
-Each arm is right as often as its confidence says; arms find the same requests hard. What gating
-says of a request is what it really says. Some callers name the task themselves: then gating is
-certain, no description is read, and nothing but the answers is left to weigh.
+What gating says of a request is what it really says; the arms are those of
+`moe_router.training.arms`. Some callers name the task themselves: then gating is certain, no
+description is read, and nothing but the answers is left to weigh.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_router.gating.heads import MixtureHead
-from moe_router.gating.qnetwork import PRIOR_SKILL
 from moe_router.gating.weights import Floats
 from moe_router.gating.wording import Wording, joined
 from moe_router.registry import Registry
+from moe_router.training.arms import drawn_arms
 from moe_router.training.embedded import Embedded
 from moe_router.training.episodes import Episodes
 from moe_router.training.requests import Request
@@ -26,8 +26,6 @@ UNDETERMINED_SHARE = 0.05
 """Share of the requests whose text is in no language that could be told."""
 NAMED = 0.25
 """Share of the requests whose caller names the task."""
-ARMS = 3
-"""A probe, an expert, and a stronger or another one."""
 Heads = tuple[MixtureHead, MixtureHead]
 """The domain head and the task head."""
 
@@ -86,36 +84,6 @@ def name_tasks(known: dict[str, Any], named: NDArray[np.bool_]) -> None:
     known["none_probability"][named] = 0.0
     known["domain_probability"][named] = 0.0
     known["domain_probability"][np.flatnonzero(named), tasks] = 1.0
-
-
-def drawn_arms(count: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A probe, there in six of ten episodes; an expert; and a second one, there in four of ten."""
-    skill = np.stack(
-        [rng.uniform(0.4, 0.95, count), rng.uniform(0.35, 0.95, count), rng.uniform(0.5, 0.98, count)], axis=1
-    )
-    hardness = rng.normal(size=(count, 1))
-    logit = np.log(skill / (1 - skill)) + 1.4 * (0.6 * hardness + 0.8 * rng.normal(size=(count, ARMS)))
-    confidence = 1 / (1 + np.exp(-logit))
-    correct = rng.random((count, ARMS)) < confidence
-    labels = rng.choice([2, 3, 7, 20, 77], size=(count, 1))
-    wrong = 1 + rng.integers(0, labels - 1, (count, ARMS))
-    rest = (1 - confidence) * np.where(labels > 2, rng.uniform(0.4, 1.0, (count, ARMS)), 1.0)
-    offered = np.stack([rng.random(count) < 0.6, rng.random(count) < 0.95, rng.random(count) < 0.4], axis=1)
-    offered[~offered.any(1), 1] = True
-    known = rng.random((count, ARMS)) < 0.7
-    told = np.clip(skill + rng.normal(scale=0.03, size=skill.shape), 0.0, 1.0)
-    return {
-        "offered": offered,
-        "price": np.stack([np.zeros(count), np.ones(count), rng.uniform(0.5, 5.0, count)], axis=1).astype(
-            np.float32
-        ),
-        "skill": np.where(known, told, PRIOR_SKILL).astype(np.float32),
-        "confidence": confidence.astype(np.float32),
-        "margin": np.maximum(0.0, confidence - rest).astype(np.float32),
-        "label": np.where(correct, 0, wrong),
-        "correct": correct,
-        "pooled": np.zeros((count, ARMS), bool),
-    }
 
 
 def vectors_of(request: Request, embed: Embedded) -> tuple[Floats | None, Floats | None]:

@@ -17,11 +17,11 @@ from moe_router.gating.heads import MixtureHead
 from moe_router.gating.qnetwork import PRIOR_SKILL
 from moe_router.gating.task_router import PROBE as PROBE_NAME
 from moe_router.gating.task_router import TaskRouter
+from moe_router.training.arms import ARMS, drawn_arms
 from moe_router.training.episodes import PROBE, Episodes
 from moe_router.training.feedback.evidence import RIGHT, Outcome
 from moe_router.training.feedback.replay import Replay
 from moe_router.training.feedback.states import state_at
-from moe_router.training.simulation import ARMS, drawn_arms
 
 
 def feedback_episodes(
@@ -70,7 +70,7 @@ def _target(asked: str | None, known: list[Outcome] | None, names: tuple[str, ..
 
 def _set_arms(arms: dict[str, Any], place: int, known: Sequence[Outcome], router: TaskRouter) -> None:
     """Puts the known outcomes in place of the drawn ones; of the experts the first ones asked."""
-    arms["offered"][place] = False
+    arms["drawn"][place] = arms["offered"][place] = False
     labels = list(dict.fromkeys(one.step.label for one in known))
     columns = iter(column for column in range(ARMS) if column != PROBE)
     for one in known:

@@ -29,5 +29,6 @@ def episodes(
         price=np.tile(np.arange(arms, dtype=np.float32) / 10, (count, 1)), skill=share(count, arms),
         confidence=share(count, arms), margin=share(count, arms), label=rng.integers(0, 3, (count, arms)),
         correct=rng.random((count, arms)) < 0.5, pooled=np.zeros((count, arms), bool),
+        drawn=np.zeros(count, bool),
     )  # fmt: skip
     return replace(made, **changed)

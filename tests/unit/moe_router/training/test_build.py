@@ -120,14 +120,3 @@ def test_episodes_are_what_gating_says_of_the_requests(built, registry, encoder)
     assert (episodes.language_probability[episodes.undetermined] < 0.5).all()
     assert episodes.offered.any(axis=1).all()
     assert (episodes.price[:, 0] < episodes.price[:, 1]).all()
-
-
-def test_what_the_arms_would_answer_is_calibrated():
-    arms = simulation.drawn_arms(20_000, np.random.default_rng(0))
-    for arm in range(simulation.ARMS):
-        confidence, correct = arms["confidence"][:, arm], arms["correct"][:, arm]
-        for low in (0.2, 0.5, 0.8):
-            own = (confidence >= low) & (confidence < low + 0.2)
-            assert correct[own].mean() == pytest.approx(confidence[own].mean(), abs=0.03)
-    same = arms["label"][:, 0] == arms["label"][:, 1]
-    assert (arms["correct"][:, 0] & arms["correct"][:, 1] <= same).all()
