@@ -33,7 +33,7 @@ async def test_requests_of_unseen_families_find_their_task(pipeline):
     assert right / total > 0.85
 
 
-@pytest.mark.timeout(400)  # some thousand decisions
+@pytest.mark.timeout(900)  # some thousand decisions
 async def test_the_figures_can_be_summed_up_without_the_datasets(pipeline):
     result = await evaluate_gating(pipeline, None, lambda _m, _f: None, rounds=1)
     assert result["out_of_scope_auroc"] > 0.9
