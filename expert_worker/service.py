@@ -179,10 +179,8 @@ class Service:
 
         One that cannot be served for a passing reason is tried again, as the file then is.
         """
-        waits = await self._reload_waits()
-        while waits:
+        while await self._reload_waits():  # noqa: ASYNC110 - a model server does not tell when it is there
             await asyncio.sleep(RETRY_S)
-            waits = await self._reload_waits()
 
     async def _reload_waits(self) -> bool:
         """Whether it must be tried again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,8 @@ class Assembly:
         for key in registry.tasks:
             if key not in prototypes and key not in weights.tasks.meta["classes"]:
                 logger.warning("task %s has no description and no weights: only options.task reaches it", key)
-        return self._heads(registry, domains, probes, prototypes, weights, version)
+        router = self.router(registry, weights, probes, prototypes, version)
+        return Heads(registry, domains, router, probes, prototypes, self._threshold(weights))
 
     def renewed(self, heads: Heads, weights: RouterWeights, version: int | None) -> Heads:
         """The same for other weights of the router: no file is read anew.
@@ -88,20 +89,11 @@ class Assembly:
         Raises:
             ModelAssetError: the weights do not fit.
         """
-        return self._heads(heads.registry, heads.domains, heads.probes, heads.prototypes, weights, version)
+        router = self.router(heads.registry, weights, heads.probes, heads.prototypes, version)
+        return replace(heads, router=router, threshold=self._threshold(weights), certain={})
 
-    def _heads(
-        self,
-        registry: Registry,
-        domains: MixtureHead,
-        probes: dict[str, Probe],
-        prototypes: dict[str, Floats],
-        weights: RouterWeights,
-        version: int | None,
-    ) -> Heads:
-        router = self.router(registry, weights, probes, prototypes, version)
-        threshold = abstention.threshold_for(weights.tasks.meta, self._target_risk)
-        return Heads(registry, domains, router, probes, prototypes, threshold)
+    def _threshold(self, weights: RouterWeights) -> float:
+        return abstention.threshold_for(weights.tasks.meta, self._target_risk)
 
     def router(
         self,

@@ -63,9 +63,9 @@ def drawn_anew(own: Episodes, rng: np.random.Generator) -> Episodes:
     if not own.drawn.any():
         return own
     arms = drawn_arms(len(own.target), rng)
-    given = {name: getattr(own, name) for name in arms if name != "drawn"}
-    keep = ~own.drawn[:, None]
-    return replace(own, **{name: np.where(keep, old, arms[name]) for name, old in given.items()})
+    del arms["drawn"]
+    anew = own.drawn[:, None]
+    return replace(own, **{name: np.where(anew, arm, getattr(own, name)) for name, arm in arms.items()})
 
 
 def _mixed(common: Any, own: Any) -> Any:

