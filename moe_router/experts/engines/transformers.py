@@ -65,6 +65,7 @@ class TransformersEngine:
 
     Raises:
         ModelAssetError: the model's architecture does not honour explicit attention masks.
+        OutOfMemoryError: there is no room for a pass.
     """
 
     def __init__(self, model: Any, tokens: HfTokens, loaded: Collection[str] = ()) -> None:
@@ -80,7 +81,8 @@ class TransformersEngine:
         self._attach()
         self._packed = PackedModel(model.get_decoder(), model.config, device, self._mixed, eager=eager)
         self._lm_head = LmHead(model)
-        check_packing(model, self._packed, tokens, self._lm_head)
+        with _translated("the model's first pass"):
+            check_packing(model, self._packed, tokens, self._lm_head)
 
     @property
     def tokens(self) -> HfTokens:
@@ -110,7 +112,7 @@ class TransformersEngine:
     def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Runs a batch, whatever the adapters in it; those that are more than plain LoRA by themselves."""
         outcomes: list[Outcome] = [None] * len(jobs)
-        with self._lock, torch.inference_mode(), _translated():
+        with self._lock, torch.inference_mode(), _translated("this batch"):
             for group in self._groups(jobs):
                 self._score([(i, job) for i, job in group if isinstance(job, LabelJob)], outcomes)
                 self._decode([job for _, job in group if isinstance(job, DecodeJob)])
@@ -291,11 +293,11 @@ def _send(decoder: Decoder, log_probabilities: Floats) -> Any:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(work: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         torch.cuda.empty_cache()
-        raise OutOfMemoryError("The device's memory does not hold this batch.") from error
+        raise OutOfMemoryError(f"The device's memory does not hold {work}.") from error

@@ -390,6 +390,19 @@ def test_a_model_that_ignores_masks_is_refused(llama_folder: Path, monkeypatch: 
         TransformersEngine(model, HfTokens(tokenizer, max_text_tokens=20))
 
 
+def test_a_model_that_leaves_no_room_for_a_pass_is_out_of_memory(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_model(llama_folder, BaseModelSpec(hf_name=str(llama_folder)))
+
+    def full(*_given: Any, **_more: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(type(model), "forward", full)
+    with pytest.raises(OutOfMemoryError, match="first pass"):
+        TransformersEngine(model, HfTokens(tokenizer, max_text_tokens=20))
+
+
 def test_closing_lets_the_model_go(llama_folder: Path) -> None:
     engine = load(llama_folder)
     engine.close()
