@@ -271,7 +271,7 @@ class HttpExperts:
             return fault
         reason = f"{fault.outcome}: {fault.error.detail}"
         opened = worker.breaker.failed(
-            self.fleet.clock(), reason, at_once=fault.ejects == "at once", for_s=fault.retry_after_s
+            began, self.fleet.clock(), reason, at_once=fault.ejects == "at once", for_s=fault.retry_after_s
         )
         if opened:
             self._metrics.count_ejection(worker.worker_id, fault.outcome)

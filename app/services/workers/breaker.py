@@ -46,11 +46,15 @@ class Breaker:
             return
         self.failures, self.open_until, self.reason, self.trial = 0, None, None, False
 
-    def failed(self, now: float, reason: str, *, at_once: bool, for_s: float | None = None) -> bool:
+    def failed(
+        self, began: float, now: float, reason: str, *, at_once: bool, for_s: float | None = None
+    ) -> bool:
         """Notes a failure; whether it opens the breaker now, for `for_s` seconds where given."""
+        if began < self.opened_at:
+            return False  # what was wrong then has been told, and may have been mended since
         self.failures += 1
         if self.open_until is not None and now < self.open_until:
-            return False  # a call that began before the breaker opened
+            return False
         half_open = self.open_until is not None
         if not (at_once or half_open or self.failures >= self.threshold):
             return False

@@ -145,15 +145,15 @@ class Prober:
             self.judge(answer, request, worker.worker_id)
         except WorkerAnswerError as error:
             self.tried(worker, "invalid")
-            worker.breaker.failed(self._fleet.clock(), f"invalid: {error.detail}", at_once=True)
+            worker.breaker.failed(began, self._fleet.clock(), f"invalid: {error.detail}", at_once=True)
         except ValidationError:
             self.tried(worker, "invalid")
             reason = "invalid: its tasks name a language or an adapter that no request can ask for"
-            worker.breaker.failed(self._fleet.clock(), reason, at_once=True)
+            worker.breaker.failed(began, self._fleet.clock(), reason, at_once=True)
         except TimeoutError:
             self.tried(worker, "timeout")
             reason = f"timeout: no answer to a trial within {TRIAL_TIMEOUT_S:g} s"
-            worker.breaker.failed(self._fleet.clock(), reason, at_once=True)
+            worker.breaker.failed(began, self._fleet.clock(), reason, at_once=True)
         except Fault as fault:
             self.tried(worker, fault.outcome)
             if fault.outcome == "rejected":  # a sound answer: the trial lacked a field of the template
@@ -161,7 +161,7 @@ class Prober:
                 self.changed()
                 return
             reason = f"{fault.outcome}: {fault.error.detail}"
-            worker.breaker.failed(self._fleet.clock(), reason, at_once=True, for_s=fault.retry_after_s)
+            worker.breaker.failed(began, self._fleet.clock(), reason, at_once=True, for_s=fault.retry_after_s)
         except BaseException:
             worker.breaker.abandoned(began)
             raise

@@ -416,7 +416,7 @@ async def test_a_worker_that_lies_does_not_come_back_by_a_trial() -> None:
     scene = await Scene(A, eject_s=0.01).open()
     scene.answers["a"] = purple
     breaker = scene.fleet.all[0].breaker
-    breaker.failed(scene.fleet.clock(), "invalid", at_once=True)
+    breaker.failed(scene.fleet.clock(), scene.fleet.clock(), "invalid", at_once=True)
     await asyncio.sleep(0.02)
     await scene.prober.probe_all()
     await until(lambda: "label" in (breaker.reason or ""))

@@ -49,7 +49,7 @@ def test_only_workers_that_can_be_tried_are_candidates() -> None:
     made = fleet(A, B, C, clock=clock)
     down, ejected, other = made.all
     down.probed("down", "refused")
-    ejected.breaker.failed(0, "reset", at_once=True)
+    ejected.breaker.failed(0, 0, "reset", at_once=True)
     assert order(made) == ["worker-2"]
     other.probed("loading")
     assert order(made) == []
@@ -69,7 +69,7 @@ def test_full_workers_and_workers_on_trial_come_last() -> None:
     clock = Clock()
     made = fleet(A, B, C, clock=clock)
     made.all[0].outstanding = 2
-    made.all[1].breaker.failed(0, "reset", at_once=True)
+    made.all[1].breaker.failed(0, 0, "reset", at_once=True)
     clock.now = 5
     assert [order(made)[0] for _ in range(20)].count("worker-0") == 0
 
@@ -131,7 +131,7 @@ def test_quantiles_and_the_end_of_an_ejection_are_told() -> None:
     worker = made.all[0]
     assert made.infos()[0].latency_ms.p50 is None
     worker.latencies_ms.extend(range(100))
-    worker.breaker.failed(0, "reset: it broke", at_once=True)
+    worker.breaker.failed(0, 0, "reset: it broke", at_once=True)
     told = made.infos()[0]
     assert (told.latency_ms.p50, told.latency_ms.p95) == (50, 95)
     assert (told.state, told.reason) == ("ejected", "reset: it broke")

@@ -222,7 +222,8 @@ async def test_where_no_other_replica_is_fit_there_is_no_hedge(why: str) -> None
         if why == "full":
             other.outstanding = other.max_in_flight
         else:
-            other.breaker.failed(now - (100 if why == "trial" else 0), "reset", at_once=True, for_s=60)
+            at = now - (100 if why == "trial" else 0)
+            other.breaker.failed(at, at, "reset", at_once=True, for_s=60)
     budget = scene.experts._budget.tokens
     asked = asyncio.create_task(ask(scene, call_of()))
     await until(lambda: bool(scene.calls))

@@ -132,7 +132,7 @@ async def test_health_alone_closes_no_breaker_but_a_trial_does() -> None:
     scene = Scene()
     await scene.prober.probe_all()
     breaker = scene.fleet.all[0].breaker
-    breaker.failed(0, "reset", at_once=True)
+    breaker.failed(0, 0, "reset", at_once=True)
     await scene.prober.probe_all()
     assert (scene.state, scene.trials) == ("ejected", 0)
     scene.now = 2
@@ -170,7 +170,7 @@ async def test_a_worker_whose_tasks_no_request_can_name_is_tried_again() -> None
     scene.tasks = httpx.Response(200, json={"worker_id": "w", "model_key": files.MODEL, "tasks": [odd]})
     await scene.prober.probe_all()
     breaker = scene.fleet.all[0].breaker
-    breaker.failed(0, "reset", at_once=True)
+    breaker.failed(0, 0, "reset", at_once=True)
     scene.now = 2
     await scene.prober.probe_all()
     await until(lambda: breaker.open_until == 4.0)
