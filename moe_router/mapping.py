@@ -6,11 +6,11 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from moe_router import jsonfile
+from moe_router.addresses import http_address
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +30,7 @@ class WorkerSpec(BaseModel):
     @field_validator("url")
     @classmethod
     def _http(cls, value: str) -> str:
-        if "@" in value:  # not repeated in the message: it may hold a password
-            raise ValueError("a user name or password has no place in the URL")
-        try:
-            parts = urlsplit(value)
-            sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError as error:
-            raise ValueError(f"{value!r} is not a URL: {error}") from error
-        if not sound or parts.query or parts.fragment:
-            raise ValueError(f"{value!r} is not of the form http://host:port")
-        return value.rstrip("/")
+        return http_address(value, "MOLE_WORKER_TOKEN")
 
 
 class WorkerMapping(jsonfile.CheckedModel):

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from moe_router import jsonfile
+from moe_router.addresses import http_address
 from moe_router.errors import UnknownTaskError
 from moe_router.languages import language_code
 
@@ -65,6 +66,11 @@ class BaseModelSpec(Entry):
     torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     engine: Literal["transformers", "openai"] = "transformers"
     base_url: str | None = Field(None, description="Of the `openai` engine: the server, with `/v1`.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        return http_address(value, "MOLE_ENGINE_API_KEY") if value else None
 
     @model_validator(mode="after")
     def _served_somewhere(self) -> BaseModelSpec:

@@ -265,3 +265,11 @@ def test_an_unknown_task_is_the_caller_s_mistake():
         with pytest.raises(UnknownTaskError) as caught:
             ask("a/c")
         assert caught.value.known == ("a/b",)
+
+
+def test_a_password_in_a_model_servers_address_is_refused_and_not_shown(tmp_path):
+    served = '"hf_name": "b", "engine": "openai", "base_url": "http://me:hunter2@llm:8080/v1"'
+    with pytest.raises(ConfigError, match="MOLE_ENGINE_API_KEY") as caught:
+        load_registry(write(tmp_path, FLEET.replace('"hf_name": "bigscience/bloomz-7b1"', served)))
+    assert (caught.value.json_path, caught.value.line) == ("$.base_models['bloomz-7b1'].base_url", 8)
+    assert "hunter2" not in str(caught.value)
