@@ -1,8 +1,8 @@
 """Judges the registry and the mapping against each other and against the files they name.
 
-`mole config check` and the coordinator's readiness both ask here, so that they judge alike: a file
-that cannot be read by its schema is an error; a missing weight or template and a base model that no
-worker serves are warnings, errors if strict; a key that nobody knows is always a warning only.
+`mole config check` and `mole serve` ask here, with the schemas that the services read the files by: what
+these refuse is an error. A missing weight or template, which may be on the machine that serves it, and a base
+model that no worker serves are warnings, errors if strict; a key that nobody knows is always a warning only.
 """
 
 from __future__ import annotations
@@ -82,7 +82,12 @@ class Report:
 
 
 def check_files(
-    registry_path: Path, mapping_path: Path | None, adapter_root: Path, *, strict: bool = False
+    registry_path: Path,
+    mapping_path: Path | None,
+    adapter_root: Path,
+    gating_models: Path | None,
+    *,
+    strict: bool = False,
 ) -> Report:
     """Reads both files and judges them; without a mapping (monolithic mode) the registry alone.
 
@@ -90,6 +95,7 @@ def check_files(
         registry_path: The registry.
         mapping_path: The mapping, or None.
         adapter_root: The folder that relative adapter and template paths are taken from.
+        gating_models: The folder that relative probe paths are taken from; None for a worker, which has none.
         strict: Whether warnings about missing things count as errors.
     """
     findings: list[Finding] = []
@@ -104,7 +110,7 @@ def check_files(
         except ConfigError as error:
             findings.append(_invalid(error))
     if registry is not None:
-        findings += _judge_registry(registry, _Source(registry_path), adapter_root, mapping)
+        findings += _judge_registry(registry, _Source(registry_path), adapter_root, gating_models, mapping)
     if mapping is not None:
         assert mapping_path is not None  # noqa: S101 - for the type checker: it was just read
         findings += _judge_mapping(mapping, _Source(mapping_path), registry)
@@ -137,7 +143,7 @@ def _as_error(finding: Finding) -> Finding:
 
 
 def _judge_registry(
-    registry: Registry, source: _Source, root: Path, mapping: WorkerMapping | None
+    registry: Registry, source: _Source, root: Path, gating_models: Path | None, mapping: WorkerMapping | None
 ) -> Iterator[Finding]:
     for path in unknown_keys(registry):
         yield Finding("warning", "unknown-key", str(source.path), None, path, "unknown key, ignored")
@@ -148,6 +154,11 @@ def _judge_registry(
                 "missing-base-model", where, f"there is no folder {Path(spec.hf_name).absolute()}"
             )
     for key, task in registry.tasks.items():
+        if task.probe is not None and gating_models is not None:
+            probe = gating_models / f"{task.probe.path}.safetensors"
+            if not probe.is_file():
+                at: Location = ("tasks", key, "probe", "path")
+                yield source.warning("missing-weights", at, f"there is no {probe.absolute()}")
         yield from _judge_task(registry, key, task, source, root)
     if mapping is not None:
         yield from _unserved(registry, mapping, source)
@@ -158,11 +169,6 @@ def _judge_task(
 ) -> Iterator[Finding]:
     if not task.label_set:
         yield source.warning("no-labels", ("tasks", key), "label_set is missing or empty")
-    if task.probe is not None and not _probe_file(task.probe.path).exists():
-        where = ("tasks", key, "probe", "path")
-        yield source.warning(
-            "missing-weights", where, f"there is no {_probe_file(task.probe.path).absolute()}"
-        )
     seen: set[tuple[str, str | None]] = set()
     for expert in registry.all_experts(key):
         for kind, reason in (
@@ -244,12 +250,6 @@ def _judge_mapping(mapping: WorkerMapping, source: _Source, registry: Registry |
                 (*here, "base_model_key"),
                 f"the registry declares no base model {worker.base_model_key!r}",
             )
-
-
-def _probe_file(path: str) -> Path:
-    """Where a probe's weights are: under gating's models, as a coordinator has no adapters."""
-    whole = Path(__file__).parent / "gating" / "models" / path
-    return whole.with_name(f"{whole.name}.safetensors")
 
 
 def _is_folder(hf_name: str) -> bool:

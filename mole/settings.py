@@ -9,7 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import moe_router
 
-DEFAULT_ADAPTERS = Path(moe_router.__file__).parent / "experts" / "llms" / "adapters"
+PACKAGE = Path(moe_router.__file__).parent
+DEFAULT_ADAPTERS = PACKAGE / "experts" / "llms" / "adapters"
 
 
 class CommandSettings(BaseSettings):
@@ -59,7 +60,11 @@ class CommandSettings(BaseSettings):
         validation_alias="ADAPTER_PATH",
         description="Root of relative adapter and template paths.",
     )
-
+    gating_models: Path = Field(
+        PACKAGE / "gating" / "models",
+        validation_alias="MOLE_GATING_MODEL_DIR",
+        description="Root of relative paths of probes.",
+    )
     encoder: str | None = Field(
         None,
         validation_alias="MOLE_ENCODER",

@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from moe_router.contracts import HEADER_EXPERT, HEADER_HEDGED, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
 
 METHODS = ("GET", "POST", "DELETE")
-ASKED = ("Authorization", "Content-Type", "Idempotency-Key", "traceparent", HEADER_REQUEST_ID)
+ASKED = ("*",)
+"""Clients send fields of their own, as OpenAI's X-Stainless-Lang; without cookies none can do harm."""
 TOLD = (HEADER_REQUEST_ID, HEADER_OVERHEAD_MS, HEADER_EXPERT, HEADER_HEDGED, "Retry-After", "Location")
 
 

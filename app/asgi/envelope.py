@@ -7,6 +7,7 @@ import logging
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import errors
+from app.asgi.access import TEXTS
 from app.asgi.drain import Drain
 from app.asgi.exchange import Exchange, check_headers, open_exchange
 from app.asgi.security_headers import security_headers
@@ -66,21 +67,25 @@ class Envelope:
         finally:
             status = exchange.status or CLIENT_GONE
             seconds = exchange.elapsed_ms() / 1000
-            self.metrics.count_request(scope["method"], _route(scope), status, seconds)
+            self.metrics.count_request(scope["method"], _route(scope, exchange), status, seconds)
 
 
-def _route(scope: Scope) -> str:
-    """The route's template, never the path itself: a label must have few values."""
-    return getattr(scope.get("route"), "path", "unmatched")
+def _route(scope: Scope, exchange: Exchange) -> str:
+    """The route's template, never any path itself: a label must have few values.
+
+    Requests for a text that are refused before a route is looked for count for it all the same.
+    """
+    refused = exchange.path if exchange.path in TEXTS else "unmatched"
+    return getattr(scope.get("route"), "path", refused)
 
 
 def _describe(span: tracing.Span, scope: Scope, exchange: Exchange) -> None:
-    span.rename(f"{scope['method']} {_route(scope)}")
+    span.rename(f"{scope['method']} {_route(scope, exchange)}")
     status = exchange.status or CLIENT_GONE
     span.tell(
         {
             "http.request.method": scope["method"],
-            "http.route": _route(scope),
+            "http.route": _route(scope, exchange),
             "http.response.status_code": status,
             "mole.request_id": exchange.request_id,
             "mole.expert": exchange.expert,

@@ -70,10 +70,10 @@ def _told(record: KeyRecord, now: float) -> dict[str, Any]:
     return told | {"used_today": record.used_on(day_of(now)), "usable": record.usable(now)}
 
 
-def _number(least: int, most: int) -> Any:
-    def read(given: str) -> int:
-        value = int(given)
-        if not least <= value <= most:
+def _number(kind: type[int] | type[float], least: int, most: int) -> Any:
+    def read(given: str) -> float:
+        value = kind(given)
+        if not least <= value <= most:  # nor is NaN
             raise ValueError(given)
         return value
 
@@ -86,9 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     making = commands.add_parser("create")
     making.add_argument("name")
     making.add_argument("--scope", action="append", choices=SCOPES)
-    making.add_argument("--rate-per-minute", type=_number(1, 10**6))
-    making.add_argument("--quota-per-day", type=_number(1, 10**9))
-    making.add_argument("--expires-in-days", type=float)
+    making.add_argument("--rate-per-minute", type=_number(int, 1, 10**6))
+    making.add_argument("--quota-per-day", type=_number(int, 1, 10**9))
+    making.add_argument("--expires-in-days", type=_number(float, 0, 36_500))
     commands.add_parser("list").add_argument("--all", action="store_true")
     ending = commands.add_parser("revoke")
     ending.add_argument("id")

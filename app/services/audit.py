@@ -6,12 +6,24 @@ import getpass
 import logging
 import os
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
 import orjson
 
 logger = logging.getLogger("mole.audit")
+
+
+class _OwnersFile(WatchedFileHandler):
+    """Goes on in a new file after a rotation; only the owner may read the one and the other."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=_for_the_owner)
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def configure(file: Path | None) -> None:
@@ -22,8 +34,7 @@ def configure(file: Path | None) -> None:
     """
     handler: logging.Handler = logging.StreamHandler()
     if file is not None:
-        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
-        handler = WatchedFileHandler(file, encoding="utf-8")  # goes on in a new file after a rotation
+        handler = _OwnersFile(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(message)s"))
     for old in logger.handlers:
         old.close()

@@ -45,6 +45,7 @@ def check(
         registry or settings.registry_file,
         mapping or settings.mapping_file,
         adapters or settings.adapter_root,
+        settings.gating_models,
         strict=strict,
     )
     if json_output:

@@ -139,12 +139,14 @@ def _check_files(target: str) -> None:
 
         settings = Settings()
         mapping = settings.mapping_file if settings.service_mode == "coordinator" else None
-        report = check_files(settings.registry_file, mapping, settings.adapter_path)
+        report = check_files(
+            settings.registry_file, mapping, settings.adapter_path, settings.gating_model_dir
+        )
     else:
         from expert_worker.settings import Settings as WorkerSettings
 
         worker = WorkerSettings()
-        report = check_files(worker.registry_file, None, worker.adapter_path)
+        report = check_files(worker.registry_file, None, worker.adapter_path, None)
     if not report.ok:
         raise CommandError(f"{report.errors[0]}. `mole config check` tells all.")
 

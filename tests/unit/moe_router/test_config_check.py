@@ -49,7 +49,7 @@ def check(tmp_path: Path):
         (tmp_path / "r.json").write_text(json.dumps(registry, indent=1))
         (tmp_path / "m.json").write_text(json.dumps(mapping, indent=1))
         where = tmp_path / "m.json" if mapping is not None else None
-        return check_files(tmp_path / "r.json", where, tmp_path / "adapters", **options)
+        return check_files(tmp_path / "r.json", where, tmp_path / "adapters", tmp_path / "gating", **options)
 
     return run
 
@@ -60,6 +60,12 @@ def test_sound_files_have_no_findings(check):
     assert report.ok
     assert report.registry is not None
     assert report.mapping is not None
+
+
+def test_a_probe_is_looked_for_where_the_coordinator_reads_it(check, tmp_path):
+    (tmp_path / "gating").mkdir()
+    (tmp_path / "gating" / "p.safetensors").write_bytes(b"")
+    assert check(changed(REGISTRY, "tasks", "a/b", "probe", to={"path": "p"})).findings == ()
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,19 @@ async def test_with_one_every_route_is_closed_but_those_that_hold_nothing(
     assert (await client.get("/api/v1/health")).json()["checks"]["api_keys"] == "required"
 
 
+async def test_who_is_refused_at_the_door_counts_for_the_route(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    await made(app, "classify")
+    assert (await client.post(CLASSIFY, json={"text": "x"})).status_code == 401
+    assert (await client.post("/api/v1/nowhere", json={})).status_code == 401
+    counted = app.state.runtime.metrics.render().decode()
+    assert f'mole_requests_total{{method="POST",route="{CLASSIFY}",status="401"}} 1.0' in counted
+    assert 'mole_requests_total{method="POST",route="unmatched",status="401"} 1.0' in counted
+    [bucket] = app.state.runtime.stats.traffic.answer().buckets
+    assert (bucket.requests, bucket.refused) == (1, 1)
+
+
 @pytest.mark.parametrize(
     "header",
     ["", "Bearer", "Bearer ", "Basic abc", "Bearer no", "bearer\tno", "Bearer é", "Bearer " + "x" * 9000],

@@ -56,7 +56,13 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "secret" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", ["--rate-per-minute=0", "--quota-per-day=x", "--scope=everything"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--rate-per-minute=0", "--quota-per-day=x", "--scope=everything",
+        "--expires-in-days=nan", "--expires-in-days=1e400", "--expires-in-days=-1",
+    ],
+)  # fmt: skip
 def test_wrong_options(capsys: pytest.CaptureFixture[str], wrong: str) -> None:
     with pytest.raises(SystemExit):
         main(["create", wrong, "a"])

@@ -39,6 +39,15 @@ def test_lines_go_to_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def test_so_is_the_file_after_a_rotation(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    audit.configure(file)
+    file.rename(tmp_path / "audit.1")
+    audit.record("key.revoked", actor="cli:ann", key_id="k")
+    assert json.loads(file.read_text())["key_id"] == "k"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
 def test_without_a_file_they_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     audit.configure(None)
     audit.record("router.promoted", actor="cli:ann", version=3)
