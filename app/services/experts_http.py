@@ -169,7 +169,9 @@ class HttpExperts:
             found.take(self.fleet.clock(), caller)
             return found
         if not left:
-            raise self._refusal(expert, last) from last
+            trials = self.fleet.on_trial(expert.base_model_key, expert.task_key)
+            if all(worker in tried for worker in trials):
+                raise self._refusal(expert, last) from last
         return Wait.FULL
 
     def _has_its_share(self, caller: str, usable: list[Worker], model_key: str) -> bool:

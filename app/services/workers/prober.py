@@ -35,7 +35,7 @@ class Prober:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._round = 0
-        self._trials: set[asyncio.Task[None]] = set()
+        self._trials: dict[Worker, asyncio.Task[None]] = {}
         self.changed: Callable[[], None] = lambda: None
         """Called when a worker may have become usable, or unusable."""
         self.judge: Callable[[ExpertAnswer, ExpertRequest, str], None] = lambda *_: None
@@ -55,7 +55,7 @@ class Prober:
 
     async def aclose(self) -> None:
         """Stops probing."""
-        tasks = [task for task in (self._task, *self._trials) if task is not None]
+        tasks = [task for task in (self._task, *self._trials.values()) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -121,14 +121,16 @@ class Prober:
         self._begin_trial(worker)
 
     def _begin_trial(self, worker: Worker) -> None:
-        """A healthy probe closes no breaker; where one is half open, a small real request decides."""
-        now = self._fleet.clock()
-        if worker.breaker.open_until is None or not worker.breaker.allows(now) or not worker.tasks:
+        """A healthy probe closes no breaker; where one is half open, a small real request decides.
+
+        It does so beside a caller's request on trial, too: that one may be long, and others wait for its end.
+        """
+        now, opens = self._fleet.clock(), worker.breaker.open_until
+        if opens is None or now < opens or worker in self._trials or not worker.tasks:
             return
         worker.breaker.begin(now)
-        trial = asyncio.create_task(self._try(worker, worker.tasks[0], now))
-        self._trials.add(trial)
-        trial.add_done_callback(self._trials.discard)
+        trial = self._trials[worker] = asyncio.create_task(self._try(worker, worker.tasks[0], now))
+        trial.add_done_callback(lambda _: self._trials.pop(worker))
 
     async def _try(self, worker: Worker, task: ServedTask, began: float) -> None:
         try:
@@ -158,7 +160,6 @@ class Prober:
             self.tried(worker, fault.outcome)
             if fault.outcome == "rejected":  # a sound answer: the trial lacked a field of the template
                 worker.breaker.succeeded(began)
-                self.changed()
                 return
             reason = f"{fault.outcome}: {fault.error.detail}"
             worker.breaker.failed(began, self._fleet.clock(), reason, at_once=True, for_s=fault.retry_after_s)
@@ -168,5 +169,6 @@ class Prober:
         else:
             self.tried(worker, "ok")
             worker.breaker.succeeded(began)
-            self.changed()
             logger.info("worker %s is back", worker.worker_id)
+        finally:
+            self.changed()

@@ -123,8 +123,18 @@ class Worker:
         return "healthy" if self.view == "ready" else "down"
 
     def available(self, now: float) -> bool:
-        """Whether a call may be tried. A worker not probed yet may: it can only refuse the connection."""
-        return self.view in ("ready", "unknown") and not self.spec.drain and self.breaker.allows(now)
+        """Whether a call may be tried."""
+        return self._in_use and self.breaker.allows(now)
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether a call is under way that decides if others may be tried."""
+        return self._in_use and self.breaker.trial
+
+    @property
+    def _in_use(self) -> bool:
+        """Whether probes and mapping let calls pass; a worker not probed yet can only refuse them."""
+        return self.view in ("ready", "unknown") and not self.spec.drain
 
     def serves(self, task_key: str) -> bool:
         """Whether it says so itself; True while it has not been asked."""

@@ -422,3 +422,50 @@ async def test_a_worker_that_lies_does_not_come_back_by_a_trial() -> None:
     await until(lambda: "label" in (breaker.reason or ""))
     assert scene.experts.workers()[0].state == "ejected"
     await scene.prober.aclose()
+
+
+async def half_open(first: Awaitable[httpx.Response]) -> tuple[Scene, asyncio.Task[tuple[str, str]]]:
+    """A single worker, and the request that is its trial: `first` is its answer, all others are good."""
+    scene = await Scene(A, eject_s=0.01).open()
+    answers = iter([first])
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return await scene._probed(request, None)
+        held = next(answers, None)
+        return httpx.Response(200, json=GOOD) if held is None else await held
+
+    scene.answers["a"] = answer
+    now = scene.fleet.clock()
+    scene.fleet.all[0].breaker.failed(now, now, "reset", at_once=True)
+    await asyncio.sleep(0.02)
+    trial = asyncio.create_task(scene.ask())
+    await until(lambda: scene.calls == ["a"])
+    return scene, trial
+
+
+async def test_a_long_trial_keeps_nobody_out() -> None:
+    held: asyncio.Future[httpx.Response] = asyncio.get_running_loop().create_future()
+    scene, trial = await half_open(held)
+    assert scene.experts.reachable(scene.registry.experts_for(files.SENTIMENT, "en")[0])
+    others = [asyncio.create_task(scene.ask()) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    assert not any(task.done() for task in others)
+    await scene.prober.probe_all()
+    assert await asyncio.gather(*others) == [("worker-0", "positive")] * 3
+    assert not trial.done()
+    held.set_result(httpx.Response(200, json=GOOD))
+    await trial
+    await scene.prober.aclose()
+
+
+@pytest.mark.parametrize(("code", "answered"), [(200, True), (500, False)])
+async def test_who_waits_for_a_trial_hears_of_its_end(code: int, answered: bool) -> None:
+    held: asyncio.Future[httpx.Response] = asyncio.get_running_loop().create_future()
+    scene, trial = await half_open(held)
+    others = [asyncio.create_task(scene.ask()) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    held.set_result(httpx.Response(code, json=GOOD))
+    found = await asyncio.gather(trial, *others, return_exceptions=True)
+    expected = [tuple] * 4 if answered else [WorkerAnswerError, *[NoWorkerError] * 3]
+    assert [type(each) for each in found] == expected

@@ -86,6 +86,22 @@ def test_a_model_is_full_where_all_that_can_be_tried_are() -> None:
     assert not made.full(files.MODEL)
 
 
+def test_a_worker_on_trial_is_worth_waiting_for() -> None:
+    clock = Clock()
+    made = fleet(A, clock=clock)
+    worker = made.all[0]
+    worker.breaker.failed(0, 0, "reset", at_once=True)
+    assert not made.reachable(files.MODEL, files.SENTIMENT)
+    clock.now = 1.0
+    worker.take(1.0, "")
+    assert order(made) == []
+    assert made.reachable(files.MODEL, files.SENTIMENT)
+    assert made.full(files.MODEL)
+    worker.probed("down", "refused")
+    assert not made.reachable(files.MODEL, files.SENTIMENT)
+    assert not made.full(files.MODEL)
+
+
 def test_what_a_worker_does_not_serve_is_not_asked_of_it() -> None:
     made = fleet(A)
     made.all[0].told_tasks(ExpertTasksAnswer(worker_id="x", model_key=files.MODEL, tasks=[]))
