@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 ONE_CALLERS_SHARE = 0.75
 """Of the places at a model's workers: another caller must find one free, not wait here and there again."""
+GRACE_SHARE, GRACE_S = 0.05, 0.25
+"""How much less time a worker is told than we wait: the smaller of a share of it and seconds."""
 
 
 class HttpExperts:
@@ -206,13 +208,15 @@ class HttpExperts:
             raise DeadlineError("The time for the whole request is up.")
         hasty = left_s <= self._attempt_timeout_s
         timeout_s = self._part(left_s, worker, request.task_key, tried) if hasty else self._attempt_timeout_s
+        # Where time is left for another, the worker is to say itself that it was too slow: then it lives.
+        told_s = timeout_s - min(timeout_s * GRACE_SHARE, GRACE_S) if timeout_s < left_s else timeout_s
         outcome: faults.Outcome = "cancelled"
         bound = within(timeout_s)
         try:
             worker.calls.add(bound)
             with bound:
                 question = Question(
-                    body, call.request_id, opaque(call.caller), timeout_s, tracing.outgoing(call.trace)
+                    body, call.request_id, opaque(call.caller), told_s, tracing.outgoing(call.trace)
                 )
                 ask = self._bundles.ask if call.bundled else self._client.classify
                 answer = await ask(worker, question)
@@ -223,14 +227,10 @@ class HttpExperts:
             return answer
         except TimeoutError as error:
             outcome = "timeout"
-            if bound.was_cut:  # its probes say what it is
-                raise self._note(worker, faults.timed_out(worker.worker_id, "no"), started) from error
-            if not hasty:
-                raise self._note(worker, faults.timed_out(worker.worker_id), started) from error
-            # The caller's haste is no fault of a worker that answers others, or had no ample time.
-            ejects: faults.Ejects = "if repeated" if worker.hung(started, timeout_s) else "no"
+            # Of one that was cut its probes say what it is.
+            ejects = "no" if bound.was_cut else _blame(worker, started, timeout_s, hasty=hasty)
             fault = self._note(worker, faults.timed_out(worker.worker_id, ejects), started)
-            if timeout_s >= left_s:
+            if timeout_s >= left_s and not bound.was_cut:
                 raise DeadlineError("The time for the whole request is up.") from error
             raise fault from error
         except WorkerAnswerError as error:
@@ -238,6 +238,8 @@ class HttpExperts:
             raise self._note(worker, faults.invalid(error), started) from error
         except Fault as fault:
             outcome = fault.outcome
+            if outcome == "timeout":  # it lives and says so itself
+                fault.ejects = _blame(worker, started, clock() - started, hasty=True)
             raise self._note(worker, fault, started) from fault.__cause__
         finally:
             if outcome == "cancelled":
@@ -280,3 +282,12 @@ class HttpExperts:
             logger.warning("worker %s is ejected: %s", worker.worker_id, reason)
             self._prober.wake()
         return fault
+
+
+def _blame(worker: Worker, began: float, waited_s: float, *, hasty: bool) -> faults.Ejects:
+    """What a call that ran out of its time says of its worker."""
+    if worker.answered_at >= began:  # the call was slow, not the worker
+        return "no"
+    if not hasty:
+        return "at once"
+    return "if repeated" if worker.hung(began, waited_s) else "no"

@@ -85,7 +85,7 @@ def of_status(status: int, slug: str, detail: str, retry_after_s: float | None, 
     return Fault("error", WorkerAnswerError(f"{worker_id} answered with status {status}."), "if repeated")
 
 
-def timed_out(worker_id: str, ejects: Ejects = "at once") -> Fault:
+def timed_out(worker_id: str, ejects: Ejects) -> Fault:
     """A whole attempt's time passed, headers and body."""
     return Fault("timeout", DeadlineError(f"{worker_id} did not answer in time."), ejects)
 

@@ -275,6 +275,50 @@ async def test_haste_ejects_nobody_who_answers_others_or_had_no_ample_time() -> 
     assert not each.hung(began=9, waited_s=5)
 
 
+async def test_one_slow_call_ejects_nobody_who_answers_others() -> None:
+    scene = await Scene(A, attempt_timeout_s=0.1).open()
+    answers = iter([hanging])
+
+    async def first_hangs(request: httpx.Request) -> httpx.Response:
+        answer = next(answers, None)
+        return await answer(request) if answer else httpx.Response(200, json=GOOD)
+
+    scene.answers["a"] = first_hangs
+    slow = asyncio.create_task(scene.ask())
+    await until(lambda: scene.calls == ["a"])
+    assert await scene.ask() == ("worker-0", "positive")
+    with pytest.raises(DeadlineError):
+        await slow
+    assert scene.experts.workers()[0].state == "healthy"
+    scene.answers["a"] = hanging
+    with pytest.raises(DeadlineError):
+        await scene.ask()
+    assert scene.experts.workers()[0].state == "ejected", "it answered nobody meanwhile"
+
+
+async def test_a_worker_can_say_itself_that_it_was_too_slow() -> None:
+    scene = await Scene(A, attempt_timeout_s=4).open()
+    await scene.ask(timeout_s=10)
+    assert scene.headers is not None
+    assert scene.headers["x-mole-timeout-ms"] == "3800"
+    scene.answers["a"] = status(504, "deadline-exceeded")
+    for _ in range(3):
+        with pytest.raises(DeadlineError):
+            await scene.ask(timeout_s=10)
+    assert scene.experts.workers()[0].state == "healthy"
+
+
+async def test_a_worker_that_is_too_slow_for_everybody_is_ejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LEAST_AMPLE_S", 0.0)
+    scene = await Scene(A).open()
+    known(scene, p95_ms=0.001)
+    scene.answers["a"] = status(504, "deadline-exceeded")
+    for _ in range(2):
+        with pytest.raises(DeadlineError):
+            await scene.ask()
+    assert scene.experts.workers()[0].state == "ejected"
+
+
 async def test_a_hung_worker_holds_no_more_than_its_bound() -> None:
     scene = await Scene(A, B, max_in_flight=2).open()
     scene.answers["a"] = hanging

@@ -58,7 +58,7 @@ def test_what_statuses_mean(status: int, slug: str, answered: int, ejects: str) 
 
 
 def test_every_fault_is_one_of_ours() -> None:
-    assert isinstance(faults.timed_out("w").error, MoleError)
+    assert isinstance(faults.timed_out("w", "no").error, MoleError)
     error = WorkerAnswerError("x")
     assert faults.invalid(error).error is error
     assert isinstance(faults.of_status(503, "", "", 3.0, "w").error, NoWorkerError)
