@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from app.services.course import PROBE, Course, Said, answer_of, margin, timings_of, withheld
 from app.services.limits import Limits
-from app.services.ports import Call, Experts, Gating
+from app.services.ports import AttemptTimeoutError, Call, Experts, Gating
 from app.services.recording import Record, recorded
 from app.services.telemetry.metrics import Metrics
 from app.services.telemetry.stats import Stats
@@ -36,7 +36,7 @@ from moe_router.gating.task_router import Action, Observation
 from moe_router.registry import Expert, Registry, TaskSpec
 
 T = TypeVar("T")
-FLEET_FAULTS = (NoWorkerError, OverloadedError, WorkerAnswerError)
+FLEET_FAULTS = (NoWorkerError, OverloadedError, WorkerAnswerError, AttemptTimeoutError)
 """After these another expert of the task may still answer."""
 
 

@@ -7,12 +7,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from moe_router.contracts import ExpertAnswer, ExpertRequest, RouteStep, WorkerInfo
+from moe_router.errors import DeadlineError
 from moe_router.gating.batching import EncoderCounts
 from moe_router.gating.decision import Decision
 from moe_router.gating.task_router import Action, Observation, Via
 from moe_router.gating.versions import RouterWeights
 from moe_router.mapping import WorkerMapping
 from moe_router.registry import Expert, Registry, TaskSpec
+
+
+class AttemptTimeoutError(DeadlineError):
+    """A worker's time is up, and not yet that of the whole request: another expert may still answer."""
 
 
 @dataclass(slots=True)
@@ -98,8 +103,8 @@ class Experts(Protocol):
         `task` is of the registry that the request began with; there may be another by now.
 
         Raises:
-            MoleError: NoWorkerError, OverloadedError, WorkerAnswerError, DeadlineError, or a
-                RequestError where the worker finds the caller's request wrong.
+            MoleError: NoWorkerError, OverloadedError, WorkerAnswerError, AttemptTimeoutError,
+                DeadlineError, or a RequestError where the worker finds the caller's request wrong.
         """
 
     def workers(self) -> list[WorkerInfo]:

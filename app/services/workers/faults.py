@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from app.services.ports import AttemptTimeoutError
 from app.services.workers.connection import (
     AnswerTooLongError,
     ClosedError,
@@ -73,7 +74,7 @@ def of_status(status: int, slug: str, detail: str, retry_after_s: float | None, 
     if status == 503:
         return Fault("unavailable", NoWorkerError(f"{worker_id} is not ready."), "at once", retry_after_s)
     if status == 504 and slug == DeadlineError.slug:
-        return Fault("timeout", DeadlineError(f"{worker_id} ran out of time."), "no")
+        return Fault("timeout", AttemptTimeoutError(f"{worker_id} ran out of time."), "no")
     if status == 400 and slug == MissingFieldError.slug:
         return Fault("rejected", MissingFieldError(detail))
     if status == 413:
@@ -87,7 +88,7 @@ def of_status(status: int, slug: str, detail: str, retry_after_s: float | None, 
 
 def timed_out(worker_id: str, ejects: Ejects) -> Fault:
     """A whole attempt's time passed, headers and body."""
-    return Fault("timeout", DeadlineError(f"{worker_id} did not answer in time."), ejects)
+    return Fault("timeout", AttemptTimeoutError(f"{worker_id} did not answer in time."), ejects)
 
 
 def invalid(error: WorkerAnswerError) -> Fault:

@@ -9,7 +9,7 @@ import pytest
 
 from app.services.classification import Classification
 from app.services.limits import Limits
-from app.services.ports import Call
+from app.services.ports import AttemptTimeoutError, Call
 from app.services.telemetry.metrics import Metrics
 from app.services.telemetry.stats import Stats
 from app.services.waiting import FairGate
@@ -251,14 +251,31 @@ async def test_an_unsure_expert_is_followed_by_the_next() -> None:
     assert [request.adapter_name for request in scene.experts.asked] == ["small", "large"]
 
 
-async def test_an_expert_that_cannot_be_asked_is_passed_over() -> None:
+@pytest.mark.parametrize("fault", [WorkerAnswerError("rubbish"), AttemptTimeoutError("too slow")])
+async def test_an_expert_that_cannot_be_asked_is_passed_over(fault: MoleError) -> None:
     scene = Scene(CascadeGating)
-    scene.experts.faults["small"] = WorkerAnswerError("rubbish")
+    scene.experts.faults["small"] = fault
     answer = await scene.ask(task=CASCADE)
     assert [s.choice for s in answer.routing_path if s.step == "expert"] == ["large"]
     scene.experts.faults["large"] = NoWorkerError("gone")
     with pytest.raises(NoWorkerError, match="gone"):
         await scene.ask(task=CASCADE)
+
+
+async def test_the_last_experts_lateness_is_told() -> None:
+    scene = Scene(CascadeGating)
+    scene.experts.faults = {"small": NoWorkerError("gone"), "large": AttemptTimeoutError("too slow")}
+    with pytest.raises(DeadlineError, match="too slow") as caught:
+        await scene.ask(task=CASCADE)
+    assert (caught.value.status, caught.value.slug) == (504, "deadline-exceeded")
+
+
+async def test_the_whole_requests_time_is_told_at_once() -> None:
+    scene = Scene(CascadeGating)
+    scene.experts.faults["small"] = DeadlineError("all of it is up")
+    with pytest.raises(DeadlineError, match="all of it"):
+        await scene.ask(task=CASCADE)
+    assert len(scene.experts.asked) == 1
 
 
 async def test_an_answer_that_is_there_is_taken_where_the_next_expert_fails() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.services.ports import AttemptTimeoutError
 from app.services.workers import faults
 from app.services.workers.connection import (
     AnswerTooLongError,
@@ -10,7 +11,7 @@ from app.services.workers.connection import (
     NotHttpError,
     TruncatedError,
 )
-from moe_router.errors import MoleError, NoWorkerError, WorkerAnswerError
+from moe_router.errors import NoWorkerError, WorkerAnswerError
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,8 @@ def test_what_statuses_mean(status: int, slug: str, answered: int, ejects: str) 
 
 
 def test_every_fault_is_one_of_ours() -> None:
-    assert isinstance(faults.timed_out("w", "no").error, MoleError)
+    for late in (faults.timed_out("w", "no"), faults.of_status(504, "deadline-exceeded", "", None, "w")):
+        assert isinstance(late.error, AttemptTimeoutError)
     error = WorkerAnswerError("x")
     assert faults.invalid(error).error is error
     assert isinstance(faults.of_status(503, "", "", 3.0, "w").error, NoWorkerError)
