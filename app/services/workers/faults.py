@@ -21,6 +21,8 @@ from moe_router.errors import (
     OverloadedError,
     RequestError,
     TextTooLongError,
+    UnknownTaskError,
+    UnsupportedLanguageError,
     WorkerAnswerError,
 )
 
@@ -31,6 +33,8 @@ Outcome = Literal[
 """How a call ended; the values of a metric's label."""
 
 Ejects = Literal["at once", "if repeated", "no"]
+BEHIND = (UnknownTaskError.slug, UnsupportedLanguageError.slug)
+"""Of a worker that has not taken an edit of the registry: by ours the request has been found right."""
 
 
 @dataclass(eq=False)
@@ -69,12 +73,14 @@ def of_status(status: int, slug: str, detail: str, retry_after_s: float | None, 
     """Translates an answer that is no 200; `slug` and `detail` come from its problem document."""
     if status == 503 and slug == OverloadedError.slug:
         return Fault("overloaded", OverloadedError(f"{worker_id} is full."), "no", retry_after_s)
-    if status == 503 and slug == NoWorkerError.slug:  # one expert of it is broken, not the worker
+    if status == 503 and slug == NoWorkerError.slug:  # one expert of it is broken or missing, not the worker
         return Fault("unavailable", NoWorkerError(detail), "no")
     if status == 503:
         return Fault("unavailable", NoWorkerError(f"{worker_id} is not ready."), "at once", retry_after_s)
     if status == 504 and slug == DeadlineError.slug:
         return Fault("timeout", AttemptTimeoutError(f"{worker_id} ran out of time."), "no")
+    if status == 400 and slug in BEHIND:
+        return Fault("unavailable", NoWorkerError(f"{worker_id} does not serve it: {detail}"), "no")
     if status == 400 and slug == MissingFieldError.slug:
         return Fault("rejected", MissingFieldError(detail))
     if status == 413:

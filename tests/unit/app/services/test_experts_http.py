@@ -223,6 +223,20 @@ async def test_the_callers_mistake_is_told_at_once() -> None:
     assert {w.state for w in scene.experts.workers()} == {"healthy"}
 
 
+@pytest.mark.parametrize("behind", [(400, "unknown-task"), (400, "unsupported-language"), (503, "no-worker")])
+async def test_what_a_worker_does_not_have_yet_is_asked_of_another(behind: tuple[int, str]) -> None:
+    scene = await Scene(A, B).open()
+    scene.answers["a"] = status(*behind)
+    scene.fleet.all[1].foreign_queue = 5  # asked second
+    for _ in range(4):
+        assert await scene.ask() == ("worker-1", "positive")
+    assert scene.calls.count("a") == 4
+    assert {w.state for w in scene.experts.workers()} == {"healthy"}
+    scene.answers["b"] = status(*behind)
+    with pytest.raises(NoWorkerError, match="what the worker said"):
+        await scene.ask()
+
+
 async def test_a_short_deadline_is_no_fault_of_the_worker() -> None:
     scene = await Scene(A).open()
     scene.answers["a"] = hanging

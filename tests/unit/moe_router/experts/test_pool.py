@@ -14,7 +14,6 @@ from moe_router.errors import (
     ModelAssetError,
     NoWorkerError,
     OverloadedError,
-    RequestError,
     UnknownTaskError,
     UnsupportedLanguageError,
     WorkerAnswerError,
@@ -125,7 +124,7 @@ def test_find_says_what_is_wrong(pool: SingleModelPool, config: PoolConfig) -> N
         pool.find("a/nothing", "en")
     with pytest.raises(UnknownTaskError):
         pool.find("a/other", "en")
-    with pytest.raises(RequestError, match=r"tuned\.fr"):
+    with pytest.raises(NoWorkerError, match=r"tuned\.fr"):
         pool.find("a/tuned", "en", "someone")
     with pytest.raises(UnsupportedLanguageError):
         pool.find("a/tuned", "pl")
