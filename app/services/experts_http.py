@@ -218,8 +218,10 @@ class HttpExperts:
                 question = Question(
                     body, call.request_id, opaque(call.caller), told_s, tracing.outgoing(call.trace)
                 )
-                ask = self._bundles.ask if call.bundled else self._client.classify
-                answer = await ask(worker, question)
+                if call.bundled and len(tried) == 1:  # what a retry shared may be why it is one
+                    answer = await self._bundles.ask(worker, question, request.task_key)
+                else:
+                    answer = await self._client.classify(worker, question)
             check_answer(answer, request, task, worker.worker_id)
             outcome = "ok"
             worker.breaker.succeeded(started)

@@ -1,12 +1,14 @@
 """Joins what the items of a batch ask of one worker at the same moment into one request to it.
 
 Each item keeps its own place, deadline, checks and retries; what they share is the exchange, which costs both
-sides as much as everything else that they do for an item.
+sides as much as everything else that they do for an item. It is answered when its slowest item is, so only
+items that should take as long and may take as long share one: of one task, with deadlines in one octave.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 
 from app.services.workers.client import Question, WorkerClient
@@ -18,6 +20,10 @@ MOST_ITEMS = 16
 """Items of one request. It is answered when the last of them is: more would make the first wait too long."""
 MOST_BYTES = 2**20
 """Of their bodies together; workers bound what they read."""
+
+
+_Key = tuple[Worker, str, str, int]
+"""Whom to ask, for whom, what task, and the octave of the time for it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,9 +45,9 @@ class Bundles:
 
     def __init__(self, client: WorkerClient) -> None:
         self._client = client
-        self._open: dict[tuple[Worker, str], _Bundle] = {}
+        self._open: dict[_Key, _Bundle] = {}
 
-    async def ask(self, worker: Worker, question: Question) -> ExpertAnswer:
+    async def ask(self, worker: Worker, question: Question, task_key: str) -> ExpertAnswer:
         """As `WorkerClient.classify`, with what is asked of the worker in the same turn of the event loop.
 
         A question whose asker is cancelled is not waited for; the request ends when nobody waits any more.
@@ -49,7 +55,7 @@ class Bundles:
         Raises:
             Fault: the request failed, one and the same for all, or this item of it.
         """
-        bundle = self._bundle_for(worker, question)
+        bundle = self._bundle_for(worker, question, task_key)
         answer: asyncio.Future[ExpertAnswer] = asyncio.get_running_loop().create_future()
         bundle.questions.append(question)
         bundle.answers.append(answer)
@@ -60,15 +66,15 @@ class Bundles:
             if bundle.sending is not None and all(known.cancelled() for known in bundle.answers):
                 bundle.sending.cancel()
 
-    def _bundle_for(self, worker: Worker, question: Question) -> _Bundle:
-        key = worker, question.caller
+    def _bundle_for(self, worker: Worker, question: Question, task_key: str) -> _Bundle:
+        key = worker, question.caller, task_key, math.frexp(question.timeout_s)[1]
         bundle = self._open.get(key)
         if bundle is None or not bundle.fits(question):
             bundle = self._open[key] = _Bundle()
             asyncio.get_running_loop().call_soon(self._send, key, bundle)
         return bundle
 
-    def _send(self, key: tuple[Worker, str], bundle: _Bundle) -> None:
+    def _send(self, key: _Key, bundle: _Bundle) -> None:
         if self._open.get(key) is bundle:
             del self._open[key]
         if not all(answer.cancelled() for answer in bundle.answers):

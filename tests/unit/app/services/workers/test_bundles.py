@@ -17,9 +17,11 @@ from tests.stubs.serving import until
 from tests.unit.app.services.test_experts_http import GOOD, TASK, A, B, Scene, raising, status
 
 
-async def ask(scene: Scene, text: str, *, caller: str = "me", timeout_s: float = 10.0) -> str:
+async def ask(
+    scene: Scene, text: str, *, caller: str = "me", timeout_s: float = 10.0, task_key: str = files.SENTIMENT
+) -> str:
     expert = scene.registry.experts_for(files.SENTIMENT, "en")[0]
-    request = ExpertRequest(task_key=files.SENTIMENT, text=text, language="en", request_id=text)
+    request = ExpertRequest(task_key=task_key, text=text, language="en", request_id=text)
     call = Call(text, time.monotonic() + timeout_s, caller=caller, bundled=True)
     worker_id, answer = await scene.experts.classify(expert, TASK, request, call)
     assert answer.request_id == text, "each gets its own answer"
@@ -101,6 +103,18 @@ async def test_callers_share_no_request() -> None:
     assert worker.asked == [["a"], ["b"]]
 
 
+async def test_what_may_take_longer_is_asked_apart() -> None:
+    worker = Batches()
+    scene = await scene_with(worker)
+    await asyncio.gather(
+        ask(scene, "a", timeout_s=3),
+        ask(scene, "b", timeout_s=3),
+        ask(scene, "another-task", timeout_s=3, task_key=files.PII),
+        ask(scene, "patient", timeout_s=6),
+    )
+    assert worker.asked == [["a", "b"], ["another-task"], ["patient"]]
+
+
 async def test_an_item_fails_by_itself() -> None:
     worker = Batches({"b": problem(400, RequestError.slug), "c": {"result": "positive"}})
     scene = await scene_with(worker)
@@ -113,13 +127,13 @@ async def test_an_item_fails_by_itself() -> None:
     assert scene.fleet.all[0].breaker.open_until is None
 
 
-async def test_items_go_on_to_another_worker_together() -> None:
+async def test_items_go_on_to_another_worker_each_by_itself() -> None:
     full = Batches({"b": problem(503, OverloadedError.slug), "c": problem(503, OverloadedError.slug)})
     good = Batches()
     scene = await scene_with(full, good)
     scene.fleet.all[1].outstanding = 5  # asked second
     assert await ask_all(scene, "a", "b", "c") == ["worker-0", "worker-1", "worker-1"]
-    assert good.asked == [["b", "c"]]
+    assert good.asked == [["b"], ["c"]]
 
 
 @pytest.mark.parametrize(
@@ -150,8 +164,8 @@ async def test_each_has_its_own_deadline() -> None:
     worker.hold.clear()
     scene = await scene_with(worker)
     hasty, patient = (
-        asyncio.create_task(ask(scene, "a", timeout_s=0.05)),
-        asyncio.create_task(ask(scene, "b", timeout_s=100.0)),
+        asyncio.create_task(ask(scene, "a", timeout_s=1.05)),
+        asyncio.create_task(ask(scene, "b", timeout_s=1.95)),
     )
     with pytest.raises(MoleError) as failed:
         await hasty
@@ -159,7 +173,8 @@ async def test_each_has_its_own_deadline() -> None:
     assert not patient.done()
     worker.hold.set()
     assert await patient == "worker-0"
-    assert worker.timeouts_ms[0] > 1000, "the worker is told the longest"
+    assert worker.asked == [["a", "b"]]
+    assert worker.timeouts_ms[0] > 1050, "the worker is told the longest"
 
 
 async def test_the_request_ends_when_nobody_waits_any_more() -> None:
