@@ -87,6 +87,8 @@ class HttpExperts:
 
     async def use(self, registry: Registry, mapping: WorkerMapping) -> None:
         """Takes other files and looks at the new workers at once."""
+        if registry != self._registry:
+            self._prober.expect_tasks()
         self._registry = registry
         self.fleet.use(mapping)
         self._rooms = {key: room for key, room in self._rooms.items() if room.busy or self.served(key)}

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 ROUNDS_BETWEEN_TASKS = 10
 """A worker's list of tasks changes only with an edit of its registry."""
+ROUNDS_AFTER_EDIT = 120
+"""In which each round reads that list: a worker loads what is new for seconds, or for a minute or two."""
 TRIAL_TIMEOUT_S = 15.0
 TRIAL_TEXT = "Hello."
 
@@ -35,6 +37,7 @@ class Prober:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._round = 0
+        self._watched_until = 0
         self._trials: dict[Worker, asyncio.Task[None]] = {}
         self.changed: Callable[[], None] = lambda: None
         """Called when a worker may have become usable, or unusable."""
@@ -52,6 +55,10 @@ class Prober:
     def wake(self) -> None:
         """Begins the next round now."""
         self._wake.set()
+
+    def expect_tasks(self) -> None:
+        """The registry was edited: what workers serve is read in each of the next rounds."""
+        self._watched_until = self._round + ROUNDS_AFTER_EDIT
 
     async def aclose(self) -> None:
         """Stops probing."""
@@ -108,7 +115,7 @@ class Prober:
             detail = f"{health.status}, {health.progress:.0%}: {(health.detail or '')[:300]}"
             worker.probed(views.get(health.status, "down"), detail, health.queue_depth)
             return
-        if worker.tasks is None or self._round % ROUNDS_BETWEEN_TASKS == 0:
+        if self._must_read_tasks(worker):
             code, tasks = await self._client.tasks(worker)
             if tasks is None:
                 reason = "it refuses our token" if code in (401, 403) else f"its tasks answered {code}"
@@ -119,6 +126,12 @@ class Prober:
                 return
         worker.probed("ready", None, health.queue_depth)
         self._begin_trial(worker)
+
+    def _must_read_tasks(self, worker: Worker) -> bool:
+        """Whether they are not known, may have changed, or one of them is to be tried."""
+        if worker.tasks is None or worker.breaker.open_until is not None:
+            return True
+        return self._round <= self._watched_until or self._round % ROUNDS_BETWEEN_TASKS == 0
 
     def _begin_trial(self, worker: Worker) -> None:
         """A healthy probe closes no breaker; where one is half open, a small real request decides.

@@ -60,6 +60,7 @@ class Scene:
         self.calls: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.headers: httpx.Headers | None = None
+        self.served = [files.SENTIMENT]
         client = WorkerClient(HttpxHttp(httpx.MockTransport(self._handle)), "secret")
         self.fleet = Fleet(eject_after=2, eject_s=eject_s, max_in_flight=max_in_flight)
         self.prober = Prober(self.fleet, client, interval_s=60, timeout_s=1)
@@ -102,8 +103,8 @@ class Scene:
         if answer is not None and answer is not hanging:
             return await answer(request)
         if request.url.path.endswith("/tasks"):
-            served = {"task_key": files.SENTIMENT, "languages": None, "labels": [], "adapters": []}
-            return httpx.Response(200, json={"worker_id": "w", "model_key": files.MODEL, "tasks": [served]})
+            tasks = [{"task_key": k, "languages": None, "labels": [], "adapters": []} for k in self.served]
+            return httpx.Response(200, json={"worker_id": "w", "model_key": files.MODEL, "tasks": tasks})
         health = {"status": "ready", "worker_id": "w", "model_key": files.MODEL, "progress": 1}
         return httpx.Response(200, json={**health, "queue_depth": 0})
 
@@ -463,6 +464,21 @@ async def test_a_request_finishes_by_the_registry_it_began_with() -> None:
     del edited["tasks"][files.SENTIMENT]
     await scene.experts.use(Registry.model_validate(edited), scene.mapping)
     assert await scene.ask() == ("worker-0", "positive")
+
+
+async def test_a_new_task_is_served_once_a_worker_has_it() -> None:
+    scene = await Scene(A).open()
+    await scene.prober.probe_all()
+    edited = files.registry()
+    edited["tasks"]["new/task"] = edited["tasks"][files.SENTIMENT]
+    new = Registry.model_validate(edited)
+    await scene.experts.use(new, scene.mapping)
+    [expert] = new.all_experts("new/task")
+    await scene.prober.probe_all()
+    assert not scene.experts.reachable(expert)
+    scene.served.append("new/task")
+    await scene.prober.probe_all()
+    assert scene.experts.reachable(expert)
 
 
 async def test_a_worker_that_lies_does_not_come_back_by_a_trial() -> None:

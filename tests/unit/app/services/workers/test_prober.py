@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 
@@ -27,6 +29,7 @@ class Scene:
         self.tasks = httpx.Response(200, json={"worker_id": "w", "model_key": files.MODEL, "tasks": [TASK]})
         self.trial = httpx.Response(500)
         self.trials = 0
+        self.tried: list[str] = []
         self.now = 0.0
         client = WorkerClient(HttpxHttp(httpx.MockTransport(self._handle)), None)
         self.fleet = Fleet(eject_after=3, eject_s=1, max_in_flight=8, clock=lambda: self.now)
@@ -45,6 +48,7 @@ class Scene:
         if request.url.path.endswith("/tasks"):
             return self.tasks
         self.trials += 1
+        self.tried.append(json.loads(request.content)["adapter_name"])
         return self.trial
 
 
@@ -126,6 +130,31 @@ async def test_a_refused_token_is_told() -> None:
     await scene.prober.probe_all()
     assert scene.state == "refused"
     assert "token" in (scene.fleet.infos()[0].reason or "")
+
+
+async def test_after_an_edit_each_round_reads_what_a_worker_serves() -> None:
+    scene = Scene()
+    await scene.prober.probe_all()
+    scene.prober.expect_tasks()
+    await scene.prober.probe_all()
+    assert scene.fleet.infos()[0].tasks == [files.SENTIMENT], "the old list holds meanwhile"
+    more = [TASK, {**TASK, "task_key": "new/task"}]
+    scene.tasks = httpx.Response(200, json={"worker_id": "w", "model_key": files.MODEL, "tasks": more})
+    await scene.prober.probe_all()
+    assert scene.fleet.infos()[0].tasks == [files.SENTIMENT, "new/task"]
+
+
+async def test_a_trial_asks_for_what_is_served_now() -> None:
+    scene = Scene()
+    await scene.prober.probe_all()
+    scene.fleet.all[0].breaker.failed(0, 0, "reset", at_once=True)
+    scene.now = 2
+    renamed = {**TASK, "adapters": ["fin-v2"]}
+    scene.tasks = httpx.Response(200, json={"worker_id": "w", "model_key": files.MODEL, "tasks": [renamed]})
+    await scene.prober.probe_all()
+    await until(lambda: scene.trials == 1)
+    assert scene.tried == ["fin-v2"]
+    await scene.prober.aclose()
 
 
 async def test_health_alone_closes_no_breaker_but_a_trial_does() -> None:
