@@ -1,15 +1,17 @@
 """Items of jobs as the coordinators share them: claimed for a time, finished once, given back.
 
 Whoever changes claimed items locks their job's row first, one job in a transaction; a claim locks items
-alone and skips those that others hold: so coordinators on one PostgreSQL cannot block each other for good.
+alone, of several jobs, and skips those that others hold, so that it waits for nobody: so coordinators on one
+PostgreSQL cannot block each other for good.
 Leases are compared by the coordinators' clocks: these must agree within a fraction of a lease.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, exists, select, update
@@ -48,18 +50,38 @@ class JobLeases:
         self._lease_s = lease_s
         self._last_owner: str | None = None
 
-    async def claim(self, limit: int, *, now: float) -> list[ClaimedItem]:
-        """Takes up to `limit` items of one job whose turn it is; callers take turns.
+    async def claim(
+        self, limit: int, *, now: float, waiting: Mapping[str, int] = MappingProxyType({})
+    ) -> list[ClaimedItem]:
+        """Takes up to `limit` items in all, so that each owner who has some due gets an equal share of these.
+
+        Where not even one is left for each, owners take turns.
+
+        Args:
+            limit: bound.
+            now: Unix time in seconds.
+            waiting: items that were claimed before and nobody has begun, by owner; they count for its share.
 
         Raises:
             StorageError: the database cannot be used now.
         """
-        for job in _in_turn(await self._with_due_items(now), self._last_owner):
-            found = await self._claim_from(job, limit, now)
-            if found:
-                self._last_owner = job.owner
-                return found
-        return []
+        jobs = _in_turn(await self._with_due_items(now), self._last_owner)
+        owners = {job.owner for job in jobs} | waiting.keys()
+        share = max(limit // max(len(owners), 1), 1)
+        held, room = Counter(waiting), limit - len(waiting)
+        found: list[ClaimedItem] = []
+        async with self._database.write() as session:
+            for job in jobs:
+                wanted = min(share - held[job.owner], room - len(found))
+                if wanted > 0:
+                    taken = await self._claim_from(session, job, wanted, now)
+                    held[job.owner] += len(taken)
+                    found += taken
+        for job_id in {item.job_id for item in found} & {job.id for job in jobs if job.state == "queued"}:
+            await self._mark_running(job_id, now)
+        if found:
+            self._last_owner = found[-1].owner
+        return found
 
     async def renew(self, items: Sequence[ClaimedItem], *, now: float) -> None:
         """Prolongs the leases of what this process still works on.
@@ -115,26 +137,25 @@ class JobLeases:
             rows = await session.execute(query.order_by(Job.created_at).limit(JOBS_LOOKED_AT))
             return [_Due(*row) for row in rows]
 
-    async def _claim_from(self, job: _Due, limit: int, now: float) -> list[ClaimedItem]:
+    async def _claim_from(
+        self, session: AsyncSession, job: _Due, limit: int, now: float
+    ) -> list[ClaimedItem]:
         rows: list[Any] = []
-        async with self._database.write() as session:
-            for state in ("pending", "claimed"):  # what was never tried goes before what a crash left
-                due = (
-                    select(JobItem.item_index, JobItem.request_json, JobItem.attempts)
-                    .where(JobItem.job_id == job.id, JobItem.state == state, JobItem.lease_until <= now)
-                    .order_by(JobItem.item_index)
-                    .limit(limit - len(rows))
-                    .with_for_update(skip_locked=True)
-                )
-                rows += (await session.execute(due)).all() if len(rows) < limit else []
-            taken = update(JobItem).where(
-                JobItem.job_id == job.id, JobItem.item_index.in_([row.item_index for row in rows])
+        for state in ("pending", "claimed"):  # what was never tried goes before what a crash left
+            due = (
+                select(JobItem.item_index, JobItem.request_json, JobItem.attempts)
+                .where(JobItem.job_id == job.id, JobItem.state == state, JobItem.lease_until <= now)
+                .order_by(JobItem.item_index)
+                .limit(limit - len(rows))
+                .with_for_update(skip_locked=True)
             )
-            values = {"state": "claimed", "claimed_by": self._holder, "attempts": JobItem.attempts + 1}
-            if rows:
-                await session.execute(taken.values(lease_until=now + self._lease_s, **values))
-        if rows and job.state == "queued":
-            await self._mark_running(job.id, now)
+            rows += (await session.execute(due)).all() if len(rows) < limit else []
+        taken = update(JobItem).where(
+            JobItem.job_id == job.id, JobItem.item_index.in_([row.item_index for row in rows])
+        )
+        values = {"state": "claimed", "claimed_by": self._holder, "attempts": JobItem.attempts + 1}
+        if rows:
+            await session.execute(taken.values(lease_until=now + self._lease_s, **values))
         return [
             ClaimedItem(job.id, row.item_index, job.owner, row.request_json, row.attempts + 1) for row in rows
         ]

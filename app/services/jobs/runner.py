@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from app.services.jobs.turns import Turns
 from app.storage.job_records import ClaimedItem, ItemOutcome
 from moe_router.errors import StorageError
 
@@ -35,8 +36,8 @@ CLOSE_TIMEOUT_S = 5.0
 class Leases(Protocol):
     """A `JobLeases`."""
 
-    async def claim(self, limit: int, *, now: float) -> list[ClaimedItem]:
-        """Takes items."""
+    async def claim(self, limit: int, *, now: float, waiting: Mapping[str, int] = ...) -> list[ClaimedItem]:
+        """Takes items, of each owner its share with what waits already."""
 
     async def renew(self, items: Sequence[ClaimedItem], *, now: float) -> None:
         """Prolongs their leases."""
@@ -100,7 +101,9 @@ class JobRunner:
         self._clock = clock
         self._held: dict[tuple[str, int], ClaimedItem] = {}
         """claimed, and not yet written as finished"""
-        self._waiting: deque[ClaimedItem] = deque()
+        self._turns = Turns()
+        self._look_at = 0.0
+        """by the loop's clock, when others' jobs are looked for although items wait"""
         self._running: dict[asyncio.Task[None], ClaimedItem] = {}
         self._finished: deque[ItemOutcome] = deque()
         self._fruitless = 0
@@ -118,13 +121,14 @@ class JobRunner:
 
     def wake(self) -> None:
         """There may be something to do."""
+        self._look_at = 0.0
         self._woken.set()
 
     def stop(self, job_id: str) -> None:
         """Ends the work on a job that was cancelled; what another process holds of it runs to its end."""
         for key in [key for key, item in self._held.items() if item.job_id == job_id]:
             del self._held[key]
-        self._waiting = deque(item for item in self._waiting if item.job_id != job_id)
+        self._turns.drop(job_id)
         for task in [task for task, item in self._running.items() if item.job_id == job_id]:
             task.cancel()
 
@@ -147,15 +151,19 @@ class JobRunner:
 
     async def _dispatch(self) -> None:
         while True:
-            item = await self._next()
-            while not (self._ready() and len(self._running) < self._allowed()):
+            self._woken.clear()
+            if self._wants_more():
+                await self._look()
+            if not self._turns:
+                await _wait(self._woken, IDLE_S)
+            elif self._may_begin():
+                item = self._turns.next(self._under_way())
+                task = asyncio.create_task(self._work(item))
+                self._running[task] = item
+                task.add_done_callback(self._end)
+            else:
                 self._freed.clear()
                 await _wait(self._freed, GIVE_WAY_S)
-            if item.key not in self._held:  # its job was cancelled meanwhile
-                continue
-            task = asyncio.create_task(self._work(item))
-            self._running[task] = item
-            task.add_done_callback(self._end)
 
     @property
     def running(self) -> int:
@@ -169,19 +177,30 @@ class JobRunner:
         self._running.pop(task, None)
         self._freed.set()
 
-    async def _next(self) -> ClaimedItem:
-        while not self._waiting:
-            self._woken.clear()
-            try:
-                if self._ready() and len(self._finished) < BATCH:
-                    await self._pause()
-                    await self._whole(self._claim())
-            except StorageError:  # logged where it arose
+    def _under_way(self) -> Counter[str]:
+        return Counter(item.owner for item in self._running.values())
+
+    def _wants_more(self) -> bool:
+        """Whether nothing waits, or what waits may not be what should run next."""
+        if not self._ready() or len(self._finished) >= BATCH:
+            return False
+        due = asyncio.get_running_loop().time() >= self._look_at
+        return not self._turns or due or self._turns.overlook(self._under_way())
+
+    def _may_begin(self) -> bool:
+        """Whether a place is free, and not for somebody of whom items could not be claimed just now."""
+        free = self._ready() and len(self._running) < self._allowed()
+        return free and not self._turns.overlook(self._under_way())
+
+    async def _look(self) -> None:
+        try:
+            await self._pause()
+            self._look_at = asyncio.get_running_loop().time() + IDLE_S
+            await self._whole(self._claim())
+        except StorageError:  # logged where it arose; what waits goes on
+            self._turns.add(())
+            if not self._turns:
                 await asyncio.sleep(RETRY_S)
-                continue
-            if not self._waiting:
-                await _wait(self._woken, IDLE_S)
-        return self._waiting.popleft()
 
     async def _pause(self) -> None:
         """Where no worker is to be had, does not run through a whole job in vain."""
@@ -190,11 +209,12 @@ class JobRunner:
             await asyncio.sleep(min(0.1 * 2 ** min(rounds, 10), LONGEST_PAUSE_S))
 
     async def _claim(self) -> None:
-        found = await self._leases.claim(CLAIMED_AHEAD * self._pace.concurrency, now=self._clock())
+        limit, waiting = CLAIMED_AHEAD * self._pace.concurrency, self._turns.waiting
+        found = await self._leases.claim(limit, now=self._clock(), waiting=waiting)
         # An item whose lease ran out while it runs here still is not run twice here.
         fresh = [item for item in found if item.key not in self._held]
         self._held.update({item.key: item for item in fresh})
-        self._waiting.extend(fresh)
+        self._turns.add(fresh)
 
     async def _whole(self, operation: Coroutine[Any, Any, None]) -> None:
         """Lets an operation of the database come to its end whatever happens to who waits for it.

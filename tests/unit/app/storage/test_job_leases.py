@@ -99,12 +99,30 @@ async def test_what_is_given_back_can_be_claimed_at_once(database: Database) -> 
     ]
 
 
-async def test_callers_take_turns(database: Database) -> None:
+async def test_callers_share_what_is_claimed_at_once(database: Database) -> None:
     for job_id, owner, at in (("a1", "a", 1.0), ("a2", "a", 2.0), ("b1", "b", 3.0), ("c1", "c", 4.0)):
         await put(database, job_id, 4, owner, at)
     one = leases(database)
-    turns = [(await one.claim(2, now=100.0))[0].job_id for _ in range(7)]
-    assert turns == ["a1", "b1", "c1", "a1", "b1", "c1", "a2"]
+
+    async def claim(limit: int, **waiting: int) -> list[tuple[str, int]]:
+        return [(i.job_id, i.index) for i in await one.claim(limit, now=100.0, waiting=waiting)]
+
+    assert await claim(6) == [("a1", 0), ("a1", 1), ("b1", 0), ("b1", 1), ("c1", 0), ("c1", 1)]
+    # What waits already counts: a has its share, b lacks one, and d has nothing due.
+    assert await claim(8, a=2, b=1, d=1) == [("b1", 2), ("c1", 2), ("c1", 3)]
+    assert await claim(99) == [("a1", 2), ("a1", 3), ("a2", 0), ("a2", 1), ("a2", 2), ("a2", 3), ("b1", 3)]
+    assert await claim(99) == []
+    job = await Jobs(database).find("c1", "c")
+    assert job is not None
+    assert (job.state, job.started_at) == ("running", 100.0)
+
+
+async def test_callers_take_turns_where_there_is_not_one_for_each(database: Database) -> None:
+    for owner in "abcde":
+        await put(database, owner, 2, owner)
+    one = leases(database)
+    turns = ["".join(item.job_id for item in await one.claim(2, now=100.0)) for _ in range(5)]
+    assert turns == ["ab", "cd", "ea", "bc", "de"]
 
 
 async def test_a_cancelled_jobs_items_are_neither_claimed_nor_finished(database: Database) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -25,10 +26,18 @@ class Leases:
         self.gone = False
         self.broken = False
 
-    async def claim(self, limit: int, *, now: float) -> list[ClaimedItem]:
+    async def claim(
+        self, limit: int, *, now: float, waiting: Mapping[str, int] | None = None
+    ) -> list[ClaimedItem]:
         self.claims += 1
         self._check()
-        taken, self.due = self.due[:limit], self.due[limit:]
+        held, taken = Counter(waiting), []
+        share = limit // max(len({item.owner for item in self.due} | held.keys()), 1)
+        for item in self.due:
+            if held[item.owner] < share:
+                held[item.owner] += 1
+                taken.append(item)
+        self.due = [item for item in self.due if item not in taken]
         return taken
 
     async def renew(self, items: Sequence[ClaimedItem], *, now: float) -> None:
@@ -101,6 +110,51 @@ async def test_no_more_run_at_once_than_are_allowed(started: Any) -> None:
     await until(lambda: len(leases.finished) == 40)
     assert executor.most == 4
     assert sorted(o.item.index for o in leases.finished) == list(range(40))
+
+
+class OfTwo(Executor):
+    """The items of `slow` take for ever, all others no time."""
+
+    async def run(self, item: ClaimedItem) -> ItemOutcome:
+        return await super().run(item) if item.owner == "slow" else ItemOutcome(item, "done", "{}")
+
+
+def owned(owner: str, count: int) -> list[ClaimedItem]:
+    return [ClaimedItem(owner, i, owner, "{}", 1) for i in range(count)]
+
+
+async def test_slow_items_leave_the_others_their_part_of_the_places(started: Any) -> None:
+    leases, executor = Leases(0), OfTwo()
+    leases.due = owned("slow", 40) + owned("quick", 200)
+    started(leases, executor)
+    await until(lambda: len(leases.finished) == 200)
+    assert {outcome.item.owner for outcome in leases.finished} == {"quick"}
+
+
+async def test_a_caller_who_comes_later_gets_the_next_place(started: Any) -> None:
+    leases, executor = Leases(0), OfTwo()
+    leases.due = owned("slow", 40)
+    runner = started(leases, executor)
+    await until(lambda: executor.running == 4)
+    leases.due += owned("quick", 200)
+    runner.wake()
+    await until(lambda: bool(runner._turns.waiting.get("quick")))
+    executor.gate.set()  # one of the slow ones ends
+    await asyncio.sleep(0)
+    executor.gate.clear()
+    await until(lambda: sum(o.item.owner == "quick" for o in leases.finished) == 200)
+
+
+async def test_what_waits_goes_on_while_nothing_can_be_claimed(started: Any) -> None:
+    leases, executor = Leases(8), Executor()
+    runner = started(leases, executor)
+    await until(lambda: executor.running == 4)
+    leases.gone = True
+    claims = leases.claims
+    runner.wake()
+    await until(lambda: leases.claims > claims)
+    executor.gate.set()
+    await until(lambda: len(runner._finished) == 8)
 
 
 async def test_requests_in_flight_take_slots_away_down_to_one(started: Any) -> None:
