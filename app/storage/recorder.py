@@ -102,16 +102,30 @@ class Recorder:
             while left > 0:
                 batch = list(islice(self._waiting, min(left, BATCH)))
                 left -= len(batch)
-                try:
-                    await self._write(batch)
-                    outcome: Outcome = "written"
-                except StorageError:
-                    raise
-                except Exception:  # rows that no database takes would block all others for ever
-                    logger.exception("%d decisions cannot be recorded", len(batch))
-                    outcome = "unwritable"
-                for _ in batch:
-                    self._waiting.popleft()
-                self._count(outcome, len(batch))
+                await self._put(batch)
             if not self._waiting:
                 self._filled.clear()
+
+    async def _put(self, batch: Sequence[DecisionRecord]) -> None:
+        """Writes the first of those that wait, where they cannot be written together in halves.
+
+        A row that no database takes would block all others for ever, or take them along.
+        """
+        try:
+            await self._write(batch)
+        except StorageError:
+            raise
+        except Exception:
+            if len(batch) == 1:
+                logger.exception("a decision cannot be recorded")
+                return self._forget(1, "unwritable")
+            middle = len(batch) // 2
+            await self._put(batch[:middle])
+            await self._put(batch[middle:])
+        else:
+            self._forget(len(batch), "written")
+
+    def _forget(self, number: int, outcome: Outcome) -> None:
+        for _ in range(number):
+            self._waiting.popleft()
+        self._count(outcome, number)

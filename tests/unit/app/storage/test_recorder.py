@@ -125,6 +125,40 @@ async def test_what_no_database_takes_blocks_nothing_behind_it(
     assert "cannot be recorded" in caplog.text
 
 
+async def test_a_row_that_no_database_takes_takes_no_other_along(table: Table) -> None:
+    table.poison = "r-3"
+    recorder = table.recorder()
+    for i in range(20):
+        recorder.record(record(f"r-{i}"))
+    await recorder.flush()
+    assert table.rows == [f"r-{i}" for i in range(20) if i != 3]
+    assert table.counts == {"unwritable": 1, "written": 19}
+
+
+async def test_a_database_that_goes_in_the_middle_of_a_search_gets_nothing_twice(table: Table) -> None:
+    table.poison = "r-3"
+    write = table.write
+
+    async def until_gone(records: Sequence[DecisionRecord]) -> None:
+        await write(records)
+        table.gone = True
+
+    table.write = until_gone  # type: ignore[method-assign]
+    recorder = table.recorder()
+    for i in range(4):
+        recorder.record(record(f"r-{i}"))
+    with pytest.raises(StorageError):
+        await recorder.flush()
+    assert table.rows == ["r-0", "r-1"]
+    table.gone = False
+    with pytest.raises(StorageError):
+        await recorder.flush()
+    table.gone = False
+    await recorder.flush()
+    assert table.rows == ["r-0", "r-1", "r-2"]
+    assert table.counts == {"unwritable": 1, "written": 3}
+
+
 async def test_closing_counts_what_is_lost(table: Table) -> None:
     table.gone = True
     recorder = table.recorder()
