@@ -177,17 +177,16 @@ class JobDesk:
             raise TooManyJobsError(f"{most} of your jobs are unfinished; that is the limit.")
         handed = False
         try:
-            total = await self._store(job_id, upload)
-            handed = await self._jobs.submit(
-                job_id, total=total, key=key, body_hash=upload.digest, at=self._storage.clock()
-            )
+            total, at = await self._store(job_id, upload), self._storage.clock()
+            handed = await self._jobs.submit(job_id, total=total, key=key, body_hash=upload.digest, at=at)
         finally:
             if not handed:
                 self._discard(job_id)
         if not handed and key is not None:  # the same key came twice at once
             return self._same(await self._jobs.find_key(owner, key), upload)
         self._wake()
-        return self._answer(await self._find(owner, job_id))
+        # Not read back: where that failed, the answer would be an error, and who repeats has two jobs.
+        return self._answer(JobRow(job_id, "queued", total, 0, 0, at, None, None, upload.digest))
 
     async def _store(self, job_id: str, upload: Upload) -> int:
         """Writes the items in batches; returns how many there are."""

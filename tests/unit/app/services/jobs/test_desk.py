@@ -81,6 +81,19 @@ async def test_items_of_many_batches_keep_their_order(
     assert [[found.index for found in page] for page in pages] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+async def test_a_job_that_is_stored_is_acknowledged_without_another_look(
+    desk: JobDesk, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(*_: object) -> None:
+        raise StorageError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.jobs, "find", gone)
+        job = await desk.submit("me", Upload(2), "k")
+    assert job == await desk.look("me", job.job_id)
+    assert job == await desk.submit("me", Upload(2), "k")
+
+
 async def test_results_wait_for_a_database_that_goes_in_the_middle(
     desk: JobDesk, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
