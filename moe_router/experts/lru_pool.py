@@ -11,9 +11,10 @@ from moe_router.contracts import ExpertAnswer, ExpertRequest
 from moe_router.errors import ModelAssetError, NotReadyError, NoWorkerError
 from moe_router.experts.engines.base import OutOfMemoryError
 from moe_router.experts.engines.factory import make_engine
+from moe_router.experts.load_failures import LoadFailure
 from moe_router.experts.memory import available_memory, weights_bytes
 from moe_router.experts.model_host import MakeEngine, ModelHost, PoolConfig
-from moe_router.experts.roster import Roster, told
+from moe_router.experts.roster import Roster
 from moe_router.registry import BaseModelSpec, Expert, Registry
 
 logger = logging.getLogger(__name__)
@@ -139,32 +140,32 @@ class LruModelPool:
                 raise NoWorkerError(f"The registry no longer has the base model {key!r}.")
             host.declare(self._registry)  # it may have been edited since the request came
             try:
-                await self._load_within_budget(key, spec, host)
-            except Exception as error:
-                host.unload()
-                logger.error("the base model %s cannot be loaded: %s", key, told(error))
-                raise NoWorkerError(f"The model {key!r} cannot be loaded: {told(error)}") from error
+                failure = await self._load_within_budget(key, spec, host)
+            except Exception as error:  # noqa: BLE001  nothing was loaded yet
+                failure = LoadFailure.of(error)
+            if failure is not None:
+                logger.error("the base model %s cannot be loaded: %s", key, failure.reason)
+                raise NoWorkerError(f"The model {key!r} cannot be loaded: {failure.reason}")
             self._hosts[key] = host
 
-    async def _load_within_budget(self, key: str, spec: BaseModelSpec, host: ModelHost) -> None:
+    async def _load_within_budget(self, key: str, spec: BaseModelSpec, host: ModelHost) -> LoadFailure | None:
+        """Loads a model, or tells why it cannot be."""
         if self._budget is None:
             self._budget = int(await asyncio.to_thread(available_memory) * MEMORY_SHARE)
         if key not in self._measured and spec.engine == "transformers":
             self._measured[key] = await asyncio.to_thread(self._estimate, spec)
         await self._make_room(self._measured.get(key, 0))
-        try:
-            await asyncio.to_thread(_load_and_warm, host, alone=not self._hosts)
-        except OutOfMemoryError:
-            if not self._hosts:
-                raise
+        failure = await asyncio.to_thread(_load_and_warm, host, alone=not self._hosts)
+        if failure is not None and failure.kind is OutOfMemoryError and self._hosts:
             logger.warning("the device's memory does not hold the base model %s beside others", key)
-            host.unload()
             for other in list(self._hosts):
                 self._let_go(other)
             await asyncio.gather(*self._leaving)
-            await asyncio.to_thread(_load_and_warm, host, alone=True)
-        self._measured[key] = host.engine.memory_bytes()
-        await self._make_room(self._measured[key])
+            failure = await asyncio.to_thread(_load_and_warm, host, alone=True)
+        if failure is None:
+            self._measured[key] = host.engine.memory_bytes()
+            await self._make_room(self._measured[key])
+        return failure
 
     def _estimate(self, spec: BaseModelSpec) -> int:
         return weights_bytes(ensure_base_model(spec.hf_name, self._config.cache_dir))
@@ -189,18 +190,23 @@ class LruModelPool:
         task.add_done_callback(self._leaving.pop)
 
 
-def _load_and_warm(host: ModelHost, *, alone: bool) -> None:
+def _load_and_warm(host: ModelHost, *, alone: bool) -> LoadFailure | None:
     """Loads a model and its experts; where one finds no room all fail, unless the device is theirs alone.
 
-    Raises:
-        OutOfMemoryError: beside other models there is no room.
-        ModelAssetError: as `ModelHost.load` and `warm_up`.
+    Blocking. Of a load that fails nothing is left in memory.
     """
-    host.load()
     try:
-        host.warm_up()
-    except ModelAssetError:
-        if alone or not host.short_of_memory:
-            raise
-    if host.short_of_memory and not alone:
-        raise OutOfMemoryError("Not all experts of the model find room beside others.")
+        host.load()
+        try:
+            host.warm_up()
+        except ModelAssetError:
+            if alone or not host.short_of_memory:
+                raise
+        if host.short_of_memory and not alone:
+            raise OutOfMemoryError("Not all experts of the model find room beside others.")
+    except Exception as error:  # noqa: BLE001  whatever is wrong with one, the others are served
+        failure = LoadFailure.of(error)
+    else:
+        return None
+    host.unload()  # only here is the error gone for certain, whose frames hold what was half loaded
+    return failure

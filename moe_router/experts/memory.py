@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from pathlib import Path
 
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -16,6 +18,14 @@ def available_memory() -> int:
         free, _ = torch.cuda.mem_get_info()
         return int(free)
     return available_ram()
+
+
+def reclaim() -> None:
+    """Gives back what nothing uses: a model's parts refer to each other, and torch keeps its blocks."""
+    gc.collect()
+    torch = sys.modules.get("torch")  # where it is not loaded nothing of it is to be given back
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def available_ram(root: Path = Path("/")) -> int:

@@ -17,6 +17,7 @@ from moe_router.errors import ModelAssetError, NoWorkerError
 from moe_router.experts.batcher import Batcher
 from moe_router.experts.engines.base import Engine, Job, Outcome, infer_halving
 from moe_router.experts.engines.factory import EngineOptions, make_engine
+from moe_router.experts.memory import reclaim
 from moe_router.experts.roster import Roster, RosterBuilder, Served
 from moe_router.experts.task_expert import Finding, TaskExpert
 from moe_router.registry import BaseModelSpec, Expert, Registry
@@ -308,10 +309,14 @@ class ModelHost:
         self.unload()
 
     def unload(self) -> None:
-        """Gives the memory back at once; nothing may be under way."""
+        """Gives the memory back at once, also that of a load that failed.
+
+        Nothing may be under way, and the load's error must be gone: its frames hold what was half loaded.
+        """
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+        reclaim()
 
     def _infer(self, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
         return infer_halving(self.engine, jobs)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,39 @@ async def test_out_of_memory_lets_the_other_models_go_and_tries_once_more(
     pool = LruModelPool(registry, config, never)
     with pytest.raises(NoWorkerError, match="no room"):
         await pool.classify(gemma, ask("a/plain"))
+    await pool.aclose()
+
+
+class HalfLoaded:
+    """Weights whose parts refer to each other, as a model's do."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_what_was_half_loaded_is_gone_before_anything_else_is_tried(
+    registry: Registry, config: PoolConfig, alone: bool
+) -> None:
+    left: list[weakref.ref[HalfLoaded]] = []
+
+    def make(spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        assert not any(ref() for ref in left)
+        if alone or (Path(spec.hf_name).name.startswith("llama") and not left):
+            weights = HalfLoaded()
+            left.append(weakref.ref(weights))
+            raise OutOfMemoryError("there is no room")
+        return make_engine(spec, options, progress)
+
+    [gemma], [llama] = registry.all_experts("a/plain"), registry.all_experts("a/other")
+    pool = LruModelPool(registry, config, make)
+    if alone:
+        with pytest.raises(NoWorkerError, match="no room"):
+            await pool.classify(gemma, ask("a/plain"))
+    else:
+        await pool.classify(gemma, ask("a/plain"))
+        await pool.classify(llama, ask("a/other"))
+    assert [ref() for ref in left] == [None]
     await pool.aclose()
 
 
