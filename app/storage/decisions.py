@@ -81,7 +81,7 @@ class Decisions:
         return FoundDecision(row.id, row.task) if row is not None else None
 
     async def purge(self, before: float) -> int:
-        """Forgets what is older than a Unix time; returns how many. Feedback rows stay.
+        """Forgets what is older than a Unix time; returns how many. See `FeedbackRows.purge`.
 
         Raises:
             StorageError: the database cannot be used now.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from app.storage.database import Database
 from app.storage.models import Feedback
 from app.storage.records import FeedbackRecord
 from moe_router.errors import UnknownRequestError
+
+PURGE_ROWS = 1000
+"""In one transaction, so that no writer waits for long."""
 
 
 class FeedbackRows:
@@ -44,3 +47,26 @@ class FeedbackRows:
         except IntegrityError as error:
             raise UnknownRequestError("The record of this request has expired.") from error
         return replaced
+
+    async def purge(self, before: float) -> int:
+        """Forgets what is older than a Unix time and whose decision is gone, without which it says nothing.
+
+        Returns how many.
+
+        Raises:
+            StorageError: the database cannot be used now.
+        """
+        useless = (
+            select(Feedback.id)
+            .where(Feedback.decision_id.is_(None), Feedback.updated_at < before)
+            .limit(PURGE_ROWS)
+        )
+        total = 0
+        while True:
+            async with self._database.write() as session:
+                gone = (await session.scalars(useless)).all()
+                if gone:
+                    await session.execute(delete(Feedback).where(Feedback.id.in_(gone)))
+            total += len(gone)
+            if len(gone) < PURGE_ROWS:
+                return total

@@ -93,12 +93,15 @@ class Storage:
         return found
 
     async def purge(self) -> int:
-        """Forgets decisions past their time; returns how many.
+        """Forgets decisions past their time, and what was said about them; returns how many decisions.
 
         Raises:
             StorageError: the database cannot be used now.
         """
-        return await self.decisions.purge(self.clock() - self._retention_s)
+        before = self.clock() - self._retention_s
+        gone = await self.decisions.purge(before)
+        await self.feedback.purge(before)
+        return gone
 
     async def purge_jobs(self) -> int:
         """Forgets jobs past their time and uploads that broke off; returns how many.

@@ -96,6 +96,24 @@ async def test_old_decisions_are_forgotten_and_their_feedback_stays(
     assert (row.request_id, row.decision_id, row.score) == ("r-0", None, 1.0)
 
 
+async def test_feedback_goes_once_it_is_old_and_its_decision_gone(
+    decisions: Decisions, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.storage.feedback.PURGE_ROWS", 2)
+    await decisions.add([record(f"r-{i}", created_at=float(i)) for i in range(8)])
+    rows = FeedbackRows(database)
+    for i in range(8):
+        found = await decisions.find(f"r-{i}", "c")
+        assert found is not None
+        await rows.put(said(found.id, f"r-{i}", at=20.0 if i == 4 else 7.5))
+    await decisions.purge(before=6.0)
+    assert await rows.purge(before=10.0) == 5
+    assert await rows.purge(before=10.0) == 0
+    async with database.read() as session:
+        left = list(await session.scalars(select(Feedback.request_id).order_by(Feedback.id)))
+    assert left == ["r-4", "r-6", "r-7"]
+
+
 async def test_the_same_callers_next_feedback_replaces_the_first(
     decisions: Decisions, database: Database
 ) -> None:

@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import func, select
 
 from app.storage import storage as module
-from app.storage.models import Decision
+from app.storage.models import Decision, Feedback
+from app.storage.records import FeedbackRecord
 from app.storage.storage import DAY_S, Storage
 from moe_router.errors import ConfigError
 from tests.stubs.records import TASK, record
@@ -46,11 +47,18 @@ async def test_a_decision_that_still_waits_is_found(storage: Storage) -> None:
     assert found.task == TASK
 
 
-async def test_decisions_are_kept_for_their_days(storage: Storage) -> None:
+async def test_decisions_and_what_was_said_of_them_are_kept_for_their_days(storage: Storage) -> None:
     ages = [0.0, 29.9, 30.1, 99.0]
     await storage.decisions.add([record(f"{age}", created_at=NOW - age * DAY_S) for age in ages])
+    for age in ages:
+        found = await storage.find_decision(f"{age}", "c")
+        assert found is not None
+        at = NOW - age * DAY_S
+        await storage.feedback.put(FeedbackRecord(f"{age}", "c", found.id, None, None, 1.0, at))
     assert await storage.purge() == 2
     assert await count(storage) == 2
+    async with storage.database.read() as session:
+        assert set(await session.scalars(select(Feedback.request_id))) == {"0.0", "29.9"}
 
 
 async def test_finished_jobs_are_kept_for_their_days(tmp_path: Path) -> None:
