@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from moe_router.assets.base_model import ensure_base_model
@@ -11,7 +13,7 @@ from moe_router.contracts import ExpertAnswer, ExpertRequest
 from moe_router.errors import ModelAssetError, NotReadyError, NoWorkerError
 from moe_router.experts.engines.base import OutOfMemoryError
 from moe_router.experts.engines.factory import make_engine
-from moe_router.experts.load_failures import LoadFailure
+from moe_router.experts.load_failures import LoadFailure, LoadFailures
 from moe_router.experts.memory import available_memory, weights_bytes
 from moe_router.experts.model_host import MakeEngine, ModelHost, PoolConfig
 from moe_router.experts.roster import Roster
@@ -35,23 +37,30 @@ class LruModelPool:
     """Several base models under a memory budget; the least recently used goes first.
 
     Models are loaded one after another, in a thread; loaded ones answer meanwhile, and all requests for a
-    loading one wait for the one load. What a model takes is measured once it is loaded, and before that taken
-    from the size of its files. A model goes when no request that came to it is left.
+    loading one wait for the one load. One that cannot be loaded is left alone for a while, so that it does not
+    cost the others their place with every request. What a model takes is measured once it is loaded, and
+    before that taken from the size of its files. A model goes when no request that came to it is left.
 
     Args:
         registry: where models and experts are declared.
         config: how to run.
         engine_factory: loads a base model.
+        clock: seconds.
     """
 
     def __init__(
-        self, registry: Registry, config: PoolConfig, engine_factory: MakeEngine = make_engine
+        self,
+        registry: Registry,
+        config: PoolConfig,
+        engine_factory: MakeEngine = make_engine,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._config = config
         self._make_engine = engine_factory
         self._hosts: dict[str, ModelHost] = {}  # the most recently used last
         self._loading: dict[str, _Seat] = {}
+        self._failures = LoadFailures(clock)
         self._awaiting = 0
         self._changing = asyncio.Lock()  # held by whoever loads, evicts or reloads
         self._leaving: dict[asyncio.Task[None], int] = {}  # with the bytes that they still hold
@@ -65,7 +74,7 @@ class LruModelPool:
         """Answers one request, loading its model first where need be.
 
         Raises:
-            NoWorkerError: the model cannot be loaded.
+            NoWorkerError: the model cannot be loaded, or could not a short while ago.
             MoleError: as `ModelHost.classify`.
         """
         if self._closed:
@@ -87,6 +96,14 @@ class LruModelPool:
     def loaded(self) -> tuple[str, ...]:
         """Keys of the models in memory, the least recently used first."""
         return tuple(self._hosts)
+
+    def failures(self) -> Mapping[str, str]:
+        """Why models could not be loaded when that was last tried, by key."""
+        return self._failures.reasons()
+
+    def may_answer(self, key: str) -> bool:
+        """Whether the model is in memory or may be loaded now."""
+        return self._failures.left_alone(key) is None
 
     def queue_depth(self) -> int:
         """Jobs that are being made, wait or are being computed, and requests that wait for their model."""
@@ -113,6 +130,7 @@ class LruModelPool:
             for host, roster in staged:
                 host.take(registry, roster)
             self._registry = registry
+            self._failures.clear()
             for key in set(self._hosts) - {host.model_key for host, _ in staged}:
                 self._let_go(key)
                 self._measured.pop(key)
@@ -127,6 +145,8 @@ class LruModelPool:
             await asyncio.gather(*self._leaving)
 
     def _begin(self, key: str) -> _Seat:
+        if (reason := self._failures.left_alone(key)) is not None:
+            raise NoWorkerError(f"The model {key!r} cannot be loaded, and is left alone for a while: {reason}")
         seat = _Seat(ModelHost(self._registry, key, self._config, self._make_engine))
         self._loading[key] = seat
         seat.load = asyncio.create_task(self._load(key, seat.host))
@@ -144,8 +164,10 @@ class LruModelPool:
             except Exception as error:  # noqa: BLE001  nothing was loaded yet
                 failure = LoadFailure.of(error)
             if failure is not None:
+                self._failures.note(key, failure)
                 logger.error("the base model %s cannot be loaded: %s", key, failure.reason)
                 raise NoWorkerError(f"The model {key!r} cannot be loaded: {failure.reason}")
+            self._failures.forget(key)
             self._hosts[key] = host
 
     async def _load_within_budget(self, key: str, spec: BaseModelSpec, host: ModelHost) -> LoadFailure | None:

@@ -12,6 +12,7 @@ import pytest
 from moe_router.errors import ModelAssetError, NotReadyError, NoWorkerError
 from moe_router.experts.engines.base import OutOfMemoryError
 from moe_router.experts.engines.factory import EngineOptions, make_engine
+from moe_router.experts.load_failures import PAUSE_S
 from moe_router.experts.lru_pool import LruModelPool
 from moe_router.experts.memory import weights_bytes
 from moe_router.experts.model_host import PoolConfig
@@ -73,15 +74,50 @@ async def test_models_stay_while_they_fit_and_the_least_recently_used_goes(
     await tight.aclose()
 
 
-async def test_a_model_that_cannot_be_loaded_is_no_worker(registry: Registry, config: PoolConfig) -> None:
+async def test_a_model_that_cannot_be_loaded_is_left_alone_and_costs_no_other_its_place(
+    registry: Registry, config: PoolConfig
+) -> None:
+    now, loads, mended = [0.0], Loads(), [False]
+
+    def make(spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        if Path(spec.hf_name).name.startswith("llama") and not mended[0]:
+            raise ModelAssetError("the disk is gone")
+        return loads(spec, options, progress)
+
+    [gemma], [llama] = registry.all_experts("a/plain"), registry.all_experts("a/other")
+    pool = LruModelPool(registry, replace(config, memory_budget_bytes=1), make, lambda: now[0])
+    for _ in range(3):
+        with pytest.raises(NoWorkerError, match="the disk is gone"):
+            await pool.classify(llama, ask("a/other"))
+        await pool.classify(gemma, ask("a/plain"))
+    assert loads.names == ["gemma"]
+    assert dict(pool.failures()) == {"l": "the disk is gone"}
+    assert (pool.may_answer("l"), pool.may_answer("g")) == (False, True)
+
+    now[0], mended[0] = PAUSE_S, True
+    assert pool.may_answer("l")
+    await pool.classify(llama, ask("a/other"))
+    assert pool.failures() == {}
+    await pool.aclose()
+
+
+async def test_after_an_edit_of_the_registry_a_load_that_failed_is_tried_anew(
+    registry: Registry, config: PoolConfig
+) -> None:
+    tried = []
+
     def fails(spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        tried.append(spec.hf_name)
         raise ModelAssetError("the disk is gone")
 
     pool = LruModelPool(registry, config, fails)
     [expert] = registry.all_experts("a/plain")
-    for _ in range(2):  # and is tried anew
-        with pytest.raises(NoWorkerError, match="the disk is gone"):
-            await pool.classify(expert, ask("a/plain"))
+    for edits in (1, 2):
+        for _ in range(2):
+            with pytest.raises(NoWorkerError, match="the disk is gone"):
+                await pool.classify(expert, ask("a/plain"))
+        assert len(tried) == edits
+        await pool.reload(registry)
     await pool.aclose()
 
 
