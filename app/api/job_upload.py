@@ -42,9 +42,9 @@ class RequestUpload:
     """Reads a request's body once, within the limits."""
 
     def __init__(
-        self, request: Request, limits: UploadLimits, take_text: Callable[[], None] = lambda: None
+        self, request: Request, limits: UploadLimits, check: Callable[[int], None] = lambda _: None
     ) -> None:
-        """Looks at the head only; `take_text` is called for each item, and may refuse it.
+        """Looks at the head only; `check` is told at each item how many there are so far, and may refuse it.
 
         Raises:
             MediaTypeError: the body is declared as neither JSON nor JSON Lines.
@@ -57,7 +57,7 @@ class RequestUpload:
                 f"The body must be JSON, or JSON Lines as application/x-ndjson, and say so: {MEND}."
             )
         self._limits = limits
-        self._take_text = take_text
+        self._check = check
         self._most = limits.lines_bytes if self._lines else limits.item_bytes
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length[:20]) > self._most:
@@ -91,7 +91,7 @@ class RequestUpload:
             count += 1
             if count > self._limits.items:
                 raise TextTooLongError(f"items: there are more than {self._limits.items}.")
-            self._take_text()
+            self._check(count)
             yield item
         if not count:
             raise RequestError("items: there is none.")

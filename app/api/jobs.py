@@ -96,9 +96,9 @@ async def submit_job(request: Request) -> Response:
     if key is not None and not SANE_KEY.fullmatch(key):
         raise RequestError(f"{HEADER_KEY}: 1 to 255 printable characters, no spaces.")
     exchange = exchange_of(request.scope)
-    upload = RequestUpload(request, limits, lambda: exchange.take_texts(1))
+    upload = RequestUpload(request, limits, exchange.check_texts)
     with runtime.admission.request(exchange.caller):
-        job = await desk_of(request).submit(exchange.caller, upload, key)
+        job = await desk_of(request).submit(exchange.caller, upload, key, exchange)
     response = answer(job, HTTPStatus.ACCEPTED)
     response.headers["Location"] = f"{mount_point(request.scope)}/api/v1/jobs/{job.job_id}"
     return response

@@ -57,6 +57,20 @@ class Exchange:
         if self.key is not None and texts > 0:
             self.key.take_texts(texts)
 
+    def check_texts(self, texts: int) -> None:
+        """Whether so many are left of the quota of the caller's key; counts none.
+
+        Raises:
+            QuotaExceededError: they are not.
+        """
+        if self.key is not None:
+            self.key.check_texts(texts)
+
+    def give_back_texts(self, texts: int) -> None:
+        """Texts that were taken are not sent after all."""
+        if self.key is not None:
+            self.key.give_back_texts(texts)
+
     def elapsed_ms(self) -> float:
         """Milliseconds since the request's head arrived."""
         return (time.perf_counter() - self.started) * 1000

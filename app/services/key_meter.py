@@ -52,8 +52,8 @@ class KeyMeter:
             raise RateLimitError(f"Your key may make {rate} requests a minute.", max(math.ceil(wait_s), 1))
         self._tokens -= 1
 
-    def take_texts(self, record: KeyRecord, texts: int, now: float) -> None:
-        """Counts texts that are to be classified or routed.
+    def check_texts(self, record: KeyRecord, texts: int, now: float) -> None:
+        """Whether so many texts are left; counts none.
 
         Raises:
             QuotaExceededError: so many are not left of the day's.
@@ -68,7 +68,22 @@ class KeyMeter:
             raise QuotaExceededError(
                 f"Your key may send {quota} texts a day; the day ends at midnight UTC.", math.ceil(left_s)
             )
+
+    def take_texts(self, record: KeyRecord, texts: int, now: float) -> None:
+        """Counts texts that are to be classified or routed.
+
+        Raises:
+            QuotaExceededError: so many are not left of the day's.
+        """
+        self.check_texts(record, texts, now)
         self._texts += texts
+        self._used_at = now
+
+    def give_back_texts(self, texts: int, now: float) -> None:
+        """Texts that were taken just now are not sent after all."""
+        if day_of(now) == self._day:
+            self._texts -= texts
+            self._used_at = now
 
     def collect(self) -> Usage | None:
         """What the database does not know yet; `written` or `put_back` follows. None: nothing."""

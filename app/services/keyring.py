@@ -44,6 +44,18 @@ class CallerKey:
         """The identity of whoever holds it; see `Call.caller`."""
         return f"key:{self.record.id}"
 
+    def check_texts(self, texts: int) -> None:
+        """Whether so many are left of the day's quota; counts none.
+
+        Raises:
+            QuotaExceededError: so many are not left.
+        """
+        self.meter.check_texts(self.record, texts, time.time())
+
+    def give_back_texts(self, texts: int) -> None:
+        """Texts that were taken are not sent after all."""
+        self.meter.give_back_texts(texts, time.time())
+
     def take_texts(self, texts: int) -> None:
         """Counts texts against the day's quota.
 

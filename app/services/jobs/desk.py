@@ -63,6 +63,20 @@ class Upload(Protocol):
         """SHA-256 of what was read, in hexadecimal."""
 
 
+class Quota(Protocol):
+    """What the caller may still send."""
+
+    def take_texts(self, texts: int) -> None:
+        """Counts texts.
+
+        Raises:
+            QuotaExceededError: so many are not left.
+        """
+
+    def give_back_texts(self, texts: int) -> None:
+        """They were not taken over after all."""
+
+
 class JobDesk:
     """Takes jobs durably, and answers for those of the same caller only, or to an administrator for all.
 
@@ -96,18 +110,23 @@ class JobDesk:
         """Uploads that arrive now."""
         return self._uploads.requests
 
-    async def submit(self, caller: str, upload: Upload, key: str | None) -> JobAnswer:
+    async def submit(
+        self, caller: str, upload: Upload, key: str | None, quota: Quota | None = None
+    ) -> JobAnswer:
         """Stores a job durably before it returns; the same key and body again give the same job.
+
+        What is refused takes nothing of the quota.
 
         Raises:
             RequestError: the upload is wrong.
             IdempotencyConflictError: the key was used with another body.
+            QuotaExceededError: it has more items than the caller may send now.
             TooManyJobsError: the caller has as many unfinished jobs as it may, arriving ones included.
             TooManyRequestsError, OverloadedError: too many uploads at once, of the caller or in all.
             StorageError: the database cannot be used now; nothing was taken.
         """
         with self._uploads.request(caller):
-            return await self._submit(await self._storage.callers.hash_of(caller), upload, key)
+            return await self._submit(await self._storage.callers.hash_of(caller), upload, key, quota)
 
     async def look(self, caller: str, job_id: str, *, everybodys: bool = False) -> JobAnswer:
         """How far a job is; `everybodys`: also where it is another caller's.
@@ -167,7 +186,7 @@ class JobDesk:
         self._closed.set()
         await asyncio.gather(*self._discards, return_exceptions=True)
 
-    async def _submit(self, owner: str, upload: Upload, key: str | None) -> JobAnswer:
+    async def _submit(self, owner: str, upload: Upload, key: str | None, quota: Quota | None) -> JobAnswer:
         earlier = await self._jobs.find_key(owner, key) if key is not None else None
         if earlier is not None:
             await upload.skim()
@@ -175,13 +194,18 @@ class JobDesk:
         job_id, most = uuid.uuid4().hex, self._max_unfinished
         if not await self._jobs.begin(job_id, owner, at=self._storage.clock(), most=most):
             raise TooManyJobsError(f"{most} of your jobs are unfinished; that is the limit.")
-        handed = False
+        handed, taken = False, 0
         try:
             total, at = await self._store(job_id, upload), self._storage.clock()
+            if quota is not None:
+                quota.take_texts(total)
+                taken = total
             handed = await self._jobs.submit(job_id, total=total, key=key, body_hash=upload.digest, at=at)
         finally:
             if not handed:
                 self._discard(job_id)
+                if quota is not None:
+                    quota.give_back_texts(taken)
         if not handed and key is not None:  # the same key came twice at once
             return self._same(await self._jobs.find_key(owner, key), upload)
         self._wake()

@@ -210,6 +210,11 @@ async def test_the_quota_counts_texts_also_those_of_batches_and_jobs(
     answer = await client.post(JOBS, json={"items": [body] * 4}, headers=key)
     problem(answer, 429, "quota-exceeded")
     assert int(answer.headers["retry-after"]) > 1
+    for refused in (b'{"text": "positive"}\n' * 4, b'{"text": "positive"}\nno JSON'):
+        lines = key | {"content-type": "application/x-ndjson"}
+        assert (await client.post(JOBS, content=refused, headers=lines)).status_code >= 400
+    # A job that is refused costs nothing: one text of the twelve is left.
+    assert (await client.post(CLASSIFY, json=body, headers=key)).status_code == 200
     problem(await client.post(CLASSIFY, json=body, headers=key), 429, "quota-exceeded")
     assert (await client.get(JOBS, headers=key)).status_code == 200
 

@@ -69,6 +69,25 @@ def test_what_could_not_be_written_is_counted_on() -> None:
     assert again.texts == 7
 
 
+def test_a_look_counts_nothing_and_what_is_given_back_counts_no_more() -> None:
+    meter, record = KeyMeter(), key_record(quota_per_day=10)
+    for _ in range(3):
+        meter.check_texts(record, 10, NOON)
+    with pytest.raises(QuotaExceededError):
+        meter.check_texts(record, 11, NOON)
+    meter.take_texts(record, 10, NOON)
+    usage = meter.collect()  # also where no request came since
+    assert usage is not None
+    assert usage.texts == 10
+    meter.give_back_texts(4, NOON)
+    meter.take_texts(record, 4, NOON)
+    with pytest.raises(QuotaExceededError):
+        meter.take_texts(record, 1, NOON)
+    meter.give_back_texts(4, NOON + DAY_S)  # yesterday's quota is of no use
+    with pytest.raises(QuotaExceededError):
+        meter.take_texts(record, 1, NOON)
+
+
 def test_what_is_being_written_still_counts() -> None:
     meter, record = KeyMeter(), key_record(quota_per_day=10)
     meter.take_request(record, 0.0, NOON)

@@ -14,7 +14,13 @@ from app.services.jobs.desk import JobDesk, eta_seconds
 from app.storage.job_leases import JobLeases
 from app.storage.job_records import ItemOutcome, JobRow, ResultRow
 from app.storage.storage import Storage
-from moe_router.errors import OverloadedError, StorageError, TooManyJobsError, TooManyRequestsError
+from moe_router.errors import (
+    OverloadedError,
+    QuotaExceededError,
+    StorageError,
+    TooManyJobsError,
+    TooManyRequestsError,
+)
 from tests.stubs.serving import until
 
 
@@ -92,6 +98,42 @@ async def test_a_job_that_is_stored_is_acknowledged_without_another_look(
         job = await desk.submit("me", Upload(2), "k")
     assert job == await desk.look("me", job.job_id)
     assert job == await desk.submit("me", Upload(2), "k")
+
+
+class Quota:
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take_texts(self, texts: int) -> None:
+        if texts > self.left:
+            raise QuotaExceededError("no more today", 9)
+        self.left -= texts
+
+    def give_back_texts(self, texts: int) -> None:
+        self.left += texts
+
+
+async def test_a_job_that_is_not_taken_costs_nothing_of_the_quota(
+    desk: JobDesk, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = Quota(5)
+
+    async def gone(*_: object, **__: object) -> bool:
+        raise StorageError("gone")
+
+    with pytest.raises(QuotaExceededError):
+        await desk.submit("me", Upload(6), None, quota)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.jobs, "submit", gone)
+        with pytest.raises(StorageError):
+            await desk.submit("me", Upload(5), None, quota)
+    upload = Upload(2, gate := asyncio.Event())
+    late = asyncio.create_task(desk.submit("me", upload, "k", quota))
+    await upload.reached.wait()
+    job = await desk.submit("me", Upload(2), "k", quota)
+    gate.set()
+    assert await late == job
+    assert quota.left == 3
 
 
 async def test_results_wait_for_a_database_that_goes_in_the_middle(
