@@ -37,9 +37,9 @@ class LruModelPool:
     """Several base models under a memory budget; the least recently used goes first.
 
     Models are loaded one after another, in a thread; loaded ones answer meanwhile, and all requests for a
-    loading one wait for the one load. One that cannot be loaded is left alone for a while, so that it does not
-    cost the others their place with every request. What a model takes is measured once it is loaded, and
-    before that taken from the size of its files. A model goes when no request that came to it is left.
+    loading one wait for the one load. One that cannot be loaded is left alone for a while, so that not every
+    request costs the others their place. What a model takes is measured once it is loaded, and before that
+    taken from the size of its files. A model goes when no request that came to it is left.
 
     Args:
         registry: where models and experts are declared.
@@ -146,7 +146,7 @@ class LruModelPool:
 
     def _begin(self, key: str) -> _Seat:
         if (reason := self._failures.left_alone(key)) is not None:
-            raise NoWorkerError(f"The model {key!r} cannot be loaded, and is left alone for a while: {reason}")
+            raise NoWorkerError(f"The model {key!r} cannot be loaded; it is left alone for a while: {reason}")
         seat = _Seat(ModelHost(self._registry, key, self._config, self._make_engine))
         self._loading[key] = seat
         seat.load = asyncio.create_task(self._load(key, seat.host))
