@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from app.services.ports import Call
@@ -35,6 +35,12 @@ class Pool(Protocol):
     async def reload(self, registry: Registry) -> None:
         """Serves an edited registry; raises MoleError and stays as it was where it cannot."""
 
+    def failures(self) -> Mapping[str, str]:
+        """Why models could not be loaded when that was last tried, by key."""
+
+    def may_answer(self, key: str) -> bool:
+        """Whether the model is in memory or may be loaded now."""
+
     def queue_depth(self) -> int:
         """Requests that wait or run."""
 
@@ -62,8 +68,9 @@ class LocalExperts:
         return self._registry is not None and model_key in self._registry.base_models
 
     def reachable(self, expert: Expert) -> bool:
-        """Whether the model is declared: it is loaded when it is asked for."""
-        return self.served(expert.base_model_key)
+        """Whether the model is declared, and did not just fail to load: it is loaded when it is asked for."""
+        key = expert.base_model_key
+        return self.served(key) and self._pool is not None and self._pool.may_answer(key)
 
     def candidates(self, expert: Expert) -> list[str]:
         """This process."""
@@ -111,12 +118,14 @@ class LocalExperts:
                 by_model[model_key].append(key)
             for expert in experts:
                 adapters[expert.base_model_key] |= {expert.adapter_name} if expert.adapter_name else set()
+        failures = self._pool.failures()
         return [
             WorkerInfo(
                 worker_id=LOCAL,
                 url="",
                 model_key=model_key,
-                state="healthy",
+                state="down" if model_key in failures else "healthy",
+                reason=failures.get(model_key),
                 outstanding=self._outstanding,
                 queue_depth=self._pool.queue_depth(),
                 latency_ms=quantiles(self._latencies_ms),

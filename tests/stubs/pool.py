@@ -31,6 +31,7 @@ class StubPool:
         self.warmed = False
         self.depth = 0
         self.cancelled = 0
+        self.failed: dict[str, str] = {}
         self.seen: list[ExpertRequest] = []
         self.deadlines: list[float | None] = []
         self.callers: list[str] = []
@@ -54,7 +55,10 @@ class StubPool:
         return [e for e in every if e.base_model_key == self.model_key]
 
     def failures(self) -> dict[str, str]:
-        return {}
+        return self.failed
+
+    def may_answer(self, key: str) -> bool:
+        return key not in self.failed
 
     def find(self, task_key: str, language: str, adapter_name: str | None) -> Expert:
         for expert in self.experts():

@@ -75,6 +75,21 @@ async def test_errors_of_the_pool_keep_their_kind(monkeypatch: pytest.MonkeyPatc
         await scene.experts.classify(scene.expert, TASK, ask(), call())
 
 
+async def test_a_model_that_could_not_be_loaded_is_told_as_down_and_not_tried() -> None:
+    scene = Scene()
+    await scene.experts.use(registry(), mapping(*URLS))
+    scene.pools[0].failed[files.MODEL] = "the disk is gone"
+    told = {worker.model_key: (worker.state, worker.reason) for worker in scene.experts.workers()}
+    assert told.pop(files.MODEL) == ("down", "the disk is gone")
+    assert set(told.values()) <= {("healthy", None)}
+    assert not scene.experts.reachable(scene.expert)
+    assert scene.experts.candidates(scene.expert) == []
+    assert scene.experts.served(files.MODEL)
+    scene.pools[0].failed.clear()
+    assert scene.experts.reachable(scene.expert)
+    await scene.experts.aclose()
+
+
 async def test_another_registry_is_served_by_the_same_pool() -> None:
     scene = Scene()
     await scene.experts.use(registry(), mapping(*URLS))
