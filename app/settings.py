@@ -128,6 +128,30 @@ class Settings(BaseSettings):
         validation_alias=_env("MAX_CONCURRENT_GPU_REQUESTS"),
         description="Batches in flight on the device, in monolithic mode.",
     )
+    max_queue: int = Field(
+        512,
+        ge=1,
+        validation_alias=_env("MOLE_MAX_QUEUE"),
+        description="Requests that may wait for a model, in monolithic mode; one more is refused with 503.",
+    )
+    max_batch_tokens: int = Field(
+        1024,
+        ge=64,
+        validation_alias=_env("MOLE_MAX_BATCH_TOKENS"),
+        description="Bound on the tokens of one batch, in monolithic mode.",
+    )
+    require_4bit: bool = Field(
+        False,
+        validation_alias=_env("MOLE_REQUIRE_4BIT"),
+        description="Refuses a base model with `load_in_4bit` where 4 bits cannot be had, in monolithic mode; "
+        "else it is loaded whole, with a warning.",
+    )
+    engine_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=_env("MOLE_ENGINE_API_KEY"),
+        description="Bearer token for the model server of a base model whose engine is `openai`, "
+        "in monolithic mode.",
+    )
     worker_token: SecretStr | None = Field(
         None, validation_alias=_env("MOLE_WORKER_TOKEN"), description="Bearer token sent to the workers."
     )

@@ -109,7 +109,11 @@ def _pool(registry: Registry, settings: Settings) -> Pool:
         cache_dir=settings.cache_dir,
         worker_id=LOCAL,
         max_concurrent=settings.max_concurrent,
+        max_queue=settings.max_queue,
+        max_batch_tokens=settings.max_batch_tokens,
         num_threads=settings.num_threads,
+        require_4bit=settings.require_4bit,
+        api_key=settings.engine_api_key.get_secret_value() if settings.engine_api_key else None,
         memory_budget_bytes=settings.memory_budget_mib * 2**20 if settings.memory_budget_mib else None,
     )
     return LruModelPool(registry, config)
