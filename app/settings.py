@@ -143,8 +143,8 @@ class Settings(BaseSettings):
     require_4bit: bool = Field(
         False,
         validation_alias=_env("MOLE_REQUIRE_4BIT"),
-        description="Refuses a base model with `load_in_4bit` where 4 bits cannot be had, in monolithic mode; "
-        "else it is loaded whole, with a warning.",
+        description="Refuses a base model with `load_in_4bit` where 4 bits cannot be had; else it is loaded "
+        "whole, with a warning; in monolithic mode.",
     )
     engine_api_key: SecretStr | None = Field(
         None,
