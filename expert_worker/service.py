@@ -16,6 +16,7 @@ from moe_router.assets.cache import Progress
 from moe_router.contracts import ExpertAnswer, ExpertRequest, ReadyStatus, ServedTask, WorkerHealth
 from moe_router.errors import MoleError, NotReadyError
 from moe_router.experts.engines.base import ServerAwayError
+from moe_router.experts.memory import reclaim
 from moe_router.file_watch import FileWatch
 from moe_router.registry import Expert, Registry, load_registry
 from moe_router.tally import SizeTally
@@ -177,8 +178,14 @@ class Service:
     async def reload(self) -> None:
         """Takes an edited registry; one that cannot be served is refused, and told in the health's detail.
 
-        One that cannot be served for a passing reason is tried again, as the file then is.
+        One that cannot be served for a passing reason is tried again, as the file then is. A worker that has
+        failed begins anew.
         """
+        if self.failed:
+            reclaim()  # what the failed load left
+            self.failed, self.progress = False, 0.0
+            await self._try_to_load()
+            return
         while await self._reload_waits():  # noqa: ASYNC110 - a model server does not tell when it is there
             await asyncio.sleep(RETRY_S)
 
@@ -216,13 +223,16 @@ class Service:
             await self._pool.aclose()
 
     async def _load(self) -> None:
+        # Noted before it is read: an edit made while the model loads is seen afterwards.
+        self._watch = FileWatch((self.settings.registry_file,), self.reload)
+        self._watch.note()
+        await self._try_to_load()
+        self._watch.start()
+
+    async def _try_to_load(self) -> None:
         try:
-            # Noted before it is read: an edit made while the model loads is seen afterwards.
-            self._watch = FileWatch((self.settings.registry_file,), self.reload)
-            self._watch.note()
             await self._fill()
             self._ready, self.detail = True, self._unserved()
-            self._watch.start()
             self.metrics.ready.set(1)
             logger.info("worker %s is ready with %s", self.settings.worker_id, self.settings.model_key)
         except MoleError as error:
@@ -249,6 +259,9 @@ class Service:
                 self.detail, self.progress = error.detail, 0.0
                 logger.warning("%s; it is asked again in %g s", error.detail, RETRY_S)
                 await asyncio.sleep(RETRY_S)
+            except Exception:
+                await pool.aclose()
+                raise
             else:
                 self._pool = pool
 

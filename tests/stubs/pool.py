@@ -31,6 +31,8 @@ class StubPool:
         self.warmed = False
         self.depth = 0
         self.cancelled = 0
+        self.broken = False
+        self.closed = False
         self.failed: dict[str, str] = {}
         self.seen: list[ExpertRequest] = []
         self.deadlines: list[float | None] = []
@@ -39,6 +41,8 @@ class StubPool:
     def preload(self, progress: Callable[[str, float], None]) -> None:
         progress("reading weights", 0.5)
         self.may_load.wait(10)
+        if self.broken:
+            raise RuntimeError("the device is lost")
 
     def warm_up(self) -> None:
         self.warmed = True
@@ -119,3 +123,4 @@ class StubPool:
 
     async def aclose(self) -> None:
         self.gate.set()
+        self.closed = True

@@ -212,6 +212,38 @@ async def test_it_tells_why_it_cannot_serve(tmp_path: Path) -> None:
         assert found["detail"] == "The worker is failed: no such folder: /models/x"
 
 
+async def test_a_worker_that_failed_begins_anew_when_the_registry_is_corrected(tmp_path: Path) -> None:
+    stubs: list[pool.StubPool] = []
+
+    def build(registry: Registry, settings: Settings) -> pool.StubPool:
+        if settings.model_key not in registry.base_models:
+            raise ModelAssetError("the registry has no such base model")
+        stubs.append(pool.StubPool(registry, settings.model_key))
+        stubs[-1].broken = pool.BREAKING in registry.tasks
+        return stubs[-1]
+
+    path, _ = files.write(tmp_path, files.mapping("http://x"))
+    good = path.read_text(encoding="utf-8")
+    task = {"base_model_key": "other", "label_set": ["a", "b"]}
+    other = {"base_models": {"other": {"hf_name": "x"}}, "tasks": {files.SENTIMENT: task}}
+    breaking = json.loads(good)
+    breaking["tasks"][pool.BREAKING] = breaking["tasks"][files.SENTIMENT]
+    path.write_text("{", encoding="utf-8")
+    app = create_app(Settings(model_key=files.MODEL, config_path=tmp_path), build_pool=build)
+    async with serving(app) as client:
+        service = app.state.service
+        await until(lambda: service.failed)
+        for bad, reason in ((other, "no such base model"), (breaking, "RuntimeError")):
+            path.write_text(json.dumps(bad), encoding="utf-8")
+            await until(lambda reason=reason: service.failed and reason in service.detail)
+            assert (await client.get("/api/v1/health/ready")).json()["status"] == "failed"
+        assert stubs[-1].closed
+        path.write_text(good, encoding="utf-8")
+        await until(lambda: service.status == "ready")
+        assert service.detail is None
+        assert (await client.post(CLASSIFY, json=BODY)).status_code == 200
+
+
 async def test_a_draining_worker_takes_nothing_new(scene: Scene) -> None:
     waiting = asyncio.create_task(scene.ask(text=pool.WAIT))
     await until(lambda: scene.stub.depth == 1)
