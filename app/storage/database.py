@@ -54,7 +54,8 @@ class Database:
         self._engine = async_engine(self.url)
         self._writing = self._engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
         self._migrated = False
-        self._migrating = asyncio.Lock()
+        self._attempt: asyncio.Task[None] | None = None
+        """to bring the schema up to date, the last one"""
         self._generation = 0
         event.listen(self._engine.sync_engine, "connect", self._on_connect)
         event.listen(self._engine.sync_engine, "checkout", self._on_checkout)
@@ -101,23 +102,17 @@ class Database:
             await session.commit()
 
     async def ready(self) -> None:
-        """Brings the schema up to date, once.
+        """Brings the schema up to date, once; who comes meanwhile shares the attempt, and its failure.
 
         Raises:
             StorageError: the database cannot be used now.
         """
-        async with self._migrating:
-            if self._migrated:
-                return
-            try:
-                if not await self._is_newest():
-                    await asyncio.to_thread(migrate, self.url)
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
-                raise self._failed(error) from error
-            except Exception as error:  # Alembic's own, such as a schema that is newer than this code
-                logger.error("the database's schema cannot be brought up to date: %s", error)
-                raise self._failed(error) from error
-            self._migrated = True
+        if self._migrated:
+            return
+        if self._attempt is None or self._attempt.done():
+            self._attempt = asyncio.create_task(self._bring_up_to_date())
+            self._attempt.add_done_callback(_seen)
+        await asyncio.shield(self._attempt)
 
     def reconnect(self) -> None:
         """Sessions that begin from now on use new connections: the file may have been replaced.
@@ -129,14 +124,16 @@ class Database:
 
     async def aclose(self) -> None:
         """Closes the connections; none may be in use."""
+        if self._attempt is not None:
+            await asyncio.wait({self._attempt}, timeout=TRANSACTION_TIMEOUT_S)
         await self._engine.dispose()
 
     @asynccontextmanager
     async def _session(self, engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
-        if not self._migrated:
-            await self.ready()
         try:
             async with asyncio.timeout(TRANSACTION_TIMEOUT_S) as limit:
+                if not self._migrated:
+                    await self.ready()
                 async with AsyncSession(engine, expire_on_commit=False) as session:
                     yield session
         except TimeoutError as error:
@@ -170,6 +167,17 @@ class Database:
         logger.warning("the database failed: %s: %s", type(said).__name__, str(said).strip())
         return StorageError("The coordinator's database cannot be used now.")
 
+    async def _bring_up_to_date(self) -> None:
+        try:
+            if not await self._is_newest():
+                await asyncio.to_thread(migrate, self.url)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            raise self._failed(error) from error
+        except Exception as error:  # Alembic's own, such as a schema that is newer than this code
+            logger.error("the database's schema cannot be brought up to date: %s", error)
+            raise self._failed(error) from error
+        self._migrated = True
+
     async def _is_newest(self) -> bool:
         """Whether nothing is to do, told without loading Alembic."""
         try:
@@ -178,6 +186,12 @@ class Database:
         except DBAPIError:  # blank, or out of reach; migrating will tell
             return False
         return bool(found == HEAD)
+
+
+def _seen(attempt: asyncio.Task[None]) -> None:
+    """Its failure is no news, also where nobody waits for it any more."""
+    if not attempt.cancelled():
+        attempt.exception()
 
 
 def _is_ours(error: Exception) -> bool:

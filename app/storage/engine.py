@@ -16,6 +16,10 @@ BEGIN = "mole_begin"
 """Execution option: how SQLite begins a transaction."""
 BUSY_TIMEOUT_S = 5
 CONNECT_TIMEOUT_S = 5
+LOCK_TIMEOUT_S = 10
+"""How long a migration waits for another process's, or for a table: shorter than requests wait for it."""
+LIVENESS = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+"""libpq's: a PostgreSQL server that has gone without a word is noticed after some ten seconds, not hours."""
 POOL_SIZE = 5
 NAME = "DATABASE_URL"
 
@@ -84,7 +88,8 @@ def _options(url: URL) -> dict[str, Any]:
         # A connection's page cache is void once another has written: the one used last still has its own.
         return {**common, "pool_use_lifo": True, "connect_args": {"timeout": BUSY_TIMEOUT_S}}
     # A connection that the server closed, as at its restart, is noticed before it is used.
-    return {**common, "pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_TIMEOUT_S}}
+    connect = {"connect_timeout": CONNECT_TIMEOUT_S, **LIVENESS}
+    return {**common, "pool_pre_ping": True, "connect_args": connect}
 
 
 def _to_json(value: Any) -> str:

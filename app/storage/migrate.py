@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, inspect, text
 
-from app.storage.engine import BEGIN, BUSY_TIMEOUT_S, SQLITE, blocking_engine
+from app.storage.engine import BEGIN, BUSY_TIMEOUT_S, LOCK_TIMEOUT_S, SQLITE, blocking_engine
 from app.storage.migrations import HEAD
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def migrate(url: URL) -> None:
             connection.begin(),
         ):
             if url.drivername != SQLITE:
+                connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
             if revision(connection) != HEAD:
                 _upgrade(connection)

@@ -1,11 +1,15 @@
-"""The PostgreSQL server goes away under a coordinator that serves, and comes back."""
+"""The PostgreSQL server goes away under a coordinator that serves, or hangs, and comes back."""
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from app.main import create_app
 from app.settings import Settings
+from app.storage import migrate
+from app.storage.database import Database
+from moe_router.errors import StorageError
 from tests.stubs import files
 from tests.stubs.gating import StubGating
 from tests.stubs.postgres import PostgresServer
@@ -45,3 +49,16 @@ async def test_answers_go_on_feedback_is_a_503_and_recovers_without_a_restart(
         for request_id in ("before", "during", "during-2"):
             answer = await judge(request_id)
             assert (answer.status_code, answer.json()["replaced"]) == (202, request_id == "before")
+
+
+async def test_a_migration_waits_for_another_process_only_so_long(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT_S", 1)
+    database = Database(postgres_url)
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [migrate.LOCK_KEY])
+        with pytest.raises(StorageError):
+            await database.ready()
+    await database.ready()
+    await database.aclose()

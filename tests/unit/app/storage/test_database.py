@@ -71,6 +71,50 @@ async def test_first_sessions_at_once_migrate_once(database: Database) -> None:
     assert found == [[]] * 10
 
 
+async def test_who_waits_for_a_database_that_hangs_shares_one_attempt_and_its_failure(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts, gate = 0, asyncio.Event()
+
+    async def hanging() -> bool:
+        nonlocal attempts
+        attempts += 1
+        await gate.wait()
+        raise TimeoutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "_is_newest", hanging)
+        waiting = [asyncio.create_task(names(database)) for _ in range(9)]
+        gone = waiting.pop()
+        await asyncio.sleep(0)
+        gone.cancel()  # one caller who goes ends nobody else's
+        await asyncio.sleep(0)
+        gate.set()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(one) for one in found] == [StorageError] * 8
+        assert attempts == 1
+    assert await names(database) == []
+
+
+async def test_nobody_waits_longer_for_an_attempt_than_for_a_transaction(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+
+    async def hanging() -> bool:
+        await gate.wait()
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "_is_newest", hanging)
+        patch.setattr(module, "TRANSACTION_TIMEOUT_S", 0.01)
+        for _ in range(2):
+            with pytest.raises(StorageError):
+                await names(database)
+    gate.set()
+    assert await names(database) == []
+
+
 async def test_a_folder_that_cannot_be_written_is_told_and_recovered_from(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("a file is in the way")
     database = Database(f"sqlite:///{tmp_path}/folder/x.sqlite3")
