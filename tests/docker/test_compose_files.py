@@ -194,6 +194,13 @@ def test_the_worker_template_has_defaults_for_all_but_the_model(compose: Compose
     assert mounts(found) == {*EXPERTS, "../config:/app/config:ro"}
 
 
+def test_the_cpu_worker_has_the_demos_registry_or_ones_own(compose: Compose, tmp_path: Path):
+    for given, folder in (({}, "../config/demo"), ({"CONFIG_PATH": str(tmp_path)}, str(tmp_path))):
+        found = compose.service("expert-worker", WORKER, CPU[WORKER], **KEY, **given)
+        assert mounts(found) == {*EXPERTS, f"{folder}:/app/config:ro"}
+        assert "CONFIG_PATH" not in found["environment"]
+
+
 def test_the_worker_template_refuses_a_missing_key(compose: Compose, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("WORKER_MODEL_KEY", raising=False)
     assert "WORKER_MODEL_KEY must name a base model" in str(compose.resolve(WORKER))

@@ -85,6 +85,13 @@ def test_what_is_passed_keeps_its_name_and_is_a_default_where_empty(
     assert empty == settings(**needed)
 
 
+def test_a_folder_of_ones_own_is_the_cpu_workers_too() -> None:
+    content = yaml.safe_load((ROOT / "docker" / "docker-compose-worker-cpu.yml").read_text())
+    [service] = content["services"].values()
+    assert service["volumes"] == ["${CONFIG_PATH:-../config/demo}:/app/config:ro"]
+    assert not any(pair.startswith("CONFIG_PATH=") for pair in service["environment"])
+
+
 def test_the_example_names_only_what_is_read() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
     named = {found[1] for line in lines if (found := re.match(r"#?([A-Z_]{4,})=", line))}
