@@ -72,6 +72,7 @@ def create_app(
         finally:
             await runtime.aclose()
             tracing.stop()
+            drain.uninstall()
 
     app = Application(
         layers=[

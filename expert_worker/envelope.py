@@ -85,7 +85,7 @@ class Envelope:
             with tracing.span(scope["method"], "server", _trace(scope)) as span:
                 await self._serve(scope, receive, send_with_headers, exchange)
                 _describe(span, scope, exchange)
-        except HeadersTooLongError as error:
+        except MoleError as error:
             await problems.response(error, exchange.request_id)(scope, receive, send_with_headers)
         except Exception:
             logger.exception("request %s failed unexpectedly", exchange.request_id)

@@ -42,6 +42,7 @@ def create_app(settings: Settings | None = None, build_pool: PoolFactory = singl
         finally:
             await service.aclose()
             tracing.stop()
+            service.drain.uninstall()
 
     app = FastAPI(
         title="MoLE expert worker",

@@ -54,6 +54,17 @@ async def hanging(_scope: Any, _receive: Any, _send: Any) -> None:
     await asyncio.Event().wait()
 
 
+async def test_a_request_that_outlasts_the_drain_is_told_that_the_worker_ends() -> None:
+    scene = Scene(hanging)
+    request = asyncio.create_task(scene.run(LAST))
+    await asyncio.sleep(0)
+    scene.drain.draining = True
+    request.cancel()
+    await request
+    assert (scene.sent[0]["status"], scene.counted(503)) == (503, True)
+    assert b"retry-after" in dict(scene.sent[0]["headers"])
+
+
 async def test_a_body_in_pieces_is_put_together() -> None:
     scene = Scene(answering)
     await scene.run(CHUNK, LAST)
