@@ -46,7 +46,7 @@ class Pool(Protocol):
         """Why experts of the model are not served, by task and name."""
 
     def find(self, task_key: str, language: str, adapter_name: str | None) -> Expert:
-        """The expert for a request; raises RequestError where there is none."""
+        """The expert for a request; raises MoleError where there is none."""
 
     async def classify(
         self, expert: Expert, request: ExpertRequest, *, deadline: float | None = None, caller: str = ""

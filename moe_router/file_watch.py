@@ -28,6 +28,7 @@ class FileWatch:
 
     def __init__(self, files: Sequence[Path], changed: Callable[[], Awaitable[None]]) -> None:
         self._files = tuple(files)
+        self._folders = {file.parent for file in files}
         self._changed = changed
         self._seen: tuple[Signature, ...] = ()
         self._task: asyncio.Task[None] | None = None
@@ -47,9 +48,15 @@ class FileWatch:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        told: list[Path] = []
         while True:
+            missing = sorted(folder for folder in self._folders if not folder.is_dir())
+            if missing and missing != told:
+                logger.warning("no changes are seen until there is %s", " and ".join(map(str, missing)))
+            told = missing
             try:
-                await self._watch()
+                if not missing:
+                    await self._watch()
             except Exception:
                 logger.exception("watching %s failed", ", ".join(file.name for file in self._files))
             await asyncio.sleep(LOOK_EVERY_MS / 1000)  # a folder that is missing may come back
@@ -57,7 +64,7 @@ class FileWatch:
     async def _watch(self) -> None:
         # The folders, not the files: an editor replaces a file by renaming another over it.
         async for _changes in awatch(
-            *{file.parent for file in self._files},
+            *self._folders,
             recursive=False,
             step=DEBOUNCE_MS // 2,
             debounce=DEBOUNCE_MS,
