@@ -13,8 +13,8 @@ PAUSE_S = 60.0
 """So long a model that could not be loaded is left alone, and twice as long each time it fails again: others
 are let go to make room for it."""
 MOST_PAUSE_S = 600.0
-AWAY_S = 5.0
-"""The same for one whose own server is away, which takes nobody's room."""
+CHEAP_PAUSE_S = 5.0
+"""The same where the attempt took nobody's room: the model's own server is away, its files cannot be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,13 @@ class LoadFailure:
 
     kind: type[Exception]
     reason: str
+    cheap: bool = False
+    """whether the attempt took nobody's room"""
 
     @classmethod
-    def of(cls, error: Exception) -> LoadFailure:
+    def of(cls, error: Exception, *, cheap: bool = False) -> LoadFailure:
         """What is kept of an error."""
-        return cls(type(error), told(error))
+        return cls(type(error), told(error), cheap or isinstance(error, ServerAwayError))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,8 @@ class LoadFailures:
 
     def note(self, key: str, failure: LoadFailure) -> None:
         """A load has failed."""
-        if issubclass(failure.kind, ServerAwayError):
-            length_s = AWAY_S
+        if failure.cheap:
+            length_s = CHEAP_PAUSE_S
         else:
             before = self._pauses.get(key)
             length_s = min(max(PAUSE_S, 2 * before.length_s), MOST_PAUSE_S) if before else PAUSE_S

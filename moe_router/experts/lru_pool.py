@@ -142,7 +142,7 @@ class LruModelPool:
         async with self._changing:
             for key in list(self._hosts):
                 self._let_go(key)
-            await asyncio.gather(*self._leaving)
+            await self._all_left()
 
     def _begin(self, key: str) -> _Seat:
         if (reason := self._failures.left_alone(key)) is not None:
@@ -160,9 +160,11 @@ class LruModelPool:
                 raise NoWorkerError(f"The registry no longer has the base model {key!r}.")
             host.declare(self._registry)  # it may have been edited since the request came
             try:
-                failure = await self._load_within_budget(key, spec, host)
-            except Exception as error:  # noqa: BLE001  nothing was loaded yet
-                failure = LoadFailure.of(error)
+                await self._measure(key, spec)
+            except Exception as error:  # noqa: BLE001  whatever keeps its files away
+                failure: LoadFailure | None = LoadFailure.of(error, cheap=True)
+            else:
+                failure = await self._load_within_budget(key, host)
             if failure is not None:
                 self._failures.note(key, failure)
                 logger.error("the base model %s cannot be loaded: %s", key, failure.reason)
@@ -170,19 +172,22 @@ class LruModelPool:
             self._failures.forget(key)
             self._hosts[key] = host
 
-    async def _load_within_budget(self, key: str, spec: BaseModelSpec, host: ModelHost) -> LoadFailure | None:
-        """Loads a model, or tells why it cannot be."""
+    async def _measure(self, key: str, spec: BaseModelSpec) -> None:
+        """How much there is, and how much the model takes, as far as its files tell."""
         if self._budget is None:
             self._budget = int(await asyncio.to_thread(available_memory) * MEMORY_SHARE)
         if key not in self._measured and spec.engine == "transformers":
             self._measured[key] = await asyncio.to_thread(self._estimate, spec)
+
+    async def _load_within_budget(self, key: str, host: ModelHost) -> LoadFailure | None:
+        """Loads a model, or tells why it cannot be."""
         await self._make_room(self._measured.get(key, 0))
         failure = await asyncio.to_thread(_load_and_warm, host, alone=not self._hosts)
         if failure is not None and failure.kind is OutOfMemoryError and self._hosts:
             logger.warning("the device's memory does not hold the base model %s beside others", key)
             for other in list(self._hosts):
                 self._let_go(other)
-            await asyncio.gather(*self._leaving)
+            await self._all_left()
             failure = await asyncio.to_thread(_load_and_warm, host, alone=True)
         if failure is None:
             self._measured[key] = host.engine.memory_bytes()
@@ -200,7 +205,12 @@ class LruModelPool:
                 key = next(iter(self._hosts))
                 logger.info("the base model %s makes room", key)
                 self._let_go(key)
-            await asyncio.gather(*self._leaving)
+            await self._all_left()
+
+    async def _all_left(self) -> None:
+        for fault in await asyncio.gather(*self._leaving, return_exceptions=True):
+            if isinstance(fault, Exception):  # no fault of those that stay
+                logger.error("a base model did not close well", exc_info=fault)
 
     def _taken(self) -> int:
         """Bytes of the models in memory, those that still answer their last requests included."""

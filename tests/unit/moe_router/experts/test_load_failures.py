@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from moe_router.errors import ModelAssetError
 from moe_router.experts.engines.base import ServerAwayError
-from moe_router.experts.load_failures import AWAY_S, MOST_PAUSE_S, PAUSE_S, LoadFailure, LoadFailures
+from moe_router.experts.load_failures import CHEAP_PAUSE_S, MOST_PAUSE_S, PAUSE_S, LoadFailure, LoadFailures
 
 GONE = LoadFailure.of(ModelAssetError("the disk is gone"))
 AWAY = LoadFailure.of(ServerAwayError("no answer"))
@@ -22,13 +22,13 @@ def test_each_further_failure_doubles_the_pause_up_to_its_bound() -> None:
     assert failures.reasons() == {}
 
 
-def test_a_server_that_is_away_is_looked_for_soon() -> None:
+def test_what_took_nobodys_room_is_tried_again_soon() -> None:
     now = [0.0]
     failures = LoadFailures(lambda: now[0])
-    for _ in range(3):
-        failures.note("m", AWAY)
+    for failure in (AWAY, LoadFailure.of(ModelAssetError("no answer"), cheap=True), AWAY):
+        failures.note("m", failure)
         assert failures.left_alone("m") == "no answer"
-        now[0] += AWAY_S
+        now[0] += CHEAP_PAUSE_S
         assert failures.left_alone("m") is None
     failures.note("m", GONE)
     now[0] += PAUSE_S - 1

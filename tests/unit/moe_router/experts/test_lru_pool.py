@@ -15,7 +15,7 @@ from moe_router.experts.engines.factory import EngineOptions, make_engine
 from moe_router.experts.load_failures import PAUSE_S
 from moe_router.experts.lru_pool import LruModelPool
 from moe_router.experts.memory import weights_bytes
-from moe_router.experts.model_host import PoolConfig
+from moe_router.experts.model_host import ModelHost, PoolConfig
 from moe_router.registry import BaseModelSpec, Registry
 from tests.unit.moe_router.experts.tasks import ask, edited
 
@@ -98,6 +98,26 @@ async def test_a_model_that_cannot_be_loaded_is_left_alone_and_costs_no_other_it
     assert pool.may_answer("l")
     await pool.classify(llama, ask("a/other"))
     assert pool.failures() == {}
+    await pool.aclose()
+
+
+async def test_a_model_that_does_not_close_well_is_no_fault_of_the_one_that_takes_its_place(
+    registry: Registry, config: PoolConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    [gemma], [llama] = registry.all_experts("a/plain"), registry.all_experts("a/other")
+    pool = LruModelPool(registry, replace(config, memory_budget_bytes=1))
+    await pool.classify(gemma, ask("a/plain"))
+    close = ModelHost.aclose
+
+    async def closes_badly(host: ModelHost) -> None:
+        await close(host)
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(ModelHost, "aclose", closes_badly)
+    await pool.classify(llama, ask("a/other"))
+    monkeypatch.undo()
+    assert (pool.loaded(), pool.failures()) == (("l",), {})
+    assert "did not close well" in caplog.text
     await pool.aclose()
 
 
