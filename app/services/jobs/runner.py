@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -104,6 +105,8 @@ class JobRunner:
         self._turns = Turns()
         self._look_at = 0.0
         """by the loop's clock, when others' jobs are looked for although items wait"""
+        self._patient_until = math.inf
+        """by the loop's clock, how long a place is kept for somebody whose items are being claimed"""
         self._running: dict[asyncio.Task[None], ClaimedItem] = {}
         self._finished: deque[ItemOutcome] = deque()
         self._fruitless = 0
@@ -116,7 +119,7 @@ class JobRunner:
     def start(self) -> None:
         """Begins to work, where the concurrency is not 0."""
         if self._pace.concurrency:
-            loops = (self._dispatch, self._write, self._renew)
+            loops = (self._look, self._dispatch, self._write, self._renew)
             self._loops = [asyncio.create_task(_kept_up(work)) for work in loops]
 
     def wake(self) -> None:
@@ -151,18 +154,16 @@ class JobRunner:
 
     async def _dispatch(self) -> None:
         while True:
-            self._woken.clear()
-            if self._wants_more():
-                await self._look()
+            self._freed.clear()
             if not self._turns:
-                await _wait(self._woken, IDLE_S)
+                await _wait(self._freed, IDLE_S)
             elif self._may_begin():
                 item = self._turns.next(self._under_way())
                 task = asyncio.create_task(self._work(item))
                 self._running[task] = item
                 task.add_done_callback(self._end)
+                self._woken.set()
             else:
-                self._freed.clear()
                 await _wait(self._freed, GIVE_WAY_S)
 
     @property
@@ -176,6 +177,7 @@ class JobRunner:
     def _end(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
         self._freed.set()
+        self._woken.set()
 
     def _under_way(self) -> Counter[str]:
         return Counter(item.owner for item in self._running.values())
@@ -188,19 +190,33 @@ class JobRunner:
         return not self._turns or due or self._turns.overlook(self._under_way())
 
     def _may_begin(self) -> bool:
-        """Whether a place is free, and not for somebody of whom items could not be claimed just now."""
+        """Whether a place is free, and not for somebody whose items will be claimed in a moment."""
         free = self._ready() and len(self._running) < self._allowed()
-        return free and not self._turns.overlook(self._under_way())
+        impatient = asyncio.get_running_loop().time() >= self._patient_until
+        return free and (impatient or not self._turns.overlook(self._under_way()))
 
     async def _look(self) -> None:
+        """Claims when that is wanted; what waits goes on meanwhile, however long the database takes."""
+        while True:
+            self._woken.clear()
+            if self._wants_more():
+                await self._look_once()
+            await _wait(self._woken, IDLE_S)
+
+    async def _look_once(self) -> None:
+        time = asyncio.get_running_loop().time
+        self._look_at, self._patient_until = math.inf, time() + IDLE_S
         try:
             await self._pause()
-            self._look_at = asyncio.get_running_loop().time() + IDLE_S
             await self._whole(self._claim())
-        except StorageError:  # logged where it arose; what waits goes on
+        except StorageError:  # logged where it arose
             self._turns.add(())
             if not self._turns:
                 await asyncio.sleep(RETRY_S)
+        finally:
+            self._look_at = min(self._look_at, time() + IDLE_S)  # earlier where it was woken meanwhile
+            self._patient_until = math.inf
+            self._freed.set()
 
     async def _pause(self) -> None:
         """Where no worker is to be had, does not run through a whole job in vain."""

@@ -25,11 +25,14 @@ class Leases:
         self.claims = 0
         self.gone = False
         self.broken = False
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def claim(
         self, limit: int, *, now: float, waiting: Mapping[str, int] | None = None
     ) -> list[ClaimedItem]:
         self.claims += 1
+        await self.answers.wait()
         self._check()
         held, taken = Counter(waiting), []
         share = limit // max(len({item.owner for item in self.due} | held.keys()), 1)
@@ -155,6 +158,23 @@ async def test_what_waits_goes_on_while_nothing_can_be_claimed(started: Any) -> 
     await until(lambda: leases.claims > claims)
     executor.gate.set()
     await until(lambda: len(runner._finished) == 8)
+
+
+async def test_what_waits_goes_on_while_a_claim_hangs(started: Any) -> None:
+    leases, executor = Leases(0), Executor()
+    leases.due = owned("a", 1) + owned("b", 4)
+    runner = started(leases, executor, concurrency=3)
+    await until(lambda: executor.running == 3 and not leases.due and bool(runner._turns))
+    leases.answers.clear()
+    claims = leases.claims
+    runner.wake()
+    await until(lambda: leases.claims > claims)
+    executor.gate.set()  # a, of whom there may be more, is waited for no longer than a moment
+    await until(lambda: len(leases.finished) == 5)
+    assert leases.claims == claims + 1
+    leases.due += owned("c", 1)
+    leases.answers.set()
+    await until(lambda: len(leases.finished) == 6)
 
 
 async def test_requests_in_flight_take_slots_away_down_to_one(started: Any) -> None:
