@@ -195,7 +195,9 @@ class Classification:
         except NoWorkerError:
             if course.fault is not None:  # says more than that none is left
                 raise course.fault from None
-            raise
+        # Only now: no request waits for a worker that may be sick while another expert can answer.
+        on_trial = self._experts.on_trial
+        return self._gating.next_action(course.decision, course.observations, reachable=on_trial)
 
     async def _act(self, action: Action, course: Course, request: ClassifyRequest, call: Call) -> None:
         """Asks the probe or an expert, and notes what it said or that it could not be asked."""

@@ -73,6 +73,10 @@ class HttpExperts:
         """Whether a worker can be tried now."""
         return self.fleet.reachable(expert.base_model_key, expert.task_key)
 
+    def on_trial(self, expert: Expert) -> bool:
+        """Whether a call under way decides in a moment if a worker can be tried."""
+        return self.fleet.on_trial(expert.base_model_key, expert.task_key)
+
     def candidates(self, expert: Expert) -> list[str]:
         """Ids of the workers to try, best first."""
         return [w.worker_id for w in self.fleet.candidates(expert.base_model_key, expert.task_key)]
@@ -172,10 +176,9 @@ class HttpExperts:
         if found is not None:
             found.take(self.fleet.clock(), caller)
             return found
-        if not left:
-            trials = self.fleet.on_trial(expert.base_model_key, expert.task_key)
-            if all(worker in tried for worker in trials):
-                raise self._refusal(expert, last) from last
+        # Who has a fault to tell waits for no trial: the worker may be as sick as the one that was asked.
+        if not left and (last is not None or not self.on_trial(expert)):
+            raise self._refusal(expert, last) from last
         return Wait.FULL
 
     def _has_its_share(self, caller: str, usable: list[Worker], model_key: str) -> bool:

@@ -72,6 +72,10 @@ class LocalExperts:
         key = expert.base_model_key
         return self.served(key) and self._pool is not None and self._pool.may_answer(key)
 
+    def on_trial(self, _expert: Expert) -> bool:
+        """Never: nothing is ejected here."""
+        return False
+
     def candidates(self, expert: Expert) -> list[str]:
         """This process."""
         return [LOCAL] if self.reachable(expert) else []

@@ -92,6 +92,9 @@ class Experts(Protocol):
     def reachable(self, expert: Expert) -> bool:
         """Whether a call can be tried now."""
 
+    def on_trial(self, expert: Expert) -> bool:
+        """Whether that is being found out, so that it is worth waiting for where nothing else can answer."""
+
     def candidates(self, expert: Expert) -> list[str]:
         """Ids of the workers that would be asked, best first."""
 

@@ -77,14 +77,15 @@ class Fleet:
         rest = sorted((w for w in found if w is not first), key=_burden)
         return [first, *rest]
 
-    def on_trial(self, model_key: str, task_key: str) -> list[Worker]:
-        """The workers that may be candidates in a moment."""
-        return [w for w in self.of(model_key) if w.on_trial and w.serves(task_key)]
-
     def reachable(self, model_key: str, task_key: str) -> bool:
-        """Whether there are candidates, or may be in a moment."""
+        """Whether there are candidates."""
         now = self.clock()
-        return any((w.available(now) or w.on_trial) and w.serves(task_key) for w in self.of(model_key))
+        return any(w.available(now) and w.serves(task_key) for w in self.of(model_key))
+
+    def on_trial(self, model_key: str, task_key: str) -> bool:
+        """Whether there may be candidates in a moment."""
+        now = self.clock()
+        return any(w.on_trial(now) and w.serves(task_key) for w in self.of(model_key))
 
     def full(self, model_key: str) -> bool:
         """Whether every worker of the model that is worth waiting for is full or on trial; False for none."""
@@ -94,7 +95,7 @@ class Fleet:
                 found = True
                 if not worker.full:
                     return False
-            elif worker.on_trial:
+            elif worker.on_trial(now):
                 found = True
         return found
 

@@ -25,6 +25,8 @@ RECKON_EVERY = 16
 AMPLE_P95S = 4.0
 """Times the 95th percentile of its latencies are ample time for a worker."""
 LEAST_AMPLE_S = 1.0
+TRIAL_PATIENCE_S = 5.0
+"""How old a trial may be whose end others wait for: one that takes longer may hang."""
 
 
 @dataclass(slots=True, eq=False)
@@ -126,10 +128,10 @@ class Worker:
         """Whether a call may be tried."""
         return self._in_use and self.breaker.allows(now)
 
-    @property
-    def on_trial(self) -> bool:
-        """Whether a call is under way that decides if others may be tried."""
-        return self._in_use and self.breaker.trial
+    def on_trial(self, now: float) -> bool:
+        """Whether a call is under way that decides in a moment if others may be tried."""
+        breaker = self.breaker
+        return self._in_use and breaker.trial and now < breaker.trial_at + TRIAL_PATIENCE_S
 
     @property
     def _in_use(self) -> bool:

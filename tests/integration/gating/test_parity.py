@@ -39,6 +39,9 @@ class Answering:
     def reachable(self, _expert: Expert) -> bool:
         return True
 
+    def on_trial(self, _expert: Expert) -> bool:
+        return False
+
     def candidates(self, _expert: Expert) -> list[str]:
         return ["w"]
 

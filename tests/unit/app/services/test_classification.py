@@ -105,12 +105,16 @@ class TestExperts:
         self.confidence = {"small": 0.4, "large": 0.9}
         self.asked: list[ExpertRequest] = []
         self.delay_s = 0.0
+        self.trials: set[str] = set()
 
     def served(self, model_key: str) -> bool:
         return model_key == files.MODEL
 
     def reachable(self, expert: Expert) -> bool:
-        return "gone" not in self.faults
+        return "gone" not in self.faults and not self.on_trial(expert)
+
+    def on_trial(self, expert: Expert) -> bool:
+        return expert.name in self.trials
 
     def candidates(self, expert: Expert) -> list[str]:
         return ["worker-0", "worker-1"]
@@ -299,6 +303,25 @@ async def test_nothing_reachable_is_no_worker() -> None:
     scene.experts.faults["gone"] = NoWorkerError("x")
     with pytest.raises(NoWorkerError):
         await scene.ask()
+
+
+async def test_an_expert_on_trial_is_waited_for_only_where_no_other_can_answer() -> None:
+    scene = Scene(CascadeGating)
+    scene.experts.trials = {"small"}
+    answer = await scene.ask(task=CASCADE)
+    assert [s.choice for s in answer.routing_path if s.step == "expert"] == ["large"]
+    scene.experts.trials = {"small", "large"}
+    scene.experts.confidence["small"] = 0.9
+    answer = await scene.ask(task=CASCADE)
+    assert [s.choice for s in answer.routing_path if s.step == "expert"] == ["small"]
+
+
+async def test_a_fault_is_told_rather_than_another_experts_trial_awaited() -> None:
+    scene = Scene(CascadeGating)
+    scene.experts.trials, scene.experts.faults = {"small"}, {"large": WorkerAnswerError("rubbish")}
+    with pytest.raises(WorkerAnswerError, match="rubbish"):
+        await scene.ask(task=CASCADE)
+    assert len(scene.experts.asked) == 1
 
 
 async def test_the_whole_request_has_a_bound() -> None:

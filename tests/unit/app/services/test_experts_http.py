@@ -521,7 +521,8 @@ async def half_open(first: Awaitable[httpx.Response]) -> tuple[Scene, asyncio.Ta
 async def test_a_long_trial_keeps_nobody_out() -> None:
     held: asyncio.Future[httpx.Response] = asyncio.get_running_loop().create_future()
     scene, trial = await half_open(held)
-    assert scene.experts.reachable(scene.registry.experts_for(files.SENTIMENT, "en")[0])
+    [expert] = scene.registry.experts_for(files.SENTIMENT, "en")
+    assert (scene.experts.reachable(expert), scene.experts.on_trial(expert)) == (False, True)
     others = [asyncio.create_task(scene.ask()) for _ in range(3)]
     await asyncio.sleep(0.01)
     assert not any(task.done() for task in others)
@@ -543,3 +544,34 @@ async def test_who_waits_for_a_trial_hears_of_its_end(code: int, answered: bool)
     found = await asyncio.gather(trial, *others, return_exceptions=True)
     expected = [tuple] * 4 if answered else [WorkerAnswerError, *[NoWorkerError] * 3]
     assert [type(each) for each in found] == expected
+
+
+async def test_who_waits_for_a_trial_that_hangs_is_refused_in_time() -> None:
+    held: asyncio.Future[httpx.Response] = asyncio.get_running_loop().create_future()
+    scene, trial = await half_open(held)
+    scene.answers["a"] = hanging
+    other = asyncio.create_task(scene.ask())
+    await scene.prober.probe_all()
+    assert not other.done()
+    scene.fleet.all[0].breaker.trial_at -= worker.TRIAL_PATIENCE_S
+    await scene.prober.probe_all()
+    with pytest.raises(NoWorkerError):
+        await other
+    with pytest.raises(NoWorkerError):
+        await scene.ask()
+    held.set_result(httpx.Response(200, json=GOOD))
+    await trial
+    del scene.answers["a"]
+    assert await scene.ask() == ("worker-0", "positive")
+    await scene.prober.aclose()
+
+
+async def test_a_retry_waits_for_no_trial() -> None:
+    scene = await Scene(A, B, eject_s=0.01).open()
+    scene.answers["a"], scene.answers["b"] = status(500), hanging
+    now = scene.fleet.clock()
+    scene.fleet.all[1].breaker.failed(now, now, "timeout", at_once=True)
+    scene.fleet.all[1].breaker.begin(now + 1)
+    with pytest.raises(WorkerAnswerError):
+        await scene.ask()
+    assert scene.calls == ["a"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 
 from app.services.workers.fleet import Fleet
+from app.services.workers.worker import TRIAL_PATIENCE_S
 from moe_router.contracts import ExpertTasksAnswer
 from moe_router.mapping import WorkerMapping
 from tests.stubs import files
@@ -95,10 +96,21 @@ def test_a_worker_on_trial_is_worth_waiting_for() -> None:
     clock.now = 1.0
     worker.take(1.0, "")
     assert order(made) == []
-    assert made.reachable(files.MODEL, files.SENTIMENT)
+    assert not made.reachable(files.MODEL, files.SENTIMENT)
+    assert made.on_trial(files.MODEL, files.SENTIMENT)
     assert made.full(files.MODEL)
     worker.probed("down", "refused")
-    assert not made.reachable(files.MODEL, files.SENTIMENT)
+    assert not made.on_trial(files.MODEL, files.SENTIMENT)
+    assert not made.full(files.MODEL)
+
+
+def test_a_trial_that_may_hang_is_not() -> None:
+    clock = Clock()
+    made = fleet(A, clock=clock)
+    made.all[0].breaker.failed(0, 0, "timeout", at_once=True)
+    made.all[0].take(1.0, "")
+    clock.now = 1.0 + TRIAL_PATIENCE_S
+    assert not made.on_trial(files.MODEL, files.SENTIMENT)
     assert not made.full(files.MODEL)
 
 
