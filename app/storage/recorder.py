@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Literal
 
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, StatementError
+
 from app.storage.records import DecisionRecord
 from moe_router.errors import StorageError
 
@@ -48,6 +50,8 @@ class Recorder:
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._flushes: set[asyncio.Task[None]] = set()
+        self._refused: list[Exception] = []
+        """why records could not be written, of the flush under way"""
 
     def start(self) -> None:
         """Begins to write."""
@@ -97,28 +101,32 @@ class Recorder:
 
     async def _drain(self) -> None:
         async with self._writing:
-            # What comes meanwhile waits for its own batch: else every row or two is a transaction.
-            left = len(self._waiting)
-            while left > 0:
-                batch = list(islice(self._waiting, min(left, BATCH)))
-                left -= len(batch)
-                await self._put(batch)
-            if not self._waiting:
-                self._filled.clear()
+            try:
+                # What comes meanwhile waits for its own batch: else every row or two is a transaction.
+                left = len(self._waiting)
+                while left > 0:
+                    batch = list(islice(self._waiting, min(left, BATCH)))
+                    left -= len(batch)
+                    await self._put(batch)
+                if not self._waiting:
+                    self._filled.clear()
+            finally:
+                self._tell_refused()
 
     async def _put(self, batch: Sequence[DecisionRecord]) -> None:
-        """Writes the first of those that wait, where they cannot be written together in halves.
+        """Writes the first of those that wait, in halves where one of them may be at fault.
 
-        A row that no database takes would block all others for ever, or take them along.
+        A row that no database takes would block all others for ever, or take them along. What is refused
+        whatever the row, as without the permission to write, is dropped at once.
         """
         try:
             await self._write(batch)
         except StorageError:
             raise
-        except Exception:
-            if len(batch) == 1:
-                logger.exception("a decision cannot be recorded")
-                return self._forget(1, "unwritable")
+        except Exception as error:  # noqa: BLE001  told at the end of the flush
+            if len(batch) == 1 or not _of_a_row(error):
+                self._refused += [error] * len(batch)
+                return self._forget(len(batch), "unwritable")
             middle = len(batch) // 2
             await self._put(batch[:middle])
             await self._put(batch[middle:])
@@ -129,3 +137,21 @@ class Recorder:
         for _ in range(number):
             self._waiting.popleft()
         self._count(outcome, number)
+
+    def _tell_refused(self) -> None:
+        """Once for each flush: a fault of every row would fill the log."""
+        if self._refused:
+            first = self._refused[0]
+            logger.error("%d decisions cannot be recorded; the first:", len(self._refused), exc_info=first)
+            self._refused.clear()
+
+
+def _of_a_row(error: Exception) -> bool:
+    """Whether the others of a batch may be written without one of them."""
+    if isinstance(
+        error, ProgrammingError
+    ):  # what the server says is of the statement, the driver's of a value
+        return getattr(error.orig, "sqlstate", None) is None
+    if isinstance(error, DBAPIError):
+        return isinstance(error, IntegrityError | DataError)
+    return isinstance(error, StatementError | ValueError | OverflowError)  # a value that cannot be bound

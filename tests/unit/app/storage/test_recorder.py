@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 
 import pytest
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from app.storage import recorder as module
 from app.storage.recorder import Recorder
@@ -12,6 +14,12 @@ from app.storage.records import DecisionRecord
 from moe_router.errors import StorageError
 from tests.stubs.records import record
 from tests.stubs.serving import until
+
+
+def psycopg_error(sqlstate: str) -> Exception:
+    error = Exception("as psycopg says it")
+    error.sqlstate = sqlstate  # type: ignore[attr-defined]
+    return error
 
 
 class Table:
@@ -22,16 +30,19 @@ class Table:
         self.batches: list[int] = []
         self.gone = False
         self.poison: str | None = None
+        self.fault: Exception = ValueError("no such column")
+        self.attempts = 0
         self.gate = asyncio.Event()
         self.gate.set()
         self.counts: Counter[str] = Counter()
 
     async def write(self, records: Sequence[DecisionRecord]) -> None:
         await self.gate.wait()
+        self.attempts += 1
         if self.gone:
             raise StorageError("gone")
         if self.poison in [r.request_id for r in records]:
-            raise ValueError("no such column")
+            raise self.fault
         self.rows += [r.request_id for r in records]
         self.batches.append(len(records))
 
@@ -122,7 +133,7 @@ async def test_what_no_database_takes_blocks_nothing_behind_it(
     await recorder.flush()
     assert table.rows == ["b"]
     assert table.counts == {"unwritable": 1, "written": 1}
-    assert "cannot be recorded" in caplog.text
+    assert "1 decisions cannot be recorded" in caplog.text
 
 
 async def test_a_row_that_no_database_takes_takes_no_other_along(table: Table) -> None:
@@ -133,6 +144,45 @@ async def test_a_row_that_no_database_takes_takes_no_other_along(table: Table) -
     await recorder.flush()
     assert table.rows == [f"r-{i}" for i in range(20) if i != 3]
     assert table.counts == {"unwritable": 1, "written": 19}
+
+
+async def test_what_every_row_would_meet_is_no_search_for_one(
+    table: Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    table.poison = "r-3"
+    table.fault = ProgrammingError("INSERT", {}, psycopg_error("42501"))
+    recorder = table.recorder()
+    for i in range(module.BATCH + 1):
+        recorder.record(record(f"r-{i}"))
+    await recorder.flush()
+    assert table.attempts == 2
+    assert table.rows == [f"r-{module.BATCH}"]
+    assert table.counts == {"unwritable": module.BATCH, "written": 1}
+    assert [r.getMessage() for r in caplog.records] == ["512 decisions cannot be recorded; the first:"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        IntegrityError("INSERT", {}, psycopg_error("23505")),
+        DataError("INSERT", {}, psycopg_error("22003")),
+        ProgrammingError("INSERT", {}, sqlite3.ProgrammingError("type 'set' is not supported")),
+        OverflowError("Python int too large to convert to SQLite INTEGER"),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+async def test_what_a_value_is_to_blame_for_takes_its_row_alone(
+    table: Table, fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    table.poison, table.fault = "r-3", fault
+    recorder = table.recorder()
+    for i in range(8):
+        recorder.record(record(f"r-{i}"))
+    recorder.record(record("r-3"))
+    await recorder.flush()
+    assert table.counts == {"unwritable": 2, "written": 7}
+    assert [r.getMessage() for r in caplog.records] == ["2 decisions cannot be recorded; the first:"]
 
 
 async def test_a_database_that_goes_in_the_middle_of_a_search_gets_nothing_twice(table: Table) -> None:
