@@ -86,7 +86,8 @@ class Envelope:
                 await self._serve(scope, receive, send_with_headers, exchange)
                 _describe(span, scope, exchange)
         except MoleError as error:
-            await problems.response(error, exchange.request_id)(scope, receive, send_with_headers)
+            if exchange.status is None:  # an answer that had begun when the service ended is broken off
+                await problems.response(error, exchange.request_id)(scope, receive, send_with_headers)
         except Exception:
             logger.exception("request %s failed unexpectedly", exchange.request_id)
             if exchange.status is None:

@@ -11,6 +11,7 @@ from app.asgi.envelope import Envelope
 from app.asgi.exchange import exchange_of
 from app.asgi.intake import Intake
 from app.services.telemetry.metrics import Metrics
+from tests.stubs.serving import until
 
 CHUNK = {"type": "http.request", "body": b"ab", "more_body": True}
 LAST = {"type": "http.request", "body": b"c", "more_body": False}
@@ -58,6 +59,22 @@ async def answering(scope: Any, receive: Any, send: Any) -> None:
     assert message["body"] == exchange_of(scope).body
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": message["body"]})
+
+
+async def ending_halfway(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await asyncio.Event().wait()
+
+
+async def test_an_answer_that_has_begun_when_the_service_ends_is_followed_by_no_other() -> None:
+    scene = Scene(ending_halfway)
+    request = asyncio.create_task(scene.run(LAST))
+    await until(lambda: bool(scene.sent))
+    scene.drain.draining = True
+    request.cancel()
+    await request
+    assert [message["type"] for message in scene.sent] == ["http.response.start"]
+    assert scene.counted(200)
 
 
 async def test_the_whole_body_is_there_before_the_application_runs() -> None:
