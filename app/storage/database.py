@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 TRANSACTION_TIMEOUT_S = 15.0
 """A database that hangs must not hold requests for longer."""
+CLOSE_TIMEOUT_S = 5.0
+"""For an attempt that hangs, at the end: the process has little time left by then."""
 UNDEFINED_TABLE = "42P01"
 GENERATION = "mole_generation"
 """Of a connection: how often the database had been lost before it was made."""
@@ -125,15 +127,15 @@ class Database:
     async def aclose(self) -> None:
         """Closes the connections; none may be in use."""
         if self._attempt is not None:
-            await asyncio.wait({self._attempt}, timeout=TRANSACTION_TIMEOUT_S)
+            await asyncio.wait({self._attempt}, timeout=CLOSE_TIMEOUT_S)
         await self._engine.dispose()
 
     @asynccontextmanager
     async def _session(self, engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
         try:
+            if not self._migrated:
+                await self._until_ready()
             async with asyncio.timeout(TRANSACTION_TIMEOUT_S) as limit:
-                if not self._migrated:
-                    await self.ready()
                 async with AsyncSession(engine, expire_on_commit=False) as session:
                     yield session
         except TimeoutError as error:
@@ -146,6 +148,14 @@ class Database:
             if _is_ours(error):
                 raise
             raise self._lost(error) from error
+
+    async def _until_ready(self) -> None:
+        """Waits for the schema no longer than for a transaction; a long migration is no loss."""
+        try:
+            async with asyncio.timeout(TRANSACTION_TIMEOUT_S):
+                await self.ready()
+        except TimeoutError as error:
+            raise self._failed(error) from error
 
     def _lost(self, error: Exception) -> StorageError:
         """Looks at everything anew next time: the file may have been replaced, the server restarted."""

@@ -111,8 +111,29 @@ async def test_nobody_waits_longer_for_an_attempt_than_for_a_transaction(
         for _ in range(2):
             with pytest.raises(StorageError):
                 await names(database)
+        assert database.generation == 0, "a migration that takes long is no loss"
     gate.set()
     assert await names(database) == []
+
+
+async def test_an_end_waits_little_for_an_attempt_that_hangs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def hanging() -> bool:
+        begun.set()
+        await gate.wait()
+        return True
+
+    monkeypatch.setattr(database, "_is_newest", hanging)
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT_S", 0.01)
+    waiting = asyncio.create_task(names(database))
+    await begun.wait()
+    async with asyncio.timeout(module.TRANSACTION_TIMEOUT_S / 2):
+        await database.aclose()
+    waiting.cancel()
+    gate.set()
 
 
 async def test_a_folder_that_cannot_be_written_is_told_and_recovered_from(tmp_path: Path) -> None:
