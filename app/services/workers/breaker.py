@@ -27,8 +27,10 @@ class Breaker:
     opened_at: float = -math.inf
     trial: bool = False
     """A trial is under way."""
-    trial_at: float = -math.inf
-    """When it began."""
+    trial_at: float = math.inf
+    """When the newest trial began."""
+    tried_at: float = math.inf
+    """When the first one did since it was last closed: a caller's may outlast several of the prober's."""
 
     def allows(self, now: float) -> bool:
         """Whether a call may be made: closed, or half open with no trial under way."""
@@ -37,14 +39,15 @@ class Breaker:
     def begin(self, now: float) -> bool:
         """Notes that a call begins; whether it is a trial."""
         if not self.trial and self.open_until is not None and now >= self.open_until:
-            self.trial, self.trial_at = True, now
+            self.trial, self.trial_at, self.tried_at = True, now, min(self.tried_at, now)
         return self.trial
 
     def succeeded(self, began: float) -> None:
-        """A real request was answered: closed again, unless it began before the breaker opened."""
-        if self.open_until is not None and began < self.opened_at:
+        """A real request was answered: closed again, unless it is no trial and began before it opened."""
+        if self.open_until is not None and began < min(self.opened_at, self.tried_at):
             return
         self.failures, self.open_until, self.reason, self.trial = 0, None, None, False
+        self.tried_at = math.inf
 
     def failed(
         self, began: float, now: float, reason: str, *, at_once: bool, for_s: float | None = None

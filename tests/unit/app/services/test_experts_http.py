@@ -575,3 +575,14 @@ async def test_a_retry_waits_for_no_trial() -> None:
     with pytest.raises(WorkerAnswerError):
         await scene.ask()
     assert scene.calls == ["a"]
+
+
+async def test_a_trial_that_is_answered_at_last_brings_its_worker_back_whatever_the_probers_said() -> None:
+    held: asyncio.Future[httpx.Response] = asyncio.get_running_loop().create_future()
+    scene, trial = await half_open(held)
+    breaker = scene.fleet.all[0].breaker
+    now = scene.fleet.clock()
+    assert breaker.failed(now, now, "timeout: no answer to a trial", at_once=True, for_s=60)
+    held.set_result(httpx.Response(200, json=GOOD))
+    await trial
+    assert scene.experts.workers()[0].state == "healthy"

@@ -77,6 +77,20 @@ def test_the_success_of_a_call_that_began_before_closes_nothing() -> None:
     assert breaker.open_until is None
 
 
+def test_a_trial_that_is_answered_at_last_closes_it_whatever_failed_meanwhile() -> None:
+    breaker = fresh()
+    breaker.failed(0, 0, "timeout", at_once=True)
+    breaker.begin(1)
+    assert breaker.failed(2, 17, "timeout", at_once=True), "the prober's, beside a caller's"
+    breaker.begin(19)
+    assert breaker.failed(19, 34, "timeout", at_once=True)
+    breaker.succeeded(began=1)
+    assert (breaker.open_until, breaker.failures, breaker.trial) == (None, 0, False)
+    breaker.failed(50, 50, "timeout", at_once=True)
+    breaker.succeeded(began=40)
+    assert breaker.open_until == 51, "after it was closed, it is a call like others"
+
+
 def test_a_cancelled_trial_lets_another_pass() -> None:
     breaker = fresh()
     breaker.failed(0, 0, "refused", at_once=True)
