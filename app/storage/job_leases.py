@@ -1,15 +1,16 @@
 """Items of jobs as the coordinators share them: claimed for a time, finished once, given back.
 
 Whoever changes claimed items locks their job's row first, one job in a transaction; a claim locks items
-alone, of several jobs, and skips those that others hold, so that it waits for nobody: so coordinators on one
-PostgreSQL cannot block each other for good.
+alone, of several jobs, then in a second transaction these jobs' rows, and skips what others hold, so that it
+waits for nobody: so coordinators on one PostgreSQL cannot block each other for good.
 Leases are compared by the coordinators' clocks: these must agree within a fraction of a lease.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,7 @@ from app.storage.database import Database
 from app.storage.job_records import ClaimedItem, ItemOutcome
 from app.storage.jobs import UNFINISHED
 from app.storage.models import Job, JobItem
+from moe_router.errors import StorageError
 
 JOBS_LOOKED_AT = 1000
 _STATES = {"done": "done", "failed": "failed", "retry": "pending"}
@@ -77,8 +79,8 @@ class JobLeases:
                     taken = await self._claim_from(session, job, wanted, now)
                     held[job.owner] += len(taken)
                     found += taken
-        for job_id in {item.job_id for item in found} & {job.id for job in jobs if job.state == "queued"}:
-            await self._mark_running(job_id, now)
+        if begun := {item.job_id for item in found} & {job.id for job in jobs if job.state == "queued"}:
+            await self._mark_running(begun, now)
         if found:
             self._last_owner = found[-1].owner
         return found
@@ -160,15 +162,22 @@ class JobLeases:
             ClaimedItem(job.id, row.item_index, job.owner, row.request_json, row.attempts + 1) for row in rows
         ]
 
-    async def _mark_running(self, job_id: str, now: float) -> None:
-        begun = update(Job).where(Job.id == job_id, Job.state == "queued")
-        async with self._database.write() as session:
-            await session.execute(begun.values(state="running", started_at=now))
+    async def _mark_running(self, job_ids: Collection[str], now: float) -> None:
+        """Where that fails, or a row is another's just now, whoever finishes an item puts it right.
+
+        A transaction of its own: the claim holds items, and a job's row is locked before these.
+        """
+        queued = select(Job.id).where(Job.id.in_(job_ids), Job.state == "queued")
+        begun = update(Job).where(Job.id.in_(queued.with_for_update(skip_locked=True)))
+        with suppress(StorageError):  # logged where it arose; what was claimed must not be lost with it
+            async with self._database.write() as session:
+                await session.execute(begun.values(state="running", started_at=now))
 
     async def _finish_of(
         self, session: AsyncSession, job_id: str, outcomes: Sequence[ItemOutcome], now: float
     ) -> None:
-        query = select(Job.state, Job.total, Job.done, Job.failed).where(Job.id == job_id).with_for_update()
+        columns = Job.state, Job.started_at, Job.total, Job.done, Job.failed
+        query = select(*columns).where(Job.id == job_id).with_for_update()
         job = (await session.execute(query)).first()
         if job is None or job.state not in UNFINISHED:  # cancelled in the meantime
             return
@@ -183,6 +192,8 @@ class JobLeases:
         kinds = [outcome.kind for outcome in kept.values()]
         done, failed = job.done + kinds.count("done"), job.failed + kinds.count("failed")
         values: dict[str, Any] = {"done": done, "failed": failed}
+        if job.state == "queued":
+            values |= {"state": "running", "started_at": now}
         if done + failed == job.total:
             values |= {"state": "succeeded" if done else "failed", "finished_at": now}
         await session.execute(update(Job).where(Job.id == job_id).values(**values))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage.database import Database
 from app.storage.job_leases import JobLeases
 from app.storage.job_records import ClaimedItem, ItemKind, ItemOutcome
 from app.storage.jobs import Jobs
 from app.storage.models import JobItem
+from moe_router.errors import StorageError
 
 LEASE_S = 10.0
 
@@ -123,6 +126,38 @@ async def test_callers_take_turns_where_there_is_not_one_for_each(database: Data
     one = leases(database)
     turns = ["".join(item.job_id for item in await one.claim(2, now=100.0)) for _ in range(5)]
     assert turns == ["ab", "cd", "ea", "bc", "de"]
+
+
+async def test_jobs_that_cannot_be_marked_as_begun_are_worked_off_all_the_same(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for job_id in ("j", "k"):
+        await put(database, job_id, 2)
+    transactions = 0
+
+    @asynccontextmanager
+    async def one() -> AsyncIterator[AsyncSession]:
+        nonlocal transactions
+        transactions += 1
+        if transactions > 1:
+            raise StorageError("gone")
+        async with Database.write(database) as session:
+            yield session
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "write", one)
+        held = await leases(database).claim(4, now=100.0)
+    assert (len(held), transactions) == (4, 2)
+    await leases(database).finish([outcome(held[0])], now=101.0)
+    jobs = [await Jobs(database).find(job_id, "o") for job_id in ("j", "k")]
+    assert [(job.state, job.started_at, job.done) for job in jobs if job is not None] == [
+        ("running", 101.0, 1), ("queued", None, 0),
+    ]  # fmt: skip
+    await leases(database).release(held[2:])
+    await leases(database).claim(4, now=102.0)
+    job = await Jobs(database).find("k", "o")
+    assert job is not None
+    assert (job.state, job.started_at) == ("running", 102.0)
 
 
 async def test_a_cancelled_jobs_items_are_neither_claimed_nor_finished(database: Database) -> None:
