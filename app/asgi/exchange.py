@@ -66,10 +66,10 @@ class Exchange:
         if self.key is not None:
             self.key.check_texts(texts)
 
-    def give_back_texts(self, texts: int) -> None:
-        """Texts that were taken are not sent after all."""
+    def count_texts(self, texts: int) -> None:
+        """Counts texts against that quota, whether so many are left or not."""
         if self.key is not None:
-            self.key.give_back_texts(texts)
+            self.key.count_texts(texts)
 
     def elapsed_ms(self) -> float:
         """Milliseconds since the request's head arrived."""

@@ -58,9 +58,7 @@ class KeyMeter:
         Raises:
             QuotaExceededError: so many are not left of the day's.
         """
-        day = day_of(now)
-        if day != self._day:
-            self._day, self._texts, self._collected = day, 0, 0
+        day = self._begin_day(now)
         quota = record.quota_per_day
         known = record.used_on(day) + self._collected + self._texts
         if quota is not None and known + texts > quota:
@@ -76,14 +74,19 @@ class KeyMeter:
             QuotaExceededError: so many are not left of the day's.
         """
         self.check_texts(record, texts, now)
+        self.count_texts(texts, now)
+
+    def count_texts(self, texts: int, now: float) -> None:
+        """Counts texts, whether so many are left or not."""
+        self._begin_day(now)
         self._texts += texts
         self._used_at = now
 
-    def give_back_texts(self, texts: int, now: float) -> None:
-        """Texts that were taken just now are not sent after all."""
-        if day_of(now) == self._day:
-            self._texts -= texts
-            self._used_at = now
+    def _begin_day(self, now: float) -> int:
+        day = day_of(now)
+        if day != self._day:
+            self._day, self._texts, self._collected = day, 0, 0
+        return day
 
     def collect(self) -> Usage | None:
         """What the database does not know yet; `written` or `put_back` follows. None: nothing."""

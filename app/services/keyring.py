@@ -52,9 +52,9 @@ class CallerKey:
         """
         self.meter.check_texts(self.record, texts, time.time())
 
-    def give_back_texts(self, texts: int) -> None:
-        """Texts that were taken are not sent after all."""
-        self.meter.give_back_texts(texts, time.time())
+    def count_texts(self, texts: int) -> None:
+        """Counts texts against the day's quota, whether so many are left or not."""
+        self.meter.count_texts(texts, time.time())
 
     def take_texts(self, texts: int) -> None:
         """Counts texts against the day's quota.

@@ -66,15 +66,15 @@ class Upload(Protocol):
 class Quota(Protocol):
     """What the caller may still send."""
 
-    def take_texts(self, texts: int) -> None:
-        """Counts texts.
+    def check_texts(self, texts: int) -> None:
+        """Counts none.
 
         Raises:
             QuotaExceededError: so many are not left.
         """
 
-    def give_back_texts(self, texts: int) -> None:
-        """They were not taken over after all."""
+    def count_texts(self, texts: int) -> None:
+        """Counts texts, whether so many are left or not."""
 
 
 class JobDesk:
@@ -115,7 +115,7 @@ class JobDesk:
     ) -> JobAnswer:
         """Stores a job durably before it returns; the same key and body again give the same job.
 
-        What is refused takes nothing of the quota.
+        What is refused takes nothing of the quota; uploads that end at once may together pass it a little.
 
         Raises:
             RequestError: the upload is wrong.
@@ -194,20 +194,19 @@ class JobDesk:
         job_id, most = uuid.uuid4().hex, self._max_unfinished
         if not await self._jobs.begin(job_id, owner, at=self._storage.clock(), most=most):
             raise TooManyJobsError(f"{most} of your jobs are unfinished; that is the limit.")
-        handed, taken = False, 0
+        handed = False
         try:
             total, at = await self._store(job_id, upload), self._storage.clock()
             if quota is not None:
-                quota.take_texts(total)
-                taken = total
+                quota.check_texts(total)
             handed = await self._jobs.submit(job_id, total=total, key=key, body_hash=upload.digest, at=at)
         finally:
             if not handed:
                 self._discard(job_id)
-                if quota is not None:
-                    quota.give_back_texts(taken)
         if not handed and key is not None:  # the same key came twice at once
             return self._same(await self._jobs.find_key(owner, key), upload)
+        if quota is not None:
+            quota.count_texts(total)
         self._wake()
         # Not read back: where that failed, the answer would be an error, and who repeats has two jobs.
         return self._answer(JobRow(job_id, "queued", total, 0, 0, at, None, None, upload.digest))

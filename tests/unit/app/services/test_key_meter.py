@@ -69,23 +69,22 @@ def test_what_could_not_be_written_is_counted_on() -> None:
     assert again.texts == 7
 
 
-def test_a_look_counts_nothing_and_what_is_given_back_counts_no_more() -> None:
+def test_a_look_counts_nothing_and_what_is_counted_without_one_may_pass_the_quota() -> None:
     meter, record = KeyMeter(), key_record(quota_per_day=10)
     for _ in range(3):
         meter.check_texts(record, 10, NOON)
     with pytest.raises(QuotaExceededError):
         meter.check_texts(record, 11, NOON)
-    meter.take_texts(record, 10, NOON)
+    meter.count_texts(12, NOON)
+    with pytest.raises(QuotaExceededError):
+        meter.take_texts(record, 1, NOON)
     usage = meter.collect()  # also where no request came since
     assert usage is not None
-    assert usage.texts == 10
-    meter.give_back_texts(4, NOON)
-    meter.take_texts(record, 4, NOON)
+    assert usage.texts == 12
+    meter.count_texts(4, NOON + DAY_S)  # an upload that ends on another day
+    meter.take_texts(record, 6, NOON + DAY_S)
     with pytest.raises(QuotaExceededError):
-        meter.take_texts(record, 1, NOON)
-    meter.give_back_texts(4, NOON + DAY_S)  # yesterday's quota is of no use
-    with pytest.raises(QuotaExceededError):
-        meter.take_texts(record, 1, NOON)
+        meter.take_texts(record, 1, NOON + DAY_S)
 
 
 def test_what_is_being_written_still_counts() -> None:

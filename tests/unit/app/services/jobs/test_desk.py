@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,13 +105,12 @@ class Quota:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def take_texts(self, texts: int) -> None:
+    def check_texts(self, texts: int) -> None:
         if texts > self.left:
             raise QuotaExceededError("no more today", 9)
-        self.left -= texts
 
-    def give_back_texts(self, texts: int) -> None:
-        self.left += texts
+    def count_texts(self, texts: int) -> None:
+        self.left -= texts
 
 
 async def test_a_job_that_is_not_taken_costs_nothing_of_the_quota(
@@ -134,6 +134,20 @@ async def test_a_job_that_is_not_taken_costs_nothing_of_the_quota(
     gate.set()
     assert await late == job
     assert quota.left == 3
+
+
+async def test_no_job_that_is_stored_is_refused_for_another_that_came_meanwhile(
+    desk: JobDesk, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota, submit = Quota(5), storage.jobs.submit
+
+    async def while_another_comes(*given: Any, **named: Any) -> bool:
+        quota.count_texts(3)
+        return await submit(*given, **named)
+
+    monkeypatch.setattr(storage.jobs, "submit", while_another_comes)
+    assert (await desk.submit("me", Upload(5), None, quota)).state == "queued"
+    assert quota.left == -3
 
 
 async def test_results_wait_for_a_database_that_goes_in_the_middle(
