@@ -5,6 +5,7 @@ MoleError
 ├── ModelAssetError          a model or weight file is missing or does not fit (never answered: start-up)
 ├── RequestError             the caller's mistake                              400
 │   ├── UnknownTaskError                                                       400
+│   ├── UnknownExpertError                                                     400
 │   ├── UnsupportedLanguageError                                               400
 │   ├── MissingFieldError                                                      400
 │   ├── TextTooLongError                                                       413
@@ -107,6 +108,23 @@ class UnknownTaskError(RequestError):
     def extensions(self) -> Mapping[str, object]:
         """What the caller needs to mend the request."""
         return {"known_tasks": list(self.known)}
+
+
+class UnknownExpertError(RequestError):
+    """Who asks a worker names an expert that the task does not have there."""
+
+    slug = "unknown-expert"
+    title = "Unknown expert"
+
+    def __init__(self, task_key: str, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"{task_key} has no expert {name!r} on this model; it has: {', '.join(known)}.")
+        self.task_key = task_key
+        self.known = known
+
+    @property
+    def extensions(self) -> Mapping[str, object]:
+        """What the caller needs to mend the request."""
+        return {"task": self.task_key, "known_experts": list(self.known)}
 
 
 class UnsupportedLanguageError(RequestError):

@@ -10,6 +10,7 @@ from moe_router.contracts import ExpertAnswer, ExpertRequest
 from moe_router.errors import (
     ModelAssetError,
     NoWorkerError,
+    UnknownExpertError,
     UnknownTaskError,
     UnsupportedLanguageError,
 )
@@ -101,8 +102,9 @@ class SingleModelPool:
         Raises:
             UnknownTaskError: the registry has no such task, or none of its experts is on this model.
             UnsupportedLanguageError: the task states its languages and this is none of them.
-            NoWorkerError: the task has no expert of that name here, where the asker's registry may be another
-                edit; or it is on another model, or cannot be served: the reason names its files.
+            UnknownExpertError: the task has no expert of that name here; the asker's registry may be another
+                edit.
+            NoWorkerError: it is on another model, or cannot be served: the reason names its files.
         """
         own = [e for e in self._registry.all_experts(task_key) if e.base_model_key == self._model_key]
         if not own:
@@ -141,8 +143,8 @@ class SingleModelPool:
     def _named(self, own: list[Expert], task_key: str, language: str, name: str) -> list[Expert]:
         named = [expert for expert in own if name in (expert.adapter_name, expert.name)]
         if not named:
-            known = ", ".join(dict.fromkeys(expert.adapter_name or expert.name for expert in own))
-            raise NoWorkerError(f"{task_key} has no expert {name!r} on this model; it has: {known}.")
+            known = dict.fromkeys(expert.adapter_name or expert.name for expert in own)
+            raise UnknownExpertError(task_key, name, tuple(known))
         # An override of the language may share its adapter with the task's own expert.
         preferred = self._registry.experts_for(task_key, language)
         return sorted(named, key=lambda expert: (expert not in preferred, not expert.serves(language)))

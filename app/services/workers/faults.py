@@ -21,6 +21,7 @@ from moe_router.errors import (
     OverloadedError,
     RequestError,
     TextTooLongError,
+    UnknownExpertError,
     UnknownTaskError,
     UnsupportedLanguageError,
     WorkerAnswerError,
@@ -33,7 +34,7 @@ Outcome = Literal[
 """How a call ended; the values of a metric's label."""
 
 Ejects = Literal["at once", "if repeated", "no"]
-BEHIND = (UnknownTaskError.slug, UnsupportedLanguageError.slug)
+BEHIND = (UnknownTaskError.slug, UnknownExpertError.slug, UnsupportedLanguageError.slug)
 """Of a worker that has not taken an edit of the registry: by ours the request has been found right."""
 
 

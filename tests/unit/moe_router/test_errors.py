@@ -10,6 +10,7 @@ from moe_router.errors import (
     ConfigError,
     MoleError,
     RequestError,
+    UnknownExpertError,
     UnknownTaskError,
     UnsupportedLanguageError,
 )
@@ -66,10 +67,13 @@ def test_callers_are_told_how_to_mend_their_request():
     assert unknown.extensions == {"known_tasks": ["c/d", "e/f"]}
     assert "'a/b'" in unknown.detail
     assert "c/d, e/f" in unknown.detail
+    expert = UnknownExpertError("a/b", "big", ("small",))
+    assert (expert.status, expert.extensions) == (400, {"task": "a/b", "known_experts": ["small"]})
     language = UnsupportedLanguageError("a/b", "fr", ("de", "en"))
     assert language.extensions == {"task": "a/b", "language": "fr", "supported_languages": ["de", "en"]}
     abstained = AbstainedError("out_of_scope", "Nothing fits.", ("a/b",))
     assert abstained.extensions == {"reason": "out_of_scope", "nearest_tasks": ["a/b"]}
     assert all(
-        isinstance(e, RequestError) and e.retry_after_s is None for e in (unknown, language, abstained)
+        isinstance(e, RequestError) and e.retry_after_s is None
+        for e in (unknown, expert, language, abstained)
     )

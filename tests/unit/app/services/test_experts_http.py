@@ -224,7 +224,10 @@ async def test_the_callers_mistake_is_told_at_once() -> None:
     assert {w.state for w in scene.experts.workers()} == {"healthy"}
 
 
-@pytest.mark.parametrize("behind", [(400, "unknown-task"), (400, "unsupported-language"), (503, "no-worker")])
+@pytest.mark.parametrize(
+    "behind",
+    [(400, "unknown-task"), (400, "unknown-expert"), (400, "unsupported-language"), (503, "no-worker")],
+)
 async def test_what_a_worker_does_not_have_yet_is_asked_of_another(behind: tuple[int, str]) -> None:
     scene = await Scene(A, B).open()
     scene.answers["a"] = status(*behind)

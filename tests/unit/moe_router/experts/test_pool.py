@@ -14,6 +14,7 @@ from moe_router.errors import (
     ModelAssetError,
     NoWorkerError,
     OverloadedError,
+    UnknownExpertError,
     UnknownTaskError,
     UnsupportedLanguageError,
     WorkerAnswerError,
@@ -124,7 +125,7 @@ def test_find_says_what_is_wrong(pool: SingleModelPool, config: PoolConfig) -> N
         pool.find("a/nothing", "en")
     with pytest.raises(UnknownTaskError):
         pool.find("a/other", "en")
-    with pytest.raises(NoWorkerError, match=r"tuned\.fr"):
+    with pytest.raises(UnknownExpertError, match=r"tuned\.fr"):
         pool.find("a/tuned", "en", "someone")
     with pytest.raises(UnsupportedLanguageError):
         pool.find("a/tuned", "pl")

@@ -41,6 +41,7 @@ def test_what_does_not_speak_http_is_invalid(error: Exception) -> None:
         (302, "", 502, "if repeated"),
         (401, "unauthorized", 502, "if repeated"),
         (400, "unknown-task", 503, "no"),
+        (400, "unknown-expert", 503, "no"),
         (400, "unsupported-language", 503, "no"),
         (400, "another", 502, "if repeated"),
         (400, "missing-field", 400, "no"),
