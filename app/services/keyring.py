@@ -20,6 +20,7 @@ REFRESH_S = 2.0
 """A key that was made or revoked elsewhere is known as such after this time."""
 FIRST_READING_S = 5.0
 """How long a request waits for the keys to be read for the first time."""
+CLOSE_TIMEOUT_S = 2.0
 
 
 class Rows(Protocol):
@@ -103,16 +104,18 @@ class Keyring:
         self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
-        """Ends it, and writes what was used, if that is possible."""
+        """Ends it, and writes what was used, if that is possible soon."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-            if self._refreshing is not None:
-                await asyncio.wait({self._refreshing}, timeout=FIRST_READING_S)
-                self._refreshing.cancel()
             try:
-                await self._write_usage()
-            except StorageError:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    if self._refreshing is not None:
+                        await asyncio.wait({self._refreshing})
+                    await self._write_usage()
+            except (StorageError, TimeoutError):
+                if self._refreshing is not None:
+                    self._refreshing.cancel()
                 logger.warning("what API keys used in the last seconds is not counted")
 
     async def wait_known(self) -> None:

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 TRANSACTION_TIMEOUT_S = 15.0
 """A database that hangs must not hold requests for longer."""
-CLOSE_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
 """For an attempt that hangs, at the end: the process has little time left by then."""
 UNDEFINED_TABLE = "42P01"
 GENERATION = "mole_generation"

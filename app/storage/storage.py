@@ -70,10 +70,7 @@ class Storage:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._purging is not None:
-            await asyncio.wait({self._purging}, timeout=CLOSE_TIMEOUT_S)
-            self._purging.cancel()
-        await self.recorder.aclose()
+        await asyncio.gather(self._end_purge(), self.recorder.aclose())
         await self.database.aclose()
 
     async def find_decision(
@@ -120,6 +117,11 @@ class Storage:
             self._purging = asyncio.create_task(self._purge_all())
             await asyncio.shield(self._purging)
             await asyncio.sleep(PURGE_EVERY_S)
+
+    async def _end_purge(self) -> None:
+        if self._purging is not None:
+            await asyncio.wait({self._purging}, timeout=CLOSE_TIMEOUT_S)
+            self._purging.cancel()
 
     async def _purge_all(self) -> None:
         try:

@@ -39,6 +39,7 @@ READS_WAITING = 1000
 PAGE_RETRY_S = 1.0
 PAGE_ATTEMPTS = 30
 DISCARD_RETRY_S = 1.0
+CLOSE_TIMEOUT_S = 5.0
 
 
 class Upload(Protocol):
@@ -182,9 +183,10 @@ class JobDesk:
         return self._pages(caller, job_id, first)
 
     async def aclose(self) -> None:
-        """Waits until what broken-off uploads left is forgotten, where the database can be used."""
+        """Waits until what broken-off uploads left is forgotten, where that is possible soon."""
         self._closed.set()
-        await asyncio.gather(*self._discards, return_exceptions=True)
+        if self._discards:
+            await asyncio.wait(self._discards, timeout=CLOSE_TIMEOUT_S)
 
     async def _submit(self, owner: str, upload: Upload, key: str | None, quota: Quota | None) -> JobAnswer:
         earlier = await self._jobs.find_key(owner, key) if key is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -48,5 +49,4 @@ async def working(runtime: Runtime, executor: Executor) -> AsyncIterator[JobDesk
     try:
         yield desk
     finally:
-        await runner.aclose()
-        await desk.aclose()
+        await asyncio.gather(runner.aclose(), desk.aclose())  # at once: a database that hangs holds both up

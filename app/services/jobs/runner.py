@@ -141,10 +141,10 @@ class JobRunner:
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
-        if self._operations:
-            await asyncio.wait(self._operations, timeout=CLOSE_TIMEOUT_S)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                if self._operations:
+                    await asyncio.wait(self._operations)
                 while self._finished:
                     await self._flush()
                 if self._held:

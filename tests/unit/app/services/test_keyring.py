@@ -19,6 +19,8 @@ class Table:
     def __init__(self, *records: KeyRecord) -> None:
         self.records = list(records)
         self.gone = False
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.written: list[dict[str, Usage]] = []
 
     async def all(self) -> list[KeyRecord]:
@@ -27,6 +29,7 @@ class Table:
         return list(self.records)
 
     async def add_usage(self, usage: Mapping[str, Usage]) -> None:
+        await self.answers.wait()
         if self.gone:
             raise StorageError("gone")
         self.written.append(dict(usage))
@@ -121,3 +124,18 @@ async def test_what_was_used_is_written_at_the_end() -> None:
     ring.find("mole_one").take_request()
     await ring.aclose()
     assert list(table.written[-1]) == ["k-1"]
+
+
+async def test_an_end_waits_little_for_a_database_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT_S", 0.01)
+    table = Table(key_record("mole_one"))
+    ring = Keyring(table, required=False)
+    ring.start()
+    await ring.wait_known()
+    ring.find("mole_one").take_request()
+    table.answers.clear()
+    async with asyncio.timeout(10):
+        await ring.aclose()
+    assert "is not counted" in caplog.text

@@ -308,3 +308,20 @@ async def test_a_reader_whose_answer_has_begun_waits_for_its_next_page(
     monkeypatch.setattr(desk._reads, "place", full)
     assert [row.index for row in await anext(pages)] == [2]
     assert not refusals
+
+
+async def test_an_end_waits_little_for_a_database_that_hangs(
+    desk: JobDesk, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, quota = asyncio.Event(), Quota(1)
+
+    async def hanging(_: str) -> None:
+        await answers.wait()
+
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(storage.jobs, "discard", hanging)
+    with pytest.raises(QuotaExceededError):
+        await desk.submit("me", Upload(2), None, quota)
+    async with asyncio.timeout(10):
+        await desk.aclose()
+    answers.set()

@@ -298,6 +298,21 @@ async def test_an_end_without_a_database_leaves_the_leases_to_run_out(
     assert "1 items of jobs wait until their leases run out" in caplog.text
 
 
+async def test_an_end_waits_little_for_a_database_that_hangs(
+    started: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    leases, executor = Leases(1), Executor()
+    runner = started(leases, executor)
+    await until(lambda: executor.running == 1)
+    leases.answers.clear()
+    claims = leases.claims
+    await until(lambda: leases.claims > claims)
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT_S", 0.01)
+    await runner.aclose()
+    assert "1 items of jobs wait until their leases run out" in caplog.text
+    leases.answers.set()
+
+
 async def test_a_concurrency_of_0_leaves_jobs_to_others(started: Any) -> None:
     leases = Leases(1)
     runner = started(leases, Executor(), concurrency=0)
