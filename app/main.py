@@ -25,7 +25,6 @@ from app.api import (
 from app.asgi.access import Access
 from app.asgi.application import Application
 from app.asgi.cors import Cors
-from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.intake import Intake
 from app.console import pages
@@ -36,6 +35,7 @@ from app.services.jobs import factory as jobs_factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
 from app.settings import Settings
 from moe_router import logs, tracing
+from moe_router.drain import Drain
 
 DESCRIPTION = "Classifies text in many languages: finds what is asked, and asks the expert that serves it."
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from expert_worker import problems
-from expert_worker.drain import Drain
 from expert_worker.metrics import Metrics
 from moe_router import logs, tracing
 from moe_router.contracts import (
@@ -23,6 +22,7 @@ from moe_router.contracts import (
     HEADER_REQUEST_ID,
     MAX_HEADER_BYTES,
 )
+from moe_router.drain import Drain
 from moe_router.errors import HeadersTooLongError, MoleError, TextTooLongError
 
 logger = logging.getLogger(__name__)

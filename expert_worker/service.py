@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Protocol
 
-from expert_worker.drain import Drain
 from expert_worker.metrics import Metrics
 from expert_worker.settings import Settings
 from moe_router.assets.cache import Progress
 from moe_router.contracts import ExpertAnswer, ExpertRequest, ReadyStatus, ServedTask, WorkerHealth
+from moe_router.drain import Drain
 from moe_router.errors import MoleError, NotReadyError
 from moe_router.experts.engines.base import ServerAwayError
 from moe_router.experts.memory import reclaim

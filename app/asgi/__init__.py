@@ -1,1 +1,1 @@
-"""What surrounds every request: ids, headers, limits, metrics, draining; pure ASGI."""
+"""What surrounds every request: ids, headers, limits, metrics; pure ASGI."""

@@ -8,12 +8,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import errors
 from app.asgi.access import TEXTS
-from app.asgi.drain import Drain
 from app.asgi.exchange import Exchange, check_headers, open_exchange
 from app.asgi.security_headers import security_headers
 from app.services.telemetry.metrics import Metrics
 from moe_router import logs, tracing
 from moe_router.contracts import HEADER_EXPERT, HEADER_HEDGED, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
+from moe_router.drain import Drain
 from moe_router.errors import MoleError
 
 logger = logging.getLogger(__name__)

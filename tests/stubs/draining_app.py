@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from importlib import import_module
 
 from starlette.types import Receive, Scope, Send
 
+from moe_router.drain import Drain
 from moe_router.errors import NotReadyError
 
-drain = import_module(os.environ["STUB_DRAIN"]).Drain()
+drain = Drain()
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

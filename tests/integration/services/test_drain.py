@@ -8,15 +8,12 @@ import socket
 import time
 
 import httpx
-import pytest
 
 from tests.stubs.processes import Process, Stage
 
-pytestmark = pytest.mark.parametrize("drain", ["app.asgi.drain", "expert_worker.drain"])
 
-
-def started(stage: Stage, drain: str, seconds: float) -> Process:
-    given = {"STUB_DRAIN": drain, "STUB_DRAIN_S": str(seconds)}
+def started(stage: Stage, seconds: float) -> Process:
+    given = {"STUB_DRAIN_S": str(seconds)}
     process = stage._uvicorn("tests.stubs.draining_app:app", None, given)
     process.wait_for("/")
     return process
@@ -35,10 +32,8 @@ async def in_flight(client: httpx.AsyncClient, process: Process) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_requests_that_take_too_long_are_told_so_and_stalled_readers_cut_off(
-    stage: Stage, drain: str
-) -> None:
-    process = started(stage, drain, 0.5)
+async def test_requests_that_take_too_long_are_told_so_and_stalled_readers_cut_off(stage: Stage) -> None:
+    process = started(stage, 0.5)
     async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
         with stalled(process):
             call = asyncio.create_task(client.post(process.url))
@@ -52,8 +47,8 @@ async def test_requests_that_take_too_long_are_told_so_and_stalled_readers_cut_o
     assert "the application has ended" in process.log.read_text()
 
 
-async def test_asked_twice_it_does_not_wait(stage: Stage, drain: str) -> None:
-    process = started(stage, drain, 600)
+async def test_asked_twice_it_does_not_wait(stage: Stage) -> None:
+    process = started(stage, 600)
     async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
         with stalled(process):
             call = asyncio.create_task(client.post(process.url))

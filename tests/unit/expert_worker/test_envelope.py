@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from expert_worker import envelope
-from expert_worker.drain import Drain
 from expert_worker.envelope import Envelope
 from expert_worker.metrics import Metrics
+from moe_router.drain import Drain
 from tests.stubs.serving import until
 
 CHUNK = {"type": "http.request", "body": b"ab", "more_body": True}

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from app.asgi import intake
-from app.asgi.drain import Drain
 from app.asgi.envelope import Envelope
 from app.asgi.exchange import exchange_of
 from app.asgi.intake import Intake
 from app.services.telemetry.metrics import Metrics
+from moe_router.drain import Drain
 from tests.stubs.serving import until
 
 CHUNK = {"type": "http.request", "body": b"ab", "more_body": True}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from uvicorn import Config, Server
 
-from app.asgi.drain import LAST_S, Drain
+from moe_router.drain import LAST_S, Drain
 from moe_router.errors import NotReadyError
 from tests.stubs.serving import until
 
@@ -103,3 +103,10 @@ async def test_a_second_signal_does_not_wait(told: list[int]) -> None:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         assert told == [signal.SIGTERM]
+
+
+async def test_who_waits_for_the_last_request_waits_no_longer_than_its_bound() -> None:
+    drain = Drain()
+    with drain.request():
+        await drain.wait_idle(0.01)
+        assert drain.in_flight == 1

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType, TracebackType
 
-from uvicorn import Server
-
 from moe_router.errors import NotReadyError
 
 logger = logging.getLogger(__name__)
@@ -137,7 +135,7 @@ class _Request(AbstractContextManager[None]):
         # Of a service that ends: clients who go are noticed further in.
         if self._drain.draining and self._task is not None and isinstance(error, asyncio.CancelledError):
             self._task.uncancel()
-            raise NotReadyError("The coordinator ended before the answer.") from error
+            raise NotReadyError("The service ended before the answer.") from error
 
     def cancel(self) -> None:
         """Ends its work."""
@@ -148,5 +146,6 @@ class _Request(AbstractContextManager[None]):
 def _bound(handler: object, seconds: float) -> None:
     """Bounds the server's own shutdown: left alone, it waits for ever for a client who does not read on."""
     server = getattr(handler, "__self__", None)
-    if isinstance(server, Server) and server.config.timeout_graceful_shutdown is None:
-        server.config.timeout_graceful_shutdown = math.ceil(seconds)
+    config = getattr(server, "config", None)  # uvicorn's, told by its form: the core imports no server
+    if config is not None and getattr(config, "timeout_graceful_shutdown", math.inf) is None:
+        config.timeout_graceful_shutdown = math.ceil(seconds)
