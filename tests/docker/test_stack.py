@@ -75,7 +75,7 @@ def test_the_coordinator_is_as_the_table_says(stack: Stack):
     assert found["HostConfig"]["PortBindings"]["8000/tcp"][0]["HostPort"] == "8000"
     assert list(found["NetworkSettings"]["Networks"]) == ["mole-network"]
     assert " ".join(found["Config"]["Cmd"]) == "uvicorn app.main:app --host 0.0.0.0 --port 8000 --workers 1"
-    assert found["Config"]["StopTimeout"] == 45
+    assert found["Config"]["StopTimeout"] == 60
 
 
 def test_the_worker_is_as_the_table_says(stack: Stack):
