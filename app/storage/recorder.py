@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Literal
 
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, StatementError
-
 from app.storage.records import DecisionRecord
 from moe_router.errors import StorageError
 
@@ -148,9 +146,11 @@ class Recorder:
 
 def _of_a_row(error: Exception) -> bool:
     """Whether the others of a batch may be written without one of them."""
-    if isinstance(
-        error, ProgrammingError
-    ):  # what the server says is of the statement, the driver's of a value
+    # Not above: the application is imported without the database's library, which is loaded by now.
+    from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, StatementError
+
+    # What the server says is of the statement; the driver's own is of a value.
+    if isinstance(error, ProgrammingError):
         return getattr(error.orig, "sqlstate", None) is None
     if isinstance(error, DBAPIError):
         return isinstance(error, IntegrityError | DataError)
