@@ -62,10 +62,8 @@ def test_an_unknown_key_is_one_line_and_exit_code_1(tmp_path: Path):
 def test_a_key_that_ends_beyond_the_calendar_is_listed(tmp_path: Path):
     url = f"sqlite:///{tmp_path}/x.sqlite3"
     assert mole("keys", "create", "a", "--expires-in-days", "1", "--database", url).returncode == 0
-    with (
-        closing(sqlite3.connect(tmp_path / "x.sqlite3")) as database,
-        database,
-    ):  # as made before
+    # Earlier versions made such keys.
+    with closing(sqlite3.connect(tmp_path / "x.sqlite3")) as database, database:
         database.execute("UPDATE api_keys SET expires_at = created_at + 86400.0 * 9999999")
     shown = mole("keys", "list", "--database", url)
     assert (shown.returncode, shown.stderr) == (0, "")
