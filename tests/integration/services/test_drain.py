@@ -6,6 +6,8 @@ import asyncio
 import signal
 import socket
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 
@@ -27,35 +29,34 @@ def stalled(process: Process) -> socket.socket:
     return client
 
 
-async def in_flight(client: httpx.AsyncClient, process: Process) -> None:
-    while (await client.get(process.url)).text != "1":  # noqa: ASYNC110 - the other side is a process
-        await asyncio.sleep(0.01)
-
-
-async def test_requests_that_take_too_long_are_told_so_and_stalled_readers_cut_off(stage: Stage) -> None:
-    process = started(stage, 0.5)
+@asynccontextmanager
+async def busy(stage: Stage, seconds: float) -> AsyncIterator[tuple[Process, asyncio.Task[httpx.Response]]]:
+    """A service that drains for so long, and a call that it does not answer; a stalled reader beside it."""
+    process = started(stage, seconds)
     async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
         with stalled(process):
             call = asyncio.create_task(client.post(process.url))
-            await in_flight(client, process)
-            begun = time.monotonic()
-            process.send(signal.SIGTERM)
-            answer = await call
-            assert (answer.status_code, "ended before the answer" in answer.text) == (503, True)
-            assert await asyncio.to_thread(process.wait_end) in (0, -signal.SIGTERM)
+            while (await client.get(process.url)).text != "1":  # noqa: ASYNC110 - the other side is a process
+                await asyncio.sleep(0.01)
+            yield process, call
+
+
+async def test_requests_that_take_too_long_are_told_so_and_stalled_readers_cut_off(stage: Stage) -> None:
+    async with busy(stage, 0.5) as (process, call):
+        begun = time.monotonic()
+        process.send(signal.SIGTERM)
+        answer = await call
+        assert (answer.status_code, "ended before the answer" in answer.text) == (503, True)
+        assert await asyncio.to_thread(process.wait_end) in (0, -signal.SIGTERM)
     assert time.monotonic() - begun < 15
     assert "the application has ended" in process.log.read_text()
 
 
 async def test_asked_twice_it_does_not_wait(stage: Stage) -> None:
-    process = started(stage, 600)
-    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
-        with stalled(process):
-            call = asyncio.create_task(client.post(process.url))
-            await in_flight(client, process)
-            process.send(signal.SIGTERM)
-            await asyncio.sleep(0.2)
-            process.send(signal.SIGTERM)
-            assert (await call).status_code == 503
-            assert await asyncio.to_thread(process.wait_end) in (0, -signal.SIGTERM)
+    async with busy(stage, 600) as (process, call):
+        process.send(signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        process.send(signal.SIGTERM)
+        assert (await call).status_code == 503
+        assert await asyncio.to_thread(process.wait_end) in (0, -signal.SIGTERM)
     assert "the application has ended" in process.log.read_text()
