@@ -9,7 +9,7 @@ from expert_worker import envelope
 from expert_worker.envelope import Envelope
 from expert_worker.metrics import Metrics
 from moe_router.drain import Drain
-from tests.stubs.serving import until
+from tests.stubs.envelopes import ended_after_its_answer_began
 
 CHUNK = {"type": "http.request", "body": b"ab", "more_body": True}
 LAST = {"type": "http.request", "body": b"c", "more_body": False}
@@ -66,19 +66,8 @@ async def test_a_request_that_outlasts_the_drain_is_told_that_the_worker_ends() 
     assert b"retry-after" in dict(scene.sent[0]["headers"])
 
 
-async def ending_halfway(_scope: Any, _receive: Any, send: Any) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await asyncio.Event().wait()
-
-
 async def test_an_answer_that_has_begun_when_the_service_ends_is_followed_by_no_other() -> None:
-    scene = Scene(ending_halfway)
-    request = asyncio.create_task(scene.run(LAST))
-    await until(lambda: bool(scene.sent))
-    scene.drain.draining = True
-    request.cancel()
-    await request
-    assert [message["type"] for message in scene.sent] == ["http.response.start"]
+    scene = await ended_after_its_answer_began(Scene, LAST)
     assert scene.counted(200)
 
 

@@ -11,7 +11,7 @@ from app.asgi.exchange import exchange_of
 from app.asgi.intake import Intake
 from app.services.telemetry.metrics import Metrics
 from moe_router.drain import Drain
-from tests.stubs.serving import until
+from tests.stubs.envelopes import ended_after_its_answer_began
 
 CHUNK = {"type": "http.request", "body": b"ab", "more_body": True}
 LAST = {"type": "http.request", "body": b"c", "more_body": False}
@@ -61,19 +61,8 @@ async def answering(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": message["body"]})
 
 
-async def ending_halfway(_scope: Any, _receive: Any, send: Any) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await asyncio.Event().wait()
-
-
 async def test_an_answer_that_has_begun_when_the_service_ends_is_followed_by_no_other() -> None:
-    scene = Scene(ending_halfway)
-    request = asyncio.create_task(scene.run(LAST))
-    await until(lambda: bool(scene.sent))
-    scene.drain.draining = True
-    request.cancel()
-    await request
-    assert [message["type"] for message in scene.sent] == ["http.response.start"]
+    scene = await ended_after_its_answer_began(Scene, LAST)
     assert scene.counted(200)
 
 
