@@ -11,16 +11,13 @@ from app.api import errors
 from app.asgi.exchange import Exchange, exchange_of
 from app.services import audit
 from app.services.keyring import Keyring
+from app.services.text_routes import TEXT_ROUTES
 from app.storage.key_records import ADMIN
 from moe_router.errors import MissingScopeError, MoleError, NotReadyError
 
 OPEN: Final = "open"
 ANY: Final = "any"
 """Any valid key will do."""
-TEXTS = frozenset(
-    {"/api/v1/classify", "/api/v1/route", "/api/v1/classify/batch", "/v1/chat/completions", "/v1/classify"}
-)
-"""A POST here is at least one text of the day's quota; batches and jobs count the others themselves."""
 PAGES = frozenset({"/", "/fleet", "/jobs", "/router", "/traffic", "/favicon.ico", "/openapi.json", "/docs"})
 """Hold nothing of anybody's: what a page shows it asks for with the visitor's key."""
 PREFIXES: tuple[tuple[str, str, str], ...] = (
@@ -113,7 +110,7 @@ class Access:
         if need != ANY and not key.record.may(need):
             raise MissingScopeError(need)
         key.take_request()
-        if scope["method"] == "POST" and path in TEXTS:
+        if scope["method"] == "POST" and path in TEXT_ROUTES:
             key.take_texts(1)
 
 

@@ -7,10 +7,10 @@ import logging
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import errors
-from app.asgi.access import TEXTS
 from app.asgi.exchange import Exchange, check_headers, open_exchange
 from app.asgi.security_headers import security_headers
 from app.services.telemetry.metrics import Metrics
+from app.services.text_routes import TEXT_ROUTES
 from moe_router import logs, tracing
 from moe_router.contracts import HEADER_EXPERT, HEADER_HEDGED, HEADER_OVERHEAD_MS, HEADER_REQUEST_ID
 from moe_router.drain import Drain
@@ -76,7 +76,7 @@ def _route(scope: Scope, exchange: Exchange) -> str:
 
     Requests for a text that are refused before a route is looked for count for it all the same.
     """
-    refused = exchange.path if exchange.path in TEXTS else "unmatched"
+    refused = exchange.path if exchange.path in TEXT_ROUTES else "unmatched"
     return getattr(scope.get("route"), "path", refused)
 
 

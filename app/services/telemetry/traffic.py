@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from pydantic import Field
 
+from app.services.text_routes import TEXT_ROUTES
 from moe_router.contracts import Answer, ClassifyAnswer
 
 BUCKET_S = 10
@@ -19,9 +20,6 @@ BUCKETS = 360
 MOST_NAMES = 40
 """Languages, and tasks, told apart in one bucket."""
 OTHER = "other"
-COUNTED = ("/api/v1/classify", "/api/v1/classify/batch", "/api/v1/route")
-FACADE, LISTS = "/v1/", "/v1/models"
-"""All of the façade but its list of models."""
 BOUNDS_MS = tuple(round(1.25**power, 3) for power in range(-3, 53))
 """Upper bounds of the latency bins: a quantile is told up to 25 % too high, up to two minutes."""
 
@@ -101,7 +99,7 @@ class Traffic:
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Notes an answered request, where its route (the path's template) classifies."""
-        if route not in COUNTED and (not route.startswith(FACADE) or route.startswith(LISTS)):
+        if route not in TEXT_ROUTES:
             return
         bucket = self._now()
         bucket.requests += 1
