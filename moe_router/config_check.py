@@ -7,6 +7,7 @@ model that no worker serves are warnings, errors if strict; a key that nobody kn
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,10 +156,9 @@ def _judge_registry(
             )
     for key, task in registry.tasks.items():
         if task.probe is not None and gating_models is not None:
-            probe = gating_models / f"{task.probe.path}.safetensors"
-            if not probe.is_file():
-                at: Location = ("tasks", key, "probe", "path")
-                yield source.warning("missing-weights", at, f"there is no {probe.absolute()}")
+            fault = _probe_fault(gating_models / task.probe.path, task)
+            if fault is not None:
+                yield source.warning("missing-weights", ("tasks", key, "probe", "path"), fault)
         yield from _judge_task(registry, key, task, source, root)
     if mapping is not None:
         yield from _unserved(registry, mapping, source)
@@ -193,6 +193,21 @@ def _location_of(key: str, task: TaskSpec, expert: Expert, name: str) -> Locatio
         if path != getattr(task, name) and path == getattr(fields, name):
             return ("tasks", key, "language_mapping", language)
     return ("tasks", key)
+
+
+def _probe_fault(probe: Path, task: TaskSpec) -> str | None:
+    """Why the coordinator will leave a probe out, as far as its files tell without an encoder."""
+    weights, described = (probe.with_name(f"{probe.name}.{suffix}") for suffix in ("safetensors", "json"))
+    for file in (weights, described):
+        if not file.is_file():
+            return f"there is no {file.absolute()}"
+    try:
+        labels = json.loads(described.read_text(encoding="utf-8"))["labels"]
+        if sorted(labels) != sorted(task.label_set):
+            return f"{described.absolute()} was made for other labels: train it anew with `mole train probe`"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{described.absolute()} cannot be read: {type(error).__name__}"
+    return None
 
 
 def _adapter_fault(expert: Expert, root: Path) -> str | None:

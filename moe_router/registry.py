@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,6 +83,13 @@ class ProbeSpec(Entry):
     """A linear head on gating's text encoding that can answer the task without a worker."""
 
     path: str = Field(min_length=1)
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        if ".." in Path(value).parts:
+            raise ValueError("leads out of its folder")
+        return value
 
 
 class ExpertFields(Entry):
@@ -231,6 +238,15 @@ class Registry(Entry, jsonfile.CheckedModel):
             return self.tasks[task_key]
         except KeyError:
             raise UnknownTaskError(task_key, tuple(self.tasks)) from None
+
+    def without_probes(self, task_keys: Iterable[str]) -> Registry:
+        """The registry as if these tasks named no probe."""
+        bare = {key: self.tasks[key].model_copy(update={"probe": None}) for key in task_keys}
+        if not bare:
+            return self
+        # Not model_copy, which would take along what this one remembers of its tasks.
+        fields = {name: getattr(self, name) for name in Registry.model_fields}
+        return Registry.model_construct(**fields | {"tasks": self.tasks | bare})
 
     def experts_for(self, task_key: str, language: str) -> tuple[Expert, ...]:
         """The LLM experts that serve the task in the language, in the file's order."""

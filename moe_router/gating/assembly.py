@@ -69,12 +69,15 @@ class Assembly:
         self._phrasings: dict[str, Floats] = {}
 
     def build(self, registry: Registry, weights: RouterWeights, version: int | None) -> Heads:
-        """All that a registry needs.
+        """All that a registry needs; a probe that cannot be used is left out, and said in the log.
 
         Raises:
-            ModelAssetError: the weights, or a probe that the registry names, do not fit.
+            ModelAssetError: the weights do not fit.
         """
         probes = self._load_probes(registry)
+        registry = registry.without_probes(
+            key for key, task in registry.tasks.items() if task.probe is not None and key not in probes
+        )
         prototypes = self.prototypes(registry)
         domains = domain.domain_head(registry, self._domain_weights, prototypes)
         for key in registry.tasks:
@@ -141,12 +144,11 @@ class Assembly:
         for key, task in registry.tasks.items():
             if task.probe is None:
                 continue
-            path = Path(task.probe.path)
-            if ".." in path.parts:
-                raise ModelAssetError(f"the probe path {path} of {key} leads out of its folder")
-            base = path if path.is_absolute() else self._model_dir / path
-            encoder = self._encoder
-            probes[key] = Probe(base, task.label_set, encoder=encoder.identity, hidden=encoder.hidden)
+            base, encoder = self._model_dir / task.probe.path, self._encoder
+            try:
+                probes[key] = Probe(base, task.label_set, encoder=encoder.identity, hidden=encoder.hidden)
+            except ModelAssetError as error:  # one task's file must not stop the others
+                logger.error("%s goes without its probe: %s", key, error.detail)
         return probes
 
 

@@ -15,6 +15,7 @@ from moe_router.training.experts.lora import LoraModel
 from moe_router.training.experts.weight_average import WeightAverage
 
 STATE = "state"
+SUFFIXES = ("json", "safetensors")
 _RNG = "rng"
 
 
@@ -61,6 +62,12 @@ def save(
     part.replace(folder / f"{STATE}.json")
 
 
+def forget(folder: Path) -> None:
+    """Removes an earlier run's standing from the folder: `load` must not take it for the new one's."""
+    for suffix in SUFFIXES:
+        (folder / f"{STATE}.{suffix}").unlink(missing_ok=True)
+
+
 def check_settings(file: Path, settings: Mapping[str, object]) -> None:
     """Sees to it that a run goes on as it began.
 
@@ -79,11 +86,13 @@ def check_settings(file: Path, settings: Mapping[str, object]) -> None:
 
 
 def load(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, average: WeightAverage) -> Standing:
-    """Takes a run up where `save` left it.
+    """Takes a run up where `save` left it; at its beginning where it was stopped before that.
 
     Raises:
-        RequestError: the folder has no state, or that of another model.
+        RequestError: the state is damaged, or that of another model.
     """
+    if not any((folder / f"{STATE}.{suffix}").exists() for suffix in SUFFIXES):
+        return Standing()
     try:
         tensors = load_file(folder / f"{STATE}.safetensors")
         standing = Standing(**json.loads((folder / f"{STATE}.json").read_text(encoding="utf-8")))

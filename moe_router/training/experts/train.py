@@ -178,6 +178,7 @@ class _Trainer:
             state.check_settings(folder / SETTINGS, fixed)
             self._standing = state.load(folder, self._model, self._optimizer, self._average)
             return
+        state.forget(folder)
         (folder / "metrics.jsonl").write_text("", encoding="utf-8")
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

@@ -63,9 +63,26 @@ def test_sound_files_have_no_findings(check):
 
 
 def test_a_probe_is_looked_for_where_the_coordinator_reads_it(check, tmp_path):
-    (tmp_path / "gating").mkdir()
-    (tmp_path / "gating" / "p.safetensors").write_bytes(b"")
-    assert check(changed(REGISTRY, "tasks", "a/b", "probe", to={"path": "p"})).findings == ()
+    registry = write_probe(tmp_path / "gating", REGISTRY["tasks"]["a/b"]["label_set"])
+    assert check(registry).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [(["another"], "other labels"), (None, "cannot be read"), ([1, "x"], "cannot be read")],
+)
+def test_a_probe_that_the_coordinator_would_leave_out_is_told(check, tmp_path, labels, reason):
+    (finding,) = check(write_probe(tmp_path / "gating", labels)).findings
+    assert (finding.severity, finding.json_path) == ("warning", "$.tasks['a/b'].probe.path")
+    assert reason in finding.reason
+
+
+def write_probe(folder, labels):
+    """A registry whose task names a probe that was made for these labels."""
+    folder.mkdir()
+    (folder / "p.safetensors").write_bytes(b"")
+    (folder / "p.json").write_text(json.dumps({"labels": labels}))
+    return changed(REGISTRY, "tasks", "a/b", "probe", to={"path": "p"})
 
 
 @pytest.mark.parametrize(

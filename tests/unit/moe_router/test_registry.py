@@ -156,6 +156,24 @@ def test_no_expert_of_several_may_be_named_as_the_probe(tmp_path):
         load_registry(write(tmp_path, data))
 
 
+@pytest.mark.parametrize("path", ["../secret", "probes/../../secret"])
+def test_a_probe_lies_in_its_folder(tmp_path, path):
+    task = {"base_model_key": "m", "probe": {"path": path}}
+    data = {"base_models": {"m": {"hf_name": "org/m"}}, "tasks": {"a/b": task}}
+    with pytest.raises(ConfigError, match=r"probe\.path: .*leads out of its folder"):
+        load_registry(write(tmp_path, data))
+
+
+def test_a_registry_without_probes_forgets_what_it_remembered_of_them():
+    own = registry(probe={"path": "p"})
+    own.experts_for("a/b", "sw")
+    assert own.without_probes([]) is own
+    bare = own.without_probes(["a/b"])
+    assert bare == registry()
+    assert bare.experts_for("a/b", "sw") == own.experts_for("a/b", "sw")
+    assert own.task("a/b").probe is not None
+
+
 def test_a_registry_without_tasks_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"\$\.tasks: .*at least 1"):
         load_registry(write(tmp_path, {"base_models": {}, "tasks": {"_only": "a comment"}}))

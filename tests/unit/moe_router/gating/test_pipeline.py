@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -326,20 +327,22 @@ class TestProbes:
         assert (found.task, found.abstained) == ("b/z", None)
 
     @pytest.mark.parametrize(
-        ("path", "reason"),
+        ("change", "reason"),
         [
-            ("probes/gone", "cannot be read"),
-            ("../secret", "leads out of its folder"),
-            ("probes/../../secret", "leads out of its folder"),
+            ({"probe": {"path": "probes/gone"}}, "cannot be read"),
+            ({"probe": {"path": "probes/x"}, "label_set": ["yes", "no", "maybe"]}, "other labels"),
         ],
     )
-    async def test_one_that_cannot_be_used_is_refused(self, load, path, reason):
-        with pytest.raises(ModelAssetError, match=reason):
-            load(registry({"a/x": {"probe": {"path": path}}}))
-
-    async def test_one_for_other_labels_is_refused(self, load):
-        with pytest.raises(ModelAssetError, match="other labels"):
-            load(registry({"a/x": {"probe": {"path": "probes/x"}, "label_set": ["yes", "no", "maybe"]}}))
+    async def test_one_that_cannot_be_used_is_left_out_and_said(self, load, caplog, change, reason):
+        own = load(registry({"a/x": change, "a/y": {"probe": {"path": "probes/x"}}}))
+        assert "a/x goes without its probe: the" in caplog.text
+        assert reason in caplog.text
+        found = await ask(own, TEXTS["a/x"], DESCRIPTIONS["a/x"])
+        assert (found.task, found.probe) == ("a/x", None)
+        assert own.next_action(found, (), reachable=anywhere).kind == "expert"
+        insisting = await ask(own, TEXTS["a/x"], DESCRIPTIONS["a/x"], via="probe")
+        assert "has no probe" in insisting.abstained.detail
+        assert (await ask(own, TEXTS["a/x"], task="a/y")).probe.label == "yes"
 
     async def test_it_may_lie_elsewhere(self, load, models, tmp_path):
         shutil.copytree(models / "probes", tmp_path / "mine")
@@ -401,10 +404,12 @@ class TestReloading:
         await gating.use_registry(new)
         assert calls == []
 
-    async def test_one_that_cannot_be_used_leaves_the_old_one_in_force(self, gating):
+    async def test_one_that_cannot_be_used_leaves_the_old_one_in_force(self, gating, monkeypatch):
         old = gating.registry
-        with pytest.raises(ModelAssetError):
-            await gating.use_registry(registry({"a/x": {"probe": {"path": "gone"}}}))
+        with monkeypatch.context() as patched:
+            patched.setattr(gating.encoder.encoder, "encode", Mock(side_effect=MemoryError))
+            with pytest.raises(MemoryError):
+                await gating.use_registry(registry({"a/x": {"description": NEW}}))
         assert gating.registry is old
         assert (await ask(gating, TEXTS["a/y"])).task == "a/y"
 

@@ -69,6 +69,26 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     assert resumed_loss == pytest.approx(whole_loss, abs=1e-3)
 
 
+def test_a_run_never_goes_on_with_the_weights_of_an_earlier_one_in_its_folder(
+    run: ExpertRun, gemma_folder: Path
+) -> None:
+    registry = fixtures.registry(gemma_folder)
+    train_expert(run, registry, _quiet)
+    other = replace(run, seed=run.seed + 1)
+
+    def halt(message: str, share: float) -> None:
+        if message.startswith("training"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_expert(other, registry, halt)
+    train_expert(replace(other, resume=True), registry, _quiet)
+    resumed = load_file(run.output / "state.safetensors")
+    train_expert(replace(other, output=run.output.with_name("whole")), registry, _quiet)
+    for name, whole in load_file(run.output.with_name("whole") / "state.safetensors").items():
+        assert (whole.double() - resumed[name].double()).abs().max() < 1e-5, name
+
+
 @pytest.mark.parametrize("change", [{"learning_rate": 5e-3}, {"seed": 3}, {"patience": 5}])
 def test_a_run_goes_on_only_as_it_began(run: ExpertRun, gemma_folder: Path, change: dict[str, Any]) -> None:
     registry = fixtures.registry(gemma_folder)
