@@ -6,9 +6,10 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +17,8 @@ Row = dict[str, Any]
 LONGEST_CELL = 16 * 2**20
 """Characters of one cell of a CSV file."""
 STANDARD = "-"
+END = "\r\n"
+"""The ends of lines that a cell of CSV is quoted for."""
 
 
 class FileError(Exception):
@@ -127,16 +130,17 @@ class TextWriter:
 
     def _cells(self, cells: Sequence[str]) -> bytes:
         text = io.StringIO()
-        csv.writer(text, delimiter=_delimiter(self.format, self.delimiter), lineterminator="\n").writerow(
-            cells
-        )
-        return text.getvalue().encode("utf-8", "backslashreplace")
+        # Only what the line's end holds is quoted in a cell: a lone CR parts rows for readers, too.
+        parted = _delimiter(self.format, self.delimiter)
+        csv.writer(text, delimiter=parted, lineterminator=END).writerow(cells)
+        return f"{text.getvalue().removesuffix(END)}\n".encode("utf-8", "backslashreplace")
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+    # A time or a decimal of Parquet may be in a list as well.
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
 
 
 def _delimiter(kind: Format, stated: str | None) -> str:
@@ -160,15 +164,25 @@ def _csv_rows(source: Source) -> Iterator[Row]:
                 return
             if len(set(columns)) != len(columns):
                 raise FileError(f"{source.path}: two columns have the same name")
-            for cells in reader:
-                if not cells:  # a blank line is no row
-                    continue
+            for cells in _with_blanks(reader, len(columns)):
                 if len(cells) != len(columns):
                     counts = f"{_cells(len(cells))}, but the header has {len(columns)}"
                     raise FileError(f"{source.path}:{reader.line_num}: {counts}")
                 yield dict(zip(columns, cells, strict=True))
         except csv.Error as error:
             raise FileError(f"{source.path}:{reader.line_num}: {error}") from error
+
+
+def _with_blanks(lines: Iterable[list[str]], columns: int) -> Iterator[list[str]]:
+    """The lines that are rows: a blank one is where there is one column, unless only such ones follow."""
+    blanks = 0
+    for cells in lines:
+        if not cells:
+            blanks += columns == 1
+            continue
+        yield from repeat([""], blanks)
+        blanks = 0
+        yield cells
 
 
 def _cells(count: int) -> str:

@@ -214,6 +214,14 @@ def test_a_file_that_is_not_utf_8_is_refused(visit: Visit, encoding: str) -> Non
     expect(page.locator("#setup")).to_be_hidden()
 
 
+def test_a_blank_line_is_a_row_of_one_column_but_not_at_the_end(visit: Visit) -> None:
+    page = visit.open("/jobs")
+    choose(page, "one.csv", "text\n\na\n\nb\n\n\n")
+    expect(page.locator("#file-facts")).to_have_text("one.csv: 4 rows, 1 column")
+    choose(page, "two.csv", "text,n\n\na,1\n\n")
+    expect(page.locator("#file-facts")).to_have_text("two.csv: 1 row, 2 columns")
+
+
 def test_csv_is_read_as_pythons_own_module_reads_it(visit: Visit) -> None:
     page = visit.open("/jobs")
     cases = [
@@ -223,6 +231,7 @@ def test_csv_is_read_as_pythons_own_module_reads_it(visit: Visit) -> None:
         "a,b\n1,\n,2\n",
         'a\n""\n"x"\n',
         'a,b\n"",""\n',
+        'a\n\n""\r\n\r\nx\n\n',
         "a;b\n1,5;2\n",
         "a\tb\n1\t2\n",
     ]

@@ -45,6 +45,7 @@ function readLines(text) {
 function readTable(text) {
   const cells = parse(text, separator(text));
   const head = cells.shift() ?? [];
+  if (!head.length) head.push("");
   const columns = head.map((name, index) => name.trim() || `column ${index + 1}`);
   const twice = columns.find((name, index) => columns.indexOf(name) !== index);
   if (twice !== undefined) throw new FileProblem(`Two columns are named “${twice}”.`);
@@ -52,8 +53,10 @@ function readTable(text) {
   if (long >= 0) {
     throw new FileProblem(`Row ${long + 2} has ${cells[long].length} cells, but the header has ${columns.length}.`);
   }
+  // A blank line is a row where there is one column, unless only such ones follow.
+  while (cells.length && !cells.at(-1).length) cells.pop();
   const rows = cells
-    .filter((row) => row.length > 1 || row[0] !== "")
+    .filter((row) => columns.length === 1 || row.length > 1 || (row.length && row[0] !== ""))
     .map((row) => Object.fromEntries(columns.map((name, index) => [name, row[index] ?? ""])));
   return { columns, rows, lines: false };
 }
@@ -65,12 +68,13 @@ function separator(text) {
   return SEPARATORS[counts.indexOf(Math.max(...counts))];
 }
 
+// A blank line has no cells.
 export function parse(text, separatedBy) {
   const rows = [];
   let row = [];
   let at = 0;
   const end = (cell) => {
-    row.push(cell);
+    if (cell !== null) row.push(cell);
     const sign = text[at];
     if (sign === separatedBy) at += 1;
     else {
@@ -93,7 +97,8 @@ export function parse(text, separatedBy) {
     } else {
       const from = at;
       while (at < text.length && text[at] !== separatedBy && text[at] !== "\n" && text[at] !== "\r") at += 1;
-      more = end(text.slice(from, at));
+      const blank = at === from && !row.length && text[at] !== separatedBy;
+      more = end(blank ? null : text.slice(from, at));
     }
   }
   return rows;
