@@ -33,6 +33,7 @@ from app.facade.errors import OpenAIErrors
 from app.services import audit, factory
 from app.services.jobs import factory as jobs_factory
 from app.services.runtime import LoadGating, MakeExperts, Runtime
+from app.services.text_routes import ONE_TEXT_ROUTES
 from app.settings import Settings
 from moe_router import logs, tracing
 from moe_router.drain import Drain
@@ -84,7 +85,7 @@ def create_app(
                 keyring=lambda: runtime.keyring,
                 metrics_open=lambda: not runtime.settings.metrics_require_key,
             ),
-            Middleware(Intake, max_body_bytes=lambda: runtime.settings.max_body_bytes),
+            Middleware(Intake, longest_body=lambda path: _longest_body(runtime.settings, path)),
         ],
         router=classify.router,
         title="MoLE",
@@ -103,6 +104,10 @@ def create_app(
     errors.install(app)
     openapi.install(app)
     return app
+
+
+def _longest_body(settings: Settings, path: str) -> int:
+    return settings.one_text_bytes if path in ONE_TEXT_ROUTES else settings.max_body_bytes
 
 
 app = create_app()

@@ -12,6 +12,8 @@ import moe_router
 
 PACKAGE = Path(moe_router.__file__).parent
 TOTAL_PER_ATTEMPT = 2.5
+BYTES_OF_ESCAPES, BYTES_OF_OPTIONS = 12, 64 * 1024
+"""Of a character outside of the basic plane (RFC 8259, section 7), and of all of a request but its texts."""
 """The default bound on a whole request, in attempts."""
 
 
@@ -221,6 +223,16 @@ class Settings(BaseSettings):
         validation_alias=_env("MOLE_MAX_BODY_BYTES"),
         description="Longest request body, in bytes.",
     )
+
+    @property
+    def one_text_bytes(self) -> int:
+        """Longest body of a request for one text, in bytes: all that its members can hold, as JSON's escapes.
+
+        A longer one is refused before it is parsed, which holds the event loop.
+        """
+        most = BYTES_OF_ESCAPES * (2 * self.max_text_chars + self.max_description_chars)
+        return min(self.max_body_bytes, most + BYTES_OF_OPTIONS)
+
     max_requests: int = Field(
         2048,
         ge=1,

@@ -26,11 +26,14 @@ from moe_router.contracts import (
     Problem,
     RouteAnswer,
 )
-from moe_router.errors import MoleError
+from moe_router.errors import MoleError, RequestError
 from moe_router.invalid_body import InvalidBodyError
 from moe_router.registry import Expert
 
 logger = logging.getLogger(__name__)
+
+MOST_MEMBERS = 1000
+"""Of an item of a batch, and of its `fields`."""
 
 router = APIRouter(prefix="/api/v1", tags=["classify"])
 
@@ -135,12 +138,27 @@ async def ask(
     return answered
 
 
+def _check_members(item: JsonValue) -> None:
+    """Refuses what has very many members: to tell what is wrong with each of them takes a second.
+
+    Raises:
+        RequestError: it has.
+    """
+    for name, value in (
+        ("The item", item),
+        ("fields", item.get("fields") if isinstance(item, dict) else None),
+    ):
+        if isinstance(value, dict) and len(value) > MOST_MEMBERS:
+            raise RequestError(f"{name}: has {len(value)} members; the limit is {MOST_MEMBERS}.")
+
+
 async def _item(
     runtime: Runtime, service: Classification, item: JsonValue, index: int, exchange: Exchange
 ) -> ClassifyAnswer | BatchItemError:
     request_id = f"{exchange.request_id[:120]}.{index}"
     try:
         try:
+            _check_members(item)
             asked = ClassifyRequest.model_validate(item)
         except ValidationError as error:
             raise InvalidBodyError(error) from error

@@ -16,6 +16,7 @@ from moe_router.errors import MoleError, RequestError, TextTooLongError
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 STREAMED = frozenset({("POST", "/api/v1/jobs")})
 """Read by their handlers, as the body arrives and within limits of their own."""
+ANY_PATH = ""
 WATCH_AFTER_S = 0.02
 """A client that goes sooner is noticed then; most requests that no model has to compute are over before."""
 BYTES_IN_ALL, BYTES_PER_CALLER = 256 * 2**20, 64 * 2**20
@@ -33,11 +34,16 @@ class SlowBodyError(RequestError):
 
 
 class Intake:
-    """Puts the whole body into the exchange, and watches those who have to wait for their answer."""
+    """Puts the whole body into the exchange, and watches those who have to wait for their answer.
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: Callable[[], int]) -> None:
+    Args:
+        app: what comes after.
+        longest_body: in bytes, by the request's path; ANY_PATH's is the longest of all.
+    """
+
+    def __init__(self, app: ASGIApp, *, longest_body: Callable[[str], int]) -> None:
         self.app = app
-        self.max_body_bytes = max_body_bytes
+        self.longest_body = longest_body
         self._bytes: Admission | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,9 +55,10 @@ class Intake:
         if (scope["method"], exchange.path) in STREAMED:
             await self.app(scope, receive, send)
             return
-        limit = self.max_body_bytes()
+        limit = self.longest_body(exchange.path)
         if self._bytes is None:  # the settings are not known before
-            self._bytes = Admission(max(BYTES_IN_ALL, limit), max(BYTES_PER_CALLER, limit), of="bytes")
+            most = self.longest_body(ANY_PATH)
+            self._bytes = Admission(max(BYTES_IN_ALL, most), max(BYTES_PER_CALLER, most), of="bytes")
         held = _Held(self._bytes, exchange.caller)
         try:
             body = await _read(scope, receive, limit, held)

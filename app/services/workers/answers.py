@@ -62,11 +62,13 @@ def _misfit(error: ValidationError, worker_id: str) -> WorkerAnswerError:
 
 
 def check_answer(answer: ExpertAnswer, request: ExpertRequest, task: TaskSpec, worker_id: str) -> None:
-    """Checks the label, the distribution and the offsets.
+    """Checks that it is the answer to this request, the label, the distribution and the offsets.
 
     Raises:
         WorkerAnswerError: with what is wrong, never with the caller's text.
     """
+    if answer.request_id != request.request_id and answer.request_id and request.request_id:
+        raise WorkerAnswerError(f"{worker_id} gave the answer to another request")
     if task.kind == "extraction":
         if answer.result != ENTITIES or answer.entities is None:
             raise WorkerAnswerError(f"{worker_id} answered an extraction without entities")

@@ -126,6 +126,11 @@ class Connection(asyncio.Protocol):
 
     # httptools' callbacks
 
+    def on_message_begin(self) -> None:
+        """The first byte of an answer; after the one that was asked for, it is nobody's."""
+        if self._waiting is None or self._waiting.done():
+            self.close()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field of the head."""
         lower = name.lower()

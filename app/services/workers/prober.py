@@ -13,7 +13,7 @@ from app.services.workers.client import Question, WorkerClient
 from app.services.workers.faults import Fault
 from app.services.workers.fleet import Fleet
 from app.services.workers.worker import ProbeView, Worker
-from moe_router.contracts import ExpertAnswer, ExpertRequest, ServedTask
+from moe_router.contracts import ExpertAnswer, ExpertRequest
 from moe_router.errors import WorkerAnswerError
 
 logger = logging.getLogger(__name__)
@@ -142,17 +142,12 @@ class Prober:
         if opens is None or now < opens or worker in self._trials or not worker.tasks:
             return
         worker.breaker.begin(now)
-        trial = self._trials[worker] = asyncio.create_task(self._try(worker, worker.tasks[0], now))
+        trial = self._trials[worker] = asyncio.create_task(self._try(worker, now))
         trial.add_done_callback(lambda _: self._trials.pop(worker))
 
-    async def _try(self, worker: Worker, task: ServedTask, began: float) -> None:
+    async def _try(self, worker: Worker, began: float) -> None:
         try:
-            request = ExpertRequest(
-                task_key=task.task_key,
-                text=TRIAL_TEXT,
-                language=task.languages[0] if task.languages else "en",
-                adapter_name=task.adapters[0] if task.adapters else None,
-            )
+            request = _trial(worker)
             body = request.model_dump_json(exclude_none=True).encode()
             async with asyncio.timeout(TRIAL_TIMEOUT_S):
                 question = Question(body, f"trial-{uuid.uuid4().hex}", "prober", TRIAL_TIMEOUT_S, {})
@@ -174,6 +169,9 @@ class Prober:
             if fault.outcome == "rejected":  # a sound answer: the trial lacked a field of the template
                 worker.breaker.succeeded(began)
                 return
+            if fault.ejects == "no":  # it answered soundly that this very question cannot be served now
+                worker.breaker.abandoned(began)
+                return
             reason = f"{fault.outcome}: {fault.error.detail}"
             worker.breaker.failed(began, self._fleet.clock(), reason, at_once=True, for_s=fault.retry_after_s)
         except BaseException:
@@ -185,3 +183,19 @@ class Prober:
             logger.info("worker %s is back", worker.worker_id)
         finally:
             self.changed()
+
+
+def _trial(worker: Worker) -> ExpertRequest:
+    """The next of what the worker says it serves: what one expert cannot answer now another may.
+
+    Raises:
+        ValidationError: no request can ask for it.
+    """
+    questions: list[tuple[str, str, str | None]] = []
+    for task in worker.tasks or ():
+        languages = task.languages or ["en"]
+        named = [(task.task_key, languages[0], adapter) for adapter in task.adapters]
+        questions += named or [(task.task_key, language, None) for language in languages]
+    task_key, language, adapter = questions[worker.trials % len(questions)]
+    worker.trials += 1
+    return ExpertRequest(task_key=task_key, text=TRIAL_TEXT, language=language, adapter_name=adapter)

@@ -48,6 +48,8 @@ class Worker:
     foreign_queue: int = 0
     """What other coordinators had queued there when it was last probed."""
     tasks: tuple[ServedTask, ...] | None = None
+    trials: int = 0
+    """How many the prober has begun."""
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
     p95_ms: float | None = None
     """Of the latencies, not always of the newest; None where there are few."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def test_names_of_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.mapping_file == Path("elsewhere/mapping.json")
     assert found.gating_threads is None
     assert "s3cret" not in repr(found)
+
+
+def test_a_body_for_one_text_takes_all_that_its_members_can_hold() -> None:
+    found = Settings()
+    text = "\U0001f600" * found.max_text_chars
+    longest = {"text": text, "fields": {"n": text}, "description": text[: found.max_description_chars]}
+    assert len(json.dumps(longest)) < found.one_text_bytes < found.max_body_bytes / 6
+    assert Settings(max_body_bytes=2000).one_text_bytes == 2000
 
 
 @pytest.mark.parametrize(

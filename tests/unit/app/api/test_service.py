@@ -185,6 +185,21 @@ async def test_a_batch_judges_each_item(client: httpx.AsyncClient) -> None:
     assert results[0]["request_id"] == answer.headers["x-request-id"] + ".0"
 
 
+async def test_an_item_has_a_bounded_number_of_members(tmp_path: Path) -> None:
+    app = application(tmp_path)
+    wide = {str(n): "" for n in range(1001)}
+    items = [wide, {"text": "x", "fields": wide}, {"text": "positive", "fields": {"n": "1"}}]
+    async with serving(app) as client:
+        await until(lambda: app.state.runtime.status == "ready")
+        results = (await client.post("/api/v1/classify/batch", json={"items": items})).json()["results"]
+    details = [result["error"]["detail"] for result in results[:2]]
+    assert details == [
+        "The item: has 1001 members; the limit is 1000.",
+        "fields: has 1001 members; the limit is 1000.",
+    ]
+    assert results[2]["result"] == "positive"
+
+
 @pytest.mark.parametrize("items", [[], [{"text": "x"}] * 101, {}, None])
 async def test_a_batch_has_bounds(client: httpx.AsyncClient, items: Any) -> None:
     problem(await client.post("/api/v1/classify/batch", json={"items": items}), 400, "invalid-request")

@@ -27,7 +27,7 @@ class Scene:
         self.metrics = Metrics()
         self.drain = Drain()
         self.app = Envelope(
-            Intake(inner, max_body_bytes=lambda: limit), metrics=self.metrics, drain=self.drain
+            Intake(inner, longest_body=lambda _: limit), metrics=self.metrics, drain=self.drain
         )
         self.scope: dict[str, Any] = {
             "type": "http",

@@ -24,7 +24,7 @@ TEXT = "Ann 👩‍🚀 writes"
 
 def judge(task_key: str, **changes: Any) -> None:
     answer = read_answer(json.dumps({**GOOD, **changes}).encode(), "w")
-    request = ExpertRequest(task_key=task_key, text=TEXT, language="en")
+    request = ExpertRequest(task_key=task_key, text=TEXT, language="en", request_id="r-1")
     check_answer(answer, request, registry().task(task_key), "w")
 
 
@@ -34,6 +34,7 @@ def entity(start: int, end: int, value: str, kind: str = "NAME") -> dict[str, An
 
 def test_good_answers_pass() -> None:
     judge(files.SENTIMENT)
+    judge(files.SENTIMENT, request_id="r-1")
     judge(files.SENTIMENT, probabilities={"negative": 0.1, "neutral": 0.0, "positive": 0.9})
     judge(files.PII, result="entities", entities=[entity(0, 3, "Ann"), entity(4, 7, "👩‍🚀")])
 
@@ -41,6 +42,7 @@ def test_good_answers_pass() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
+        {"request_id": "r-2"},
         {"result": "purple"},
         {"result": None},
         {"confidence": float("nan")},

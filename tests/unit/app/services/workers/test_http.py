@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from app.services.workers.connection import (
     ConnectError,
     NotHttpError,
     TruncatedError,
+    WorkerHttpError,
 )
 from app.services.workers.http import PooledHttp, retry_after
 
@@ -173,6 +175,16 @@ async def test_more_than_was_asked_for_is_nobodys(server: Server, http: PooledHt
     for _ in range(2):
         reply = await http.ask("GET", server.url, {}, None)
         assert (reply.status, reply.body) == (200, b"{}")
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("surplus", [b"H", b"HTTP/1.1 200 OK\r\nX-A: ", OK[:-1]])
+async def test_nor_is_the_beginning_of_more(server: Server, http: PooledHttp, surplus: bytes) -> None:
+    server.answer = OK + surplus
+    assert (await http.ask("GET", server.url, {}, None)).body == b"{}"
+    server.answer = b"b\r\nContent-Length: 6\r\n\r\nFORGED"
+    with contextlib.suppress(WorkerHttpError):
+        assert (await http.ask("GET", server.url, {}, None)).body != b"FORGED"
     assert server.connections == 2
 
 

@@ -29,7 +29,8 @@ class Scene:
         self.tasks = httpx.Response(200, json={"worker_id": "w", "model_key": files.MODEL, "tasks": [TASK]})
         self.trial = httpx.Response(500)
         self.trials = 0
-        self.tried: list[str] = []
+        self.tried: list[str | None] = []
+        self.languages: list[str] = []
         self.now = 0.0
         client = WorkerClient(HttpxHttp(httpx.MockTransport(self._handle)), None)
         self.fleet = Fleet(eject_after=3, eject_s=1, max_in_flight=8, clock=lambda: self.now)
@@ -48,7 +49,9 @@ class Scene:
         if request.url.path.endswith("/tasks"):
             return self.tasks
         self.trials += 1
-        self.tried.append(json.loads(request.content)["adapter_name"])
+        asked = json.loads(request.content)
+        self.tried.append(asked.get("adapter_name"))
+        self.languages.append(asked["language"])
         return self.trial
 
 
@@ -173,6 +176,27 @@ async def test_health_alone_closes_no_breaker_but_a_trial_does() -> None:
     scene.trial = httpx.Response(200, json={**answer, "model_key": files.MODEL, "processing_time_ms": 1})
     await scene.prober.probe_all()
     await until(lambda: scene.state == "healthy")
+    await scene.prober.aclose()
+
+
+async def test_a_trial_that_one_expert_cannot_answer_says_nothing_and_the_next_asks_another() -> None:
+    scene = Scene()
+    bare = {**TASK, "languages": ["de", "zh"], "adapters": []}
+    scene.tasks = httpx.Response(
+        200, json={"worker_id": "w", "model_key": files.MODEL, "tasks": [bare, TASK]}
+    )
+    await scene.prober.probe_all()
+    breaker = scene.fleet.all[0].breaker
+    breaker.failed(0, 0, "reset", at_once=True)
+    scene.now = 2
+    problem = {"type": "/problems/no-worker", "title": "", "status": 503, "detail": "it is on another model"}
+    scene.trial = httpx.Response(503, json=problem)
+    for trials, asked in ((1, "de"), (2, "zh"), (3, "en"), (4, "de")):
+        await scene.prober.probe_all()
+        await until(lambda: scene.trials == trials and not breaker.trial)  # noqa: B023 - awaited at once
+        assert scene.languages[-1] == asked
+        assert breaker.allows(scene.now), "a caller's request may decide meanwhile"
+    assert scene.tried == [None, None, "fin", None]
     await scene.prober.aclose()
 
 
