@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_router.errors import RequestError
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.heads import softmax
 from moe_router.gating.weights import Floats, Weights, save
@@ -44,15 +45,25 @@ def fit_probe(run: ProbeRun, encoder: Encoder, report: Callable[[str, float], No
         Accuracy, macro-F1 and ECE, also written into the description.
 
     Raises:
-        RequestError: a file cannot be read.
+        RequestError: a file cannot be read, or has too little to fit or to judge a probe on.
     """
     rng = np.random.default_rng(run.seed)
     every = read_rows(run.data / "train.jsonl.gz")
     rows = _drawn(every, run.limit, rng)
-    choosing, judging = halves(read_rows(run.data / "validation.jsonl.gz"))
     gold = np.array([row.label for row in rows])
     labels = sorted(set(gold.tolist()))
+    if len(labels) < 2:
+        raise RequestError(
+            f"{run.data / 'train.jsonl.gz'}: a probe needs texts of two labels or more, "
+            f"here are {len(rows)} texts of {len(labels)}"
+        )
+    choosing, judging = halves(read_rows(run.data / "validation.jsonl.gz"))
     choosing = [row for row in choosing if row.label in labels]
+    if not (choosing and judging):
+        raise RequestError(
+            f"{run.data / 'validation.jsonl.gz'}: one half of its texts, drawn at random, has none "
+            "of the training file's labels: add more"
+        )
     right = index_of(np.array([row.label for row in choosing]), labels)
     vectors, own, held = (encoded(encoder, part, run.task, report) for part in (rows, choosing, judging))
     best = min((_fit(vectors, gold, labels, r, own, right) for r in REGULARISATIONS), key=lambda f: f.loss)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moe_router.errors import ModelAssetError
+from moe_router.errors import ModelAssetError, RequestError
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.probe import Probe
 from moe_router.training.experts.examples import Row
@@ -48,6 +48,27 @@ def test_a_label_that_is_rare_is_drawn_all_the_same(encoder, tmp_path):
     labels = ("x", "y", "rare")
     assert Probe(tmp_path / "d__t", labels, encoder=encoder.identity, hidden=encoder.hidden).skill is not None
     assert json.loads((tmp_path / "d__t.json").read_text())["texts"] == 20
+
+
+BOTH = [("aaa", "x"), ("zzz", "y")] * 4
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "reason"),
+    [
+        ([], BOTH, "two labels or more, here are 0 texts of 0"),
+        (BOTH[::2], BOTH, "two labels or more, here are 4 texts of 1"),
+        (BOTH, [], "has none of the training file's labels: add more"),
+        (BOTH, BOTH[:1], "has none of the training"),
+        (BOTH, [("mmm", "other")] * 8, "has none of the training"),
+    ],
+)
+def test_data_that_is_too_small_or_odd_is_named_with_its_mend(encoder, tmp_path, train, validation, reason):
+    write(tmp_path / "train.jsonl.gz", train)
+    write(tmp_path / "validation.jsonl.gz", validation)
+    with pytest.raises(RequestError, match=reason):
+        fit_probe(ProbeRun(tmp_path, "d/t", tmp_path), encoder, lambda _m, _f: None)
+    assert not (tmp_path / "d__t.json").exists()
 
 
 def test_where_every_label_is_common_the_draw_is_as_before():
