@@ -49,7 +49,7 @@ def feedback_episodes(
     for one in outcomes:
         known[one.row].append(one)
     names = tuple(router.registry.tasks)
-    target = [_target(asked[row], known.get(row), names) for row in range(len(replay))]
+    target = [_target(replay, row, asked[row], known.get(row), names) for row in range(len(replay))]
     rows = [row for row, task in enumerate(target) if task is not None]
     if not rows:
         return None
@@ -62,7 +62,12 @@ def feedback_episodes(
     return Episodes(**states, **arms, target=aim), rows
 
 
-def _target(asked: str | None, known: list[Outcome] | None, names: tuple[str, ...]) -> int | None:
+def _target(
+    replay: Replay, row: int, asked: str | None, known: list[Outcome] | None, names: tuple[str, ...]
+) -> int | None:
+    # Of a fixed task the state says that it is certain: another right one would teach to doubt the caller.
+    if replay.task_fixed[row] and asked not in (None, replay.task[row]):
+        return None
     # A wrong answer leaves the task open; that its experts were right to be asked is the likeliest.
     task = asked if asked is not None else (known[0].task if known else None)
     return names.index(task) if task in names else None

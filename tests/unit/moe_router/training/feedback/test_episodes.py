@@ -78,6 +78,14 @@ def test_a_fixed_task_hides_the_description():
     assert made.task_probability[0].tolist() == [1.0, 0.0, 0.0]
 
 
+def test_a_fixed_task_that_was_the_wrong_one_teaches_nothing():
+    """The state says that a/x is certain, since the caller named it; the router chose nothing wrong."""
+    wrong = row(steps=(BIG,), task_fixed=True, correct_task="b/z")
+    assert episodes(wrong) is None
+    _, rows = episodes(wrong, row(steps=(BIG,), task_fixed=True, correct_task="a/x"))
+    assert rows == [1]
+
+
 def test_a_language_that_could_not_be_told_stays_so():
     own = serving(own=REGISTRY)
     judged = changed(
