@@ -18,7 +18,7 @@ from moe_router.gating.heads import Distribution, MixtureHead
 from moe_router.gating.probe import Probe
 from moe_router.gating.qnetwork import QNetwork
 from moe_router.gating.task_router import PROBE, Policy, TaskRouter
-from moe_router.gating.versions import RouterWeights
+from moe_router.gating.versions import PRIOR_SKILLS, RouterWeights
 from moe_router.gating.weights import Floats, Weights
 from moe_router.registry import Registry
 
@@ -153,9 +153,17 @@ class Assembly:
 
 
 def known_skills(meta: Mapping[str, Any], probes: Mapping[str, Probe]) -> dict[str, dict[str, float]]:
-    """Share of right answers by task and name: what the weights' description says, and the probes'."""
+    """Share of right answers by task and name: what the weights' description says, and the probes'.
+
+    What was learned of a probe holds for that one: where another was measured before the feedback, the
+    probe has been fitted anew since.
+    """
     skills = {key: dict(own) for key, own in meta.get("skills", {}).items()}
+    before = meta.get(PRIOR_SKILLS)
     for key, probe in probes.items():
-        if probe.skill is not None:
-            skills.setdefault(key, {}).setdefault(PROBE, probe.skill)
+        if probe.skill is None:
+            continue
+        own = skills.setdefault(key, {})
+        if PROBE not in own or (before is not None and before.get(key, {}).get(PROBE) != probe.skill):
+            own[PROBE] = probe.skill
     return skills

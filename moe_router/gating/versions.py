@@ -19,6 +19,8 @@ from moe_router.gating import qnetwork, task_router
 from moe_router.gating.weights import Weights
 
 PARTS = (task_router.WEIGHTS, qnetwork.WEIGHTS)
+PRIOR_SKILLS = "prior_skills"
+"""Where the Q-network's description keeps what was known of skills before feedback, beside `skills`."""
 MAX_BYTES = 64 * 2**20
 """A router's weights are far below 1 MiB; what is larger is none."""
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from moe_router.gating.heads import MixtureHead
 from moe_router.gating.task_router import TaskRouter
-from moe_router.gating.versions import RouterWeights
+from moe_router.gating.versions import PRIOR_SKILLS, RouterWeights
 from moe_router.gating.weights import Floats, Weights
 from moe_router.gating.wording import Wording
 from moe_router.training import qlearning
@@ -28,7 +28,7 @@ from moe_router.training.feedback.head_update import HeadRows, HeadRun, update_h
 from moe_router.training.feedback.judging import Bars, Verdict, guarded, judge
 from moe_router.training.feedback.memory import Memory
 from moe_router.training.feedback.replay import Replay
-from moe_router.training.feedback.skills import PRIOR, posterior_skills, prior_skills
+from moe_router.training.feedback.skills import posterior_skills, prior_skills
 from moe_router.training.feedback.states import vectors_at
 from moe_router.training.gating import coverage_risk
 from moe_router.training.simulation import simulate
@@ -156,7 +156,7 @@ def _train(
 ) -> RouterWeights:
     prior = prior_skills(serving.live.q_weights.meta, live.skills)
     skills = posterior_skills(prior, lessons.outcomes, lessons.replay.caller)
-    meta = dict(serving.live.q_weights.meta) | {"skills": skills, PRIOR: prior}
+    meta = dict(serving.live.q_weights.meta) | {"skills": skills, PRIOR_SKILLS: prior}
     rows = head_rows(live.head, lessons.replay, lessons.asked)
     tasks = update_head(serving.live.tasks, live.head, rows, memory.description, run.head)
     started = RouterWeights(tasks, Weights(serving.live.q_weights.arrays, meta))

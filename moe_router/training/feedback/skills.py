@@ -18,13 +18,12 @@ from typing import Any
 
 from moe_router.gating.qnetwork import PRIOR_SKILL
 from moe_router.gating.task_router import Skills
+from moe_router.gating.versions import PRIOR_SKILLS
 from moe_router.training.feedback.evidence import Outcome
 
 PRIOR_ROWS = 20.0
 ALONE_ROWS = 5.0
 CALLER_ROWS = 20.0
-PRIOR = "prior_skills"
-"""Where the weights' description keeps what was known before feedback."""
 
 
 def prior_skills(meta: Mapping[str, Any], known: Skills) -> dict[str, dict[str, float]]:
@@ -34,12 +33,12 @@ def prior_skills(meta: Mapping[str, Any], known: Skills) -> dict[str, dict[str, 
         meta: the description of the live Q-network.
         known: the live skills, the probes' own included.
     """
-    kept, learned = meta.get(PRIOR, known), meta.get("skills", {})
+    kept, learned = meta.get(PRIOR_SKILLS, known), meta.get("skills", {})
     prior = {task: dict(own) for task, own in dict(kept).items()}
     for task, own in known.items():
         for name, skill in own.items():
-            if name not in learned.get(task, {}):  # came since, such as a probe that was switched on
-                prior.setdefault(task, {}).setdefault(name, skill)
+            if learned.get(task, {}).get(name) != skill:  # came since, as a probe that was fitted anew
+                prior.setdefault(task, {})[name] = skill
     return prior
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from moe_router.gating.task_router import Policy
-from moe_router.gating.versions import pack
+from moe_router.gating.versions import PRIOR_SKILLS, pack
 from moe_router.training.feedback.head_update import HeadRun
 from moe_router.training.feedback.judging import Bars
 from moe_router.training.feedback.learner import LearnRun, hold_out, learn
 from moe_router.training.feedback.memory import Memory
 from moe_router.training.feedback.replay import Step
-from moe_router.training.feedback.skills import PRIOR, prior_skills
+from moe_router.training.feedback.skills import prior_skills
 from moe_router.training.feedback.states import state_at
 from tests.unit.moe_router.gating.made import CLASSES, axis, registry
 from tests.unit.moe_router.training.feedback_world import NOVEL, memory, noisy, replay, row, serving, shipped
@@ -162,13 +162,20 @@ def test_skills_start_anew_from_what_was_known_before_feedback(kept):
     again = learn(replay(rows), serving(first), kept, RUN).weights
     assert first.q_weights.meta["skills"]["a/x"]["m"] == pytest.approx(0.75 * 20 / 80)
     assert again.q_weights.meta["skills"] == first.q_weights.meta["skills"]
-    assert again.q_weights.meta[PRIOR] == {}
+    assert again.q_weights.meta[PRIOR_SKILLS] == {}
 
 
 def test_a_probe_that_came_later_counts_as_it_was_measured():
-    meta = {"skills": {"a/x": {"m": 0.2}}, PRIOR: {"b/z": {"m": 0.6}}}
+    meta = {"skills": {"a/x": {"m": 0.2}}, PRIOR_SKILLS: {"b/z": {"m": 0.6}}}
     known = {"a/x": {"m": 0.2, "probe": 0.9}}
     assert prior_skills(meta, known) == {"a/x": {"probe": 0.9}, "b/z": {"m": 0.6}}
+
+
+def test_a_probe_that_was_fitted_anew_counts_as_it_is_measured_now():
+    meta = {"skills": {"a/x": {"m": 0.2, "probe": 0.5}}, PRIOR_SKILLS: {"a/x": {"m": 0.6, "probe": 0.7}}}
+    anew = {"a/x": {"m": 0.2, "probe": 0.9}}
+    assert prior_skills(meta, anew) == {"a/x": {"m": 0.6, "probe": 0.9}}
+    assert prior_skills(meta, meta["skills"]) == meta[PRIOR_SKILLS]
 
 
 def test_an_explored_expert_that_is_better_gets_the_candidate_promoted(kept):
