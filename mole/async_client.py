@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from mole.batches import MOST_ITEMS, Batch, Common, Window, cut, perform_batch
+from mole.batches import Batch, Common, Window, cut, perform_batch, size_of
 from mole.calls import Call, Item
 from mole.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL, Connection
 from mole.endpoints import Endpoints
@@ -79,7 +79,7 @@ class AsyncMole(Endpoints):
 
         Arguments, results and errors as of `Mole.classify_many`; `items` may be an asynchronous iterable.
         """
-        size = max(1, min(batch_size, concurrency, MOST_ITEMS))
+        size = size_of(batch_size, concurrency)
         at_once = max(1, concurrency // size)
         batches = _cut(items, size, Common(description, fields, options))
         window = Window(at_once, ordered)

@@ -52,6 +52,11 @@ class Common:
         return {**shared, **own}
 
 
+def size_of(batch_size: int, concurrency: int) -> int:
+    """Items of one request."""
+    return max(1, min(batch_size, concurrency, MOST_ITEMS))
+
+
 def cut(items: Iterable[Item], size: int, common: Common) -> Iterator[Batch]:
     """Batches of `size` items, read from the iterable as they are wanted."""
     source = iter(items)

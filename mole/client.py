@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from mole.batches import MOST_ITEMS, Batch, Common, Window, cut, perform_batch
+from mole.batches import Batch, Common, Window, cut, perform_batch, size_of
 from mole.calls import Call, Item
 from mole.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL, Connection
 from mole.endpoints import Endpoints
@@ -97,7 +97,7 @@ class Mole(Endpoints):
         """
         from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-        size = max(1, min(batch_size, concurrency, MOST_ITEMS))
+        size = size_of(batch_size, concurrency)
         at_once = max(1, concurrency // size)
         batches = cut(items, size, Common(description, fields, options))
         window = Window(at_once, ordered)

@@ -128,7 +128,9 @@ def classify_file(
     output_format: Annotated[
         Format | None, typer.Option(help="[default: by the name; stdout: as IN]")
     ] = None,
-    delimiter: Annotated[str | None, typer.Option(help="Between the cells of CSV. [default: comma]")] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Between IN's cells, and OUT's in the same format. [default: comma]")
+    ] = None,
     encoding: Annotated[str, typer.Option(help="Of IN.")] = "utf-8",
     prefix: Annotated[str, typer.Option(help="Before the new columns' names.")] = "mole_",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
@@ -138,10 +140,12 @@ def classify_file(
     """Classify every row of a file.
 
     OUT has the rows of IN in their order, with the answers in new columns; a row that fails says so in
-    mole_error. Killed or interrupted, the same command goes on where it was: each row is in OUT once.
+    mole_error. Killed or interrupted, the same command goes on where it was: each row is in OUT once. So it
+    does where a whole request is refused or fails for now (429, 502, 503, 504), as while a worker is started
+    anew.
 
     Exit codes: 0 every row has an answer; 1 a row failed, or the run could not go on; 2 wrong usage; 3 no
-    service answers; 130 interrupted.
+    service answers, or it serves nothing for now; 130 interrupted.
     """
     from mole.cli.classify_file_command import FileArguments, run_classify_file
     from mole.files.run import Wanted

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mole.cli.console import CommandError, ExitCode, client_for, print_json
+from mole.cli.errors import explain
+from mole.errors import MoleAPIError
 from mole.files.formats import STANDARD, FileError, Format, Source, format_of
 from mole.files.progress import Progress, duration
-from mole.files.run import RowFailedError, Wanted, classify_rows
+from mole.files.run import RowFailedError, UnservedError, Wanted, classify_rows
 from mole.files.sinks import Sink, open_sink
+from mole.retry import RETRIED_STATUSES
 
 HINT = "what is written is kept; the same command goes on from there"
 
@@ -52,7 +57,7 @@ def run_classify_file(arguments: FileArguments, wanted: Wanted) -> None:
         sink = open_sink(
             arguments.output,
             kind,
-            delimiter,
+            _delimiter_of_output(delimiter, source, kind),
             arguments.errors,
             _shape(source, kind, wanted),
             restart=arguments.restart,
@@ -64,24 +69,43 @@ def run_classify_file(arguments: FileArguments, wanted: Wanted) -> None:
 
 
 def _run(source: Source, sink: Sink, wanted: Wanted, arguments: FileArguments) -> None:
-    finished = False
+    _end_at_second_interrupt()
+    resumable = arguments.output != STANDARD
+    finished = told = False
     before = sink.rows
     progress = Progress(sys.stderr, None, before)
     try:
         progress = Progress(sys.stderr, source.count(), before, quiet=arguments.quiet)
         with client_for(arguments.url, attempts=arguments.attempts) as client:
-            classify_rows(source.rows(), sink, client, wanted, progress)
+            classify_rows(source, sink, client, wanted, progress)
         finished = True
-    except RowFailedError as error:
-        raise CommandError(f"{error}; {HINT}") from error
+    except (RowFailedError, UnservedError) as error:
+        told = resumable
+        code = ExitCode.UNREACHABLE if isinstance(error, UnservedError) else ExitCode.FAILED
+        raise CommandError(f"{error}; {HINT}" if told else str(error), code) from error
+    except MoleAPIError as error:
+        if error.status not in RETRIED_STATUSES:
+            raise
+        raise CommandError(str(explain(error)), ExitCode.UNREACHABLE) from error
     finally:
         progress.end()
         sink.close(finished)
-        if not finished and arguments.output != STANDARD and sink.rows:
+        if not finished and not told and resumable and sink.rows:
             sys.stderr.write(f"mole: {_rows(sink.rows)}: {HINT}\n")
     _sum_up(sink, before, progress, arguments)
     if sink.failed:
         sys.exit(ExitCode.FAILED)
+
+
+def _end_at_second_interrupt() -> None:
+    """The first Ctrl-C keeps what is written; who presses it again waits for nothing, and sees no trace."""
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup's is another
+        signal.signal(signal.SIGINT, first)
 
 
 def _sum_up(sink: Sink, before: int, progress: Progress, arguments: FileArguments) -> None:
@@ -116,6 +140,11 @@ def _delimiter(stated: str | None) -> str | None:
     if found is not None and (len(found) != 1 or found in '"\r\n'):
         raise CommandError(rf"--delimiter: {stated!r} is no single character; a tab is \t", ExitCode.USAGE)
     return found
+
+
+def _delimiter_of_output(stated: str | None, source: Source, kind: Format) -> str | None:
+    """IN's is not OUT's where they are of different formats; where IN parts no cells it can only be OUT's."""
+    return stated if kind is source.format or source.format not in (Format.CSV, Format.TSV) else None
 
 
 def _check_encoding(encoding: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from enum import IntEnum
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,6 +61,23 @@ def print_json(document: str) -> None:
     except UnicodeEncodeError:  # escaped as JSON escapes, not as a terminal is shown what it lacks
         document = json.dumps(json.loads(document), indent=2)
     sys.stdout.write(document.rstrip("\n") + "\n")
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process; requests that are in flight are not waited for, as Python would for their threads."""
+    import signal
+    import sys
+    import threading
+
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    main = threading.main_thread()
+    if any(thread is not main and not thread.daemon for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)
 
 
 def epilog(*examples: str) -> str:

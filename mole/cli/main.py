@@ -22,7 +22,7 @@ from mole.cli import (
     train_command,
 )
 from mole.cli.completion_command import COMPLETE, Shell
-from mole.cli.console import ExitCode
+from mole.cli.console import ExitCode, err, leave
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 it did not succeed; 2 wrong usage; 3 no MoLE service answers; 130 interrupted."
@@ -123,18 +123,27 @@ def main() -> None:
         _complete_if_asked()
         app(prog_name="mole")
     except KeyboardInterrupt:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(ExitCode.INTERRUPTED)  # an orderly exit would wait for requests that are in flight
-    except Exception as error:  # the outermost border: nothing passes it as a trace
-        if "--debug" in sys.argv[1:]:
-            raise
-        from mole.cli.console import err
-        from mole.cli.errors import explain
+        leave(ExitCode.INTERRUPTED)
+    except SystemExit as end:  # typer makes one of an interrupt, too
+        if isinstance(end.code, int) and end.code:
+            leave(end.code)
+        raise
+    except Exception as error:  # noqa: BLE001 - the outermost border: nothing passes it as a trace
+        leave(_tell(error))
 
-        shown = explain(error)
-        err().print(f"mole: {shown}", markup=False, soft_wrap=True)
-        sys.exit(shown.exit_code)
+
+def _tell(error: Exception) -> int:
+    """Prints the line for an error; its exit code."""
+    if "--debug" in sys.argv[1:]:
+        from traceback import print_exception
+
+        print_exception(error)
+        return ExitCode.FAILED
+    from mole.cli.errors import explain
+
+    shown = explain(error)
+    err().print(f"mole: {shown}", markup=False, soft_wrap=True)
+    return shown.exit_code
 
 
 def _complete_if_asked() -> None:

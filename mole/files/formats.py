@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import repeat
 from pathlib import Path
@@ -54,6 +54,8 @@ class Source:
     format: Format
     delimiter: str | None = None
     encoding: str = "utf-8"
+    columns: list[str] = field(default_factory=list, init=False, compare=False)
+    """those that it has without a row, too, once the first was asked for; JSON Lines have none"""
 
     @property
     def is_standard(self) -> bool:
@@ -136,11 +138,21 @@ class TextWriter:
         return f"{text.getvalue().removesuffix(END)}\n".encode("utf-8", "backslashreplace")
 
 
+def columns_of(path: Path, kind: Format, delimiter: str | None) -> list[str]:
+    """Those of a file that a TextWriter began."""
+    if kind is Format.JSONL:
+        return []
+    csv.field_size_limit(LONGEST_CELL)
+    with path.open(encoding="utf-8", newline="") as file:
+        return next(csv.reader(file, delimiter=_delimiter(kind, delimiter), strict=True))
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    # A time or a decimal of Parquet may be in a list as well.
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
+    if isinstance(value, list | dict):  # out of Parquet they may hold times and decimals
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def _delimiter(kind: Format, stated: str | None) -> str:
@@ -164,6 +176,7 @@ def _csv_rows(source: Source) -> Iterator[Row]:
                 return
             if len(set(columns)) != len(columns):
                 raise FileError(f"{source.path}: two columns have the same name")
+            source.columns[:] = columns
             for cells in _with_blanks(reader, len(columns)):
                 if len(cells) != len(columns):
                     counts = f"{_cells(len(cells))}, but the header has {len(columns)}"
@@ -206,7 +219,9 @@ def _json_rows(source: Source) -> Iterator[Row]:
 def _parquet_rows(source: Source) -> Iterator[Row]:
     if source.is_standard:
         raise FileError("Parquet cannot be read from standard input")
-    for batch in _parquet().ParquetFile(source.path).iter_batches(batch_size=1024):
+    file = _parquet().ParquetFile(source.path)
+    source.columns[:] = file.schema_arrow.names
+    for batch in file.iter_batches(batch_size=1024):
         yield from batch.to_pylist()
 
 

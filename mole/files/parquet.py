@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import islice
@@ -36,13 +36,24 @@ def schema_of(source: Source) -> pa.Schema:
         with _fitting():
             columns = [(name, pa.array([row.get(name) for row in rows]).type) for name in names]
             schema = pa.unify_schemas([schema, pa.schema(columns)], promote_options="permissive")
+    if not schema.names:  # no row tells a type
+        schema = pa.schema([(name, pa.string()) for name in source.columns])
     with _fitting():  # such as a struct without members, which Arrow has and Parquet has not
         pq.write_table(schema.empty_table(), BytesIO())
     return schema
 
 
-def write_parquet(path: Path, source: Source, schema: pa.Schema, added: Iterator[Row]) -> None:
+def write_parquet(
+    path: Path, source: Source, schema: pa.Schema, added: Iterator[Row], names: Sequence[str] = ()
+) -> None:
     """The source's rows with further columns, in row groups.
+
+    Args:
+        path: where they go.
+        source: the rows.
+        schema: theirs.
+        added: the further columns' values, row by row.
+        names: the further columns where there is no row.
 
     Raises:
         FileError: a row is not as the schema says.
@@ -62,7 +73,7 @@ def write_parquet(path: Path, source: Source, schema: pa.Schema, added: Iterator
                 writer = writer or pq.ParquetWriter(path, table.schema)
                 writer.write_table(table)
         if writer is None:  # no rows: the columns are there all the same
-            pq.write_table(schema.empty_table(), path)
+            pq.write_table(pa.schema([*schema, *_added_schema(names)]).empty_table(), path)
     finally:
         if writer is not None:
             writer.close()
@@ -74,10 +85,10 @@ def _groups(rows: Iterable[T]) -> Iterator[list[T]]:
         yield group
 
 
-def _added_schema(row: Row) -> pa.Schema:
+def _added_schema(names: Iterable[str]) -> pa.Schema:
     import pyarrow as pa
 
-    return pa.schema([(name, pa.float64() if name.endswith("confidence") else pa.string()) for name in row])
+    return pa.schema([(name, pa.float64() if name.endswith("confidence") else pa.string()) for name in names])
 
 
 @contextmanager

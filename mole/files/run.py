@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mole.files.formats import FileError, Row
+from mole.batches import size_of
+from mole.files.formats import FileError, Row, Source
 from mole.files.progress import Progress
 from mole.files.sinks import Sink
+from mole.retry import RETRIED_STATUSES
 from mole.rows import COLUMNS, to_columns
 
 if TYPE_CHECKING:
@@ -19,10 +22,16 @@ if TYPE_CHECKING:
 NO_TEXT = "The row has no text."
 OTHER_DELIMITERS = (";", "|", "\\t")
 """as `repr` shows them"""
+OF_THE_SERVICE = frozenset({429, 503})
+"""What no text brings about: a limit, no worker."""
 
 
 class RowFailedError(Exception):
     """A row failed, and the run was to end with it."""
+
+
+class UnservedError(Exception):
+    """The service is there, but serves nothing for the moment; no row is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +48,20 @@ class Wanted:
     fail_fast: bool = False
 
 
-def classify_rows(rows: Iterator[Row], sink: Sink, client: Mole, wanted: Wanted, progress: Progress) -> None:
+def classify_rows(source: Source, sink: Sink, client: Mole, wanted: Wanted, progress: Progress) -> None:
     """Classifies what the sink has not written yet; the sink is kept up to the last row written.
 
     Raises:
         FileError: the input cannot be read or lacks a column.
         RowFailedError: a row failed, with `fail_fast`.
+        UnservedError: nothing of a request was served; none of its rows is written.
         MoleAPIError, MoleConnectionError: the service refuses, or cannot be reached.
     """
     waiting: deque[Row] = deque()
     writer = _Writer(sink, wanted, progress)
 
     def items() -> Iterator[Mapping[str, Any]]:
-        for row in sink.skip(rows):
+        for row in sink.skip(source.rows()):
             waiting.append(row)
             item = _item(row, wanted)
             if item is not None:
@@ -64,15 +74,41 @@ def classify_rows(rows: Iterator[Row], sink: Sink, client: Mole, wanted: Wanted,
         batch_size=wanted.batch_size,
         **wanted.options,
     )
-    for result in answers:
-        writer.write_textless(waiting)
-        writer.write(waiting.popleft(), result)
+    size = size_of(wanted.batch_size, wanted.concurrency)
+    while results := list(islice(answers, size)):  # those of one request
+        _check_served(results)
+        for result in results:
+            writer.write_textless(waiting)
+            writer.write(waiting.popleft(), result)
     writer.write_textless(waiting)
+    if not sink.rows:
+        writer.write_head(source.columns)
+
+
+def _check_served(results: Sequence[ItemResult]) -> None:
+    """A worker that is started anew is away for minutes, longer than one tries again."""
+    errors = [result.error for result in results if result.error is not None]
+    # A single row may be too slow or badly answered by itself; it must not stop every run at its place.
+    unserved = RETRIED_STATUSES if len(results) > 1 else OF_THE_SERVICE
+    if len(errors) == len(results) and all(error.status in unserved for error in errors):
+        last = errors[-1]
+        what = f"all {len(results)} rows of a request" if len(results) > 1 else "a row"
+        raise UnservedError(f"{what} failed for now: {last.title} ({last.status}): {last.detail}")
 
 
 class _Writer:
     def __init__(self, sink: Sink, wanted: Wanted, progress: Progress) -> None:
         self._sink, self._wanted, self._progress = sink, wanted, progress
+
+    def write_head(self, columns: Sequence[str]) -> None:
+        """Without a row the columns are written, and looked at, all the same."""
+        wanted = (self._wanted.text_column, self._wanted.description_column)
+        for name in wanted if columns else ():
+            if name is not None and name not in columns:
+                raise FileError(_no_column(name, columns))
+        added = [self._wanted.prefix + name for name in COLUMNS]
+        _check_free(added, columns)
+        self._sink.head(columns, added)
 
     def write_textless(self, waiting: deque[Row]) -> None:
         """Writes the rows at the head that were not asked for, as they have no text."""
@@ -89,11 +125,15 @@ class _Writer:
         if problem is not None and self._wanted.fail_fast:
             raise RowFailedError(f"row {number}: {columns['error']}")
         added = {self._wanted.prefix + name: value for name, value in columns.items()}
-        if not added.keys().isdisjoint(row):
-            taken = next(name for name in added if name in row)
-            raise FileError(f"the input has a column {taken!r} of its own; choose another --prefix")
+        _check_free(added, row)
         self._sink.write(row, added, None if problem is None else {"row": number, "error": problem})
         self._progress.advance(problem is not None, columns["abstained"] is not None)
+
+
+def _check_free(added: Iterable[str], columns: Collection[str]) -> None:
+    taken = next((name for name in added if name in columns), None)
+    if taken is not None:
+        raise FileError(f"the input has a column {taken!r} of its own; choose another --prefix")
 
 
 def _item(row: Row, wanted: Wanted) -> dict[str, Any] | None:
@@ -108,9 +148,9 @@ def _item(row: Row, wanted: Wanted) -> dict[str, Any] | None:
     return {"text": str(text), "description": str(description) if description else None}
 
 
-def _no_column(missing: str, row: Row) -> str:
-    found = ", ".join(map(repr, row))
-    if len(row) == 1 and any(sign in found for sign in OTHER_DELIMITERS):
+def _no_column(missing: str, columns: Collection[str]) -> str:
+    found = ", ".join(map(repr, columns))
+    if len(columns) == 1 and any(sign in found for sign in OTHER_DELIMITERS):
         return f"there is no column {missing!r}, only {found}; say by --delimiter what parts the cells"
     mend = "Name it with --text-column or --description-column"
     return f"there is no column {missing!r}; there are {found}. {mend}"

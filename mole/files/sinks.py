@@ -6,13 +6,13 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from mole.files.formats import STANDARD, FileError, Format, Row, Source, TextWriter
+from mole.files.formats import STANDARD, FileError, Format, Row, Source, TextWriter, columns_of
 from mole.files.journal import Journal, check_empty, digest
 from mole.files.parquet import schema_of, write_parquet
 
@@ -37,6 +37,9 @@ class Sink(Protocol):
 
     def write(self, row: Row, added: Row, error: Row | None) -> None:
         """Writes the caller's row with the columns added to it."""
+
+    def head(self, columns: Sequence[str], added: Sequence[str]) -> None:
+        """Writes the columns alone, where there is no row."""
 
     def keep(self) -> None:
         """Makes certain what is written so far."""
@@ -67,14 +70,21 @@ class StandardSink:
     def write(self, row: Row, added: Row, error: Row | None) -> None:
         """Writes at once."""
         whole = {**row, **added}
-        if self._writer is None:
-            self._writer = TextWriter(self._kind, list(whole), self._delimiter)
-            sys.stdout.buffer.write(self._writer.head())
-        sys.stdout.buffer.write(self._writer.row(whole))
+        writer = self._writer or self._begin(list(whole))
+        sys.stdout.buffer.write(writer.row(whole))
         self.rows += 1
         self.failed += error is not None
         if error is not None and self._errors is not None:
             self._errors.write(_line(error))
+
+    def head(self, columns: Sequence[str], added: Sequence[str]) -> None:
+        """Writes them at once."""
+        self._begin([*columns, *added])
+
+    def _begin(self, columns: list[str]) -> TextWriter:
+        self._writer = TextWriter(self._kind, columns, self._delimiter)
+        sys.stdout.buffer.write(self._writer.head())
+        return self._writer
 
     def keep(self) -> None:
         """Lets whoever reads have it."""
@@ -114,6 +124,7 @@ class FileSink:
         self._part, self._errors = self._journal.open(restart)
         self._state = (self._journal.certain, hashlib.sha256())
         self._writer: TextWriter | None = None
+        self._added: Sequence[str] = ()
         self._clock = clock
         self._kept_at = clock()
 
@@ -143,12 +154,8 @@ class FileSink:
     def write(self, row: Row, added: Row, error: Row | None) -> None:
         """Writes a row, and an error beside it."""
         whole = added if self._kind is Format.PARQUET else {**row, **added}
-        if self._writer is None:
-            kind = Format.JSONL if self._kind is Format.PARQUET else self._kind
-            self._writer = TextWriter(kind, list(whole), self._delimiter)
-            if self._part.tell() == 0:
-                self._part.write(self._writer.head())
-        line = self._writer.row(whole)
+        writer = self._writer or self._begin(list(whole))
+        line = writer.row(whole)
         certain, seen = self._state
         seen = seen.copy()
         seen.update(_line(row))
@@ -170,6 +177,24 @@ class FileSink:
         behind = self.rows - self._journal.certain.rows
         if behind >= KEEP_EVERY_ROWS or self._clock() - self._kept_at >= KEEP_EVERY_S:
             self.keep()
+
+    def head(self, columns: Sequence[str], added: Sequence[str]) -> None:
+        """Writes them; Parquet has them at the end."""
+        self._added = added
+        self._begin([*columns, *added])
+        certain, seen = self._state
+        self._state = (replace(certain, bytes=self._part.tell()), seen)
+
+    def _begin(self, columns: list[str]) -> TextWriter:
+        """The columns are those of the first row of all, which an earlier run may have written."""
+        kind = Format.JSONL if self._kind is Format.PARQUET else self._kind
+        if self._part.tell():
+            columns = columns_of(self._journal.part, kind, self._delimiter)
+            self._writer = TextWriter(kind, columns, self._delimiter)
+        else:
+            self._writer = TextWriter(kind, columns, self._delimiter)
+            self._part.write(self._writer.head())
+        return self._writer
 
     def keep(self) -> None:
         """Makes certain what is written so far."""
@@ -198,7 +223,8 @@ class FileSink:
         assert self._source is not None  # noqa: S101 - checked at the start
         fresh = self._path.with_name(self._path.name + ".new")
         with self._journal.part.open(encoding="utf-8") as added:
-            write_parquet(fresh, self._source, self._schema, (json.loads(line) for line in added))
+            rows = (json.loads(line) for line in added)
+            write_parquet(fresh, self._source, self._schema, rows, self._added)
         fresh.replace(self._path)
 
 

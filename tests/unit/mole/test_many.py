@@ -16,12 +16,16 @@ from mole import AsyncMole, Mole, MoleAPIError, MoleConnectionError, Retry
 from mole.batches import Common, Window, cut
 from tests.unit.mole.conftest import ABSTAINED, ANSWER
 
+REFUSED = {"type": "/problems/forbidden", "title": "Forbidden", "status": 403, "detail": "Not you."}
 TOO_LARGE = {"type": "/problems/body-too-large", "title": "Too large", "status": 413, "detail": "8 MiB."}
 SWIFT = Retry(attempts=3, first_pause_s=0.0)
 
 
 class Service:
-    """Answers batches: an item's text is its label; `wrong …` fails, `unfit …` fits nothing, and so on."""
+    """Answers batches: an item's text is its label; `wrong …` fails, `unfit …` fits nothing, and so on.
+
+    `hold` is answered once the test says so; what ends with `late` not before that has come.
+    """
 
     def __init__(self) -> None:
         self.url = ""
@@ -31,6 +35,8 @@ class Service:
         self.now = 0
         self.hold = threading.Event()
         self.hold.set()
+        self.held = threading.Event()
+        self.recovered = False
         self.seen: set[str] = set()
         self.most_bytes = 10**6
 
@@ -39,8 +45,12 @@ class Service:
         with self.lock:
             first = text not in self.seen
             self.seen.add(text)
-        if text.startswith("wrong") or (text.startswith("busy") and first) or text.startswith("down"):
-            status = 400 if text.startswith("wrong") else 503
+        if (
+            text.startswith(("wrong", "slow"))
+            or (text.startswith("busy") and first)
+            or (text.startswith("down") and not self.recovered)
+        ):
+            status = {"w": 400, "s": 504}.get(text[0], 503)
             return {"error": {"type": "t", "title": "No", "status": status, "detail": text}}
         if text.startswith("unfit"):
             return ABSTAINED
@@ -52,7 +62,10 @@ class Service:
             self.now += 1
             self.most = max(self.most, self.now)
         if any(item["text"] == "hold" for item in items):
-            assert self.hold.wait(10)
+            self.held.set()
+            assert self.hold.wait(60)
+        if any(item["text"].endswith("late") for item in items):
+            assert self.held.wait(60)
         with self.lock:
             self.now -= 1
         return {"results": [self.answer(item) for item in items]}
@@ -67,9 +80,10 @@ def service() -> Iterator[Service]:
 
         def do_POST(self) -> None:
             sent = self.rfile.read(int(self.headers["Content-Length"]))
-            fits = len(sent) <= stub.most_bytes
-            body = json.dumps(stub.serve(json.loads(sent)["items"]) if fits else TOO_LARGE).encode()
-            self.send_response(200 if fits else 413)
+            problem = TOO_LARGE if len(sent) > stub.most_bytes else REFUSED if b"refused" in sent else None
+            served = stub.serve(json.loads(sent)["items"]) if problem is not TOO_LARGE else None
+            body = json.dumps(problem or served).encode()
+            self.send_response(int(problem["status"]) if problem else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -7,11 +7,11 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from mole.cli.classify_file_command import HINT
 from tests.unit.mole.test_command import mole
 from tests.unit.mole.test_many import Service, service
 
@@ -110,6 +110,7 @@ def test_parquet(service: Service, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
+        (["empty.csv", "out.csv"], 1, "there is no column 'text'; there are 'a'. Name it with --text-column"),
         (["in.csv", "out.csv"], 1, "there is no column 'text'; there are 'a'. Name it with --text-column"),
         (["in.csv", "out.xlsx"], 1, "tells no format"),
         (["gone.csv", "out.csv"], 1, "there is no file"),
@@ -128,6 +129,7 @@ def test_what_is_wrong_is_told(
     service: Service, tmp_path: Path, arguments, code: int, told: str, monkeypatch
 ):
     (tmp_path / "in.csv").write_text("a\nx\n")
+    (tmp_path / "empty.csv").write_text("a\n")
     given = [str(tmp_path / a) if "." in a else a for a in arguments]
     done = mole("classify-file", *given, MOLE_URL=service.url)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
@@ -152,27 +154,149 @@ def test_no_service_is_exit_code_3(tmp_path: Path):
     assert "no MoLE service answers" in done.stderr
 
 
-def test_an_interrupt_ends_at_once_and_keeps_what_is_written(service: Service, tmp_path: Path):
-    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    texts = [f"t{i}" for i in range(600)] + ["hold"] + ["after"] * 100
-    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    service.hold.clear()
-    given = ["classify-file", str(source), str(target), "--url", service.url]
-    run = subprocess.Popen([sys.executable, "-m", "mole.cli.main", *given], stderr=subprocess.PIPE, text=True)
-    while not any(item["text"] == "hold" for items in service.batches for item in items):
-        assert run.poll() is None
-        time.sleep(0.01)
-    run.send_signal(signal.SIGINT)  # a request is in flight and stays there
-    _, told = run.communicate(timeout=60)
-    assert run.returncode == 130
-    assert "the same command goes on from there" in told
-    assert "Traceback" not in told
-    service.hold.set()
+class Run:
+    """A command in a process of its own that has a request in flight which is never answered."""
+
+    def __init__(self, service: Service, folder: Path, first: list[str], *more: str) -> None:
+        self.target = folder / "out.jsonl"
+        self.texts = [*first, "hold", *["after"] * 100]
+        (folder / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in self.texts))
+        self.given = [
+            "classify-file",
+            str(folder / "in.jsonl"),
+            str(self.target),
+            "--url",
+            service.url,
+            *more,
+        ]
+        self.service = service
+        service.hold.clear()
+        command = [sys.executable, "-m", "mole.cli.main", *self.given]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def ends(self) -> tuple[int, str]:
+        """Its exit code and what it told, while that request is in flight still."""
+        _, told = self.process.communicate(timeout=50)
+        assert self.service.now >= 1
+        assert "Traceback" not in told
+        return self.process.returncode, told
+
+    def goes_on(self) -> None:
+        self.service.hold.set()
+        done = mole(*self.given)
+        assert done.returncode == 0
+        assert "of them by earlier runs" in done.stderr
+        rows = [json.loads(line)["text"] for line in self.target.read_text().splitlines()]
+        assert rows == self.texts
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_ends_at_once_and_keeps_what_is_written(service: Service, tmp_path: Path, times: int):
+    run = Run(service, tmp_path, [f"t{i}" for i in range(600)])
+    assert service.held.wait(50)
+    for _ in range(times):
+        run.process.send_signal(signal.SIGINT)
+    code, told = run.ends()
+    assert code == 130
+    assert f"rows: {HINT}\n" in told or times == 2
+    run.goes_on()
+
+
+def test_a_failed_row_ends_at_once_whatever_is_in_flight(service: Service, tmp_path: Path):
+    run = Run(service, tmp_path, ["a", "wrong, late"], "--fail-fast", "--batch-size", "2")
+    assert run.ends() == (1, f"mole: row 2: No (400): wrong, late; {HINT}\n")
+
+
+def test_a_refusal_ends_at_once_whatever_is_in_flight(service: Service, tmp_path: Path):
+    run = Run(service, tmp_path, ["refused, late"], "--batch-size", "1")
+    assert run.ends() == (
+        1,
+        "mole: Forbidden (403): Not you. Use a key that may do this: set MOLE_API_KEY.\n",
+    )
+
+
+def test_where_nothing_is_served_the_run_ends_and_can_be_gone_on_with(service: Service, tmp_path: Path):
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("text\n" + "".join(f"t{i}\n" for i in range(4)) + "down 1\ndown 2\n")
+    given = ["classify-file", str(source), str(target), "--url", service.url, "--attempts", "1"]
+    done = mole(*given, "--batch-size", "2", "--concurrency", "2")
+    said = f"mole: all 2 rows of a request failed for now: No (503): down 2; {HINT}\n"
+    assert (done.returncode, done.stderr) == (3, said)
+    assert len((tmp_path / "out.csv.part").read_text().splitlines()) == 5
+    done = mole(*given, "--batch-size", "1")
+    assert (done.returncode, done.stderr) == (3, f"mole: a row failed for now: No (503): down 1; {HINT}\n")
+    service.recovered = True
     done = mole(*given)
     assert done.returncode == 0
-    assert "of them by earlier runs" in done.stderr
-    rows = [json.loads(line)["text"] for line in target.read_text().splitlines()]
-    assert rows == texts
+    assert "6 rows, 4 of them by earlier runs" in done.stderr
+    with target.open(newline="") as file:
+        assert [row["mole_result"] for row in csv.DictReader(file)] == [f"t{i}" for i in range(4)] + [
+            "down 1", "down 2",
+        ]  # fmt: skip
+
+
+def test_a_row_that_is_too_slow_by_itself_stops_no_run(service: Service, tmp_path: Path):
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"text": "a"}\n{"text": "slow"}\n')
+    done = mole(
+        "classify-file",
+        str(source),
+        str(target),
+        "--url",
+        service.url,
+        "--attempts",
+        "1",
+        "--batch-size",
+        "1",
+    )
+    assert (done.returncode, len(target.read_text().splitlines())) == (1, 2)
+
+
+def test_a_request_that_is_refused_for_now_is_exit_code_3(coordinator, tmp_path: Path):
+    coordinator.answers(
+        {"type": "t", "title": "Full", "status": 429, "detail": "Later."}, 429, Retry_After="900"
+    )
+    (tmp_path / "in.csv").write_text("text\nx\n")
+    given = ["classify-file", str(tmp_path / "in.csv"), "-", "--url", coordinator.url]
+    done = mole(*given)
+    assert (done.returncode, done.stderr) == (3, "mole: Full (429): Later. Try again in 900 s.\n")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "jsonl"])
+def test_without_a_row_the_columns_are_there(service: Service, tmp_path: Path, suffix: str):
+    source, target = tmp_path / "in.csv", tmp_path / f"out.{suffix}"
+    source.write_text("n,text\n")
+    done = mole("classify-file", str(source), str(target), "--url", service.url)
+    assert (done.returncode, done.stderr) == (0, "0 rows; 0/s, 0 s\n")
+    columns = ["n", "text", *(f"mole_{name}" for name in NAMES)]
+    if suffix == "jsonl":
+        assert target.read_bytes() == b""
+    elif suffix == "parquet":
+        pq = pytest.importorskip("pyarrow.parquet")
+        assert pq.read_table(target).column_names == columns
+    else:
+        assert target.read_text() == ("\t" if suffix == "tsv" else ",").join(columns) + "\n"
+
+
+def test_without_a_row_standard_output_has_the_columns_too(service: Service):
+    given = ["classify-file", "-", "-", "--input-format", "csv", "--url", service.url]
+    done = mole(*given, stdin="n,text\n")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    assert done.stdout.startswith("n,text,mole_result,")
+    done = mole(*given, "--description-column", "q", stdin="n,text\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no column 'q'; there are 'n', 'text'" in done.stderr
+
+
+def test_the_delimiter_of_one_format_is_not_the_other_ones(service: Service, tmp_path: Path):
+    (tmp_path / "in.csv").write_text("n;text\n1;a\n")
+    (tmp_path / "in.jsonl").write_text('{"n": 1, "text": "a"}\n')
+    for source, target, sign in (
+        ("in.csv", "out.tsv", "\t"), ("in.csv", "out.csv", ";"), ("in.jsonl", "lines.csv", ";")
+    ):  # fmt: skip
+        given = ["classify-file", str(tmp_path / source), str(tmp_path / target), "--delimiter", ";"]
+        assert mole(*given, "--url", service.url).returncode == 0
+        assert (tmp_path / target).read_text().startswith(sign.join(("n", "text", "mole_result", "")))
 
 
 def test_a_column_of_the_input_is_never_written_over(service: Service, tmp_path: Path):

@@ -96,6 +96,38 @@ def interrupt_at_line(number: int, call: Callable[[], None]) -> bool:
     return False
 
 
+def test_cells_go_under_their_columns_after_a_resume(tmp_path: Path):
+    """Rows of JSON Lines may tell their columns in any order, and not all of them."""
+    rows = [{"text": "a", "n": "1"}, {"n": "2", "text": "b"}, {"text": "c"}]
+
+    def run(rows: list[dict[str, str]], finished: bool) -> None:
+        out = FileSink(str(tmp_path / "out.csv"), Format.CSV, ";", None, "s")
+        try:
+            for row in out.skip(iter(rows)):
+                out.write(row, {"mole_result": row["text"].upper()}, None)
+        finally:
+            out.close(finished)
+
+    run(rows[:1], finished=False)
+    with pytest.raises(FileError, match="'new' is not in the first row"):
+        run([rows[0], rows[1] | {"new": "x"}], finished=False)
+    run(rows[:2], finished=False)
+    run(rows, finished=True)
+    assert (tmp_path / "out.csv").read_text() == "text;n;mole_result\na;1;A\nb;2;B\nc;;C\n"
+
+
+def test_without_a_row_the_columns_are_there(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]):
+    for name, kind, told in (("a", Format.TSV, "text\tn\tmole_result\n"), ("b", Format.JSONL, "")):
+        out = FileSink(str(tmp_path / name), kind, None, None, "s")
+        out.head(["text", "n"], ["mole_result"])
+        out.close(finished=True)
+        assert (tmp_path / name).read_text() == told
+    standard = StandardSink(Format.CSV, None, None)
+    standard.head(["text"], ["mole_result"])
+    standard.close(finished=True)
+    assert capfdbinary.readouterr().out == b"text,mole_result\n"
+
+
 def test_an_interrupt_while_earlier_rows_are_passed_over_leaves_the_journal_alone(tmp_path: Path):
     first = sink(tmp_path)
     write(first, ROWS[:4])
@@ -236,15 +268,21 @@ def test_parquet_keeps_the_types_of_its_source(tmp_path: Path):
     assert not (tmp_path / "out.parquet.part").exists()
 
 
-def test_parquet_without_rows_is_parquet_still(tmp_path: Path):
+def test_parquet_without_rows_has_every_column(tmp_path: Path):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "in.parquet")
-    source = Source(str(tmp_path / "in.parquet"), Format.PARQUET)
-    out = FileSink(str(tmp_path / "out.parquet"), Format.PARQUET, None, None, "s", source=source)
-    out.close(finished=True)
-    assert pq.read_table(tmp_path / "out.parquet").column_names == ["text"]
+    pq.write_table(pa.table({"n": pa.array([], pa.int16())}), tmp_path / "in.parquet")
+    (tmp_path / "in.csv").write_text("n\n")
+    for name, kind, own in (("in.parquet", Format.PARQUET, pa.int16()), ("in.csv", Format.CSV, pa.string())):
+        source = Source(str(tmp_path / name), kind)
+        out = FileSink(str(tmp_path / f"{name}.out"), Format.PARQUET, None, None, "s", source=source)
+        assert list(out.skip(source.rows())) == []
+        out.head(source.columns, ["mole_result", "mole_confidence"])
+        out.close(finished=True)
+        found = pq.read_table(tmp_path / f"{name}.out").schema
+        assert found.names == ["n", "mole_result", "mole_confidence"]
+        assert found.types == [own, pa.string(), pa.float64()]
 
 
 def test_parquet_needs_a_source_that_can_be_read_twice(tmp_path: Path):
