@@ -174,7 +174,7 @@ def replay_of(rows: Sequence[dict[str, Any]], hidden: int) -> Replay:
         decided_at=np.array(column("judged_at"), float), judged_at=np.array(column("judged_at"), float),
         description=vectors(0), text=vectors(1), language=("en",) * count, language_probability=ones,
         domains=(), domain_probability=none, tasks=(), task_probability=none, none_probability=ones * 0,
-        task=column("task"), task_fixed=np.zeros(count, np.bool_),
+        task=column("task"), task_fixed=np.zeros(count, np.bool_), via=("auto",) * count,
         action=tuple(r["steps"][0].action if r["steps"] else None for r in rows),
         propensity=np.array(column("propensity"), np.float32), steps=column("steps"),
         fault=(None,) * count, router_version=(None,) * count, correct_task=column("correct_task"),

@@ -98,6 +98,7 @@ def _row(
         observations=steps,
         fault=fault,
         router_version=decision.router_version,
+        via=decision.via,
     )
 
 

@@ -118,6 +118,8 @@ class Decision(Base):
     """the task chosen; null where gating abstained"""
     task_fixed: Mapped[bool] = mapped_column(Boolean)
     """the caller named the task: gating did not choose it"""
+    via: Mapped[str | None] = mapped_column(String(12))
+    """whether the probe might answer, had to, or might not; null, as in rows of before: `auto`"""
     abstained: Mapped[str | None] = mapped_column(String(40))
     action: Mapped[str | None] = mapped_column(String(ACTION_CHARS))
     """the first action: `probe`, or `expert:` and the expert's name"""

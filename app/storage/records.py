@@ -33,6 +33,7 @@ class DecisionRecord:
     observations: list[dict[str, Any]]
     fault: str | None
     router_version: int | None
+    via: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sqlalchemy import func, select
 
 from app.storage.database import Database
 from app.storage.models import Decision, Feedback
+from moe_router.gating.task_router import Via
 from moe_router.gating.weights import Floats
 from moe_router.training.feedback.replay import Replay, Step
 
@@ -85,6 +86,7 @@ def _arrays(rows: Sequence[tuple[Feedback, Decision]], hidden: int) -> Replay:
         none_probability=_column([d.none_probability for d in made]),
         task=tuple(d.task for d in made),
         task_fixed=np.array([d.task_fixed for d in made], np.bool_),
+        via=tuple(cast(Via, d.via or "auto") for d in made),
         action=tuple(d.action for d in made),
         propensity=_column([d.propensity for d in made]),
         steps=tuple(tuple(Step(**step) for step in d.observations) for d in made),

@@ -102,12 +102,15 @@ def _actions_probability(router: TaskRouter, state: State, task: str, replay: Re
     def reachable(expert: Expert) -> bool:
         return expert.name not in down
 
+    def taken(action: Action) -> float:
+        return router.probability(state, task, seen, action, via=replay.via[row], reachable=reachable)
+
     for step in replay.steps[row]:
         name = name_of(step)
         if name != PROBE and name not in experts:
             return 0.0  # the registry has changed since
         action = Action("probe") if name == PROBE else Action("expert", experts[name])
-        probability *= router.probability(state, task, seen, action, reachable=reachable)
+        probability *= taken(action)
         if step.fault is not None or step.label is None:
             down.add(name)
             continue
@@ -117,4 +120,4 @@ def _actions_probability(router: TaskRouter, state: State, task: str, replay: Re
     if answer is None:
         return probability
     accept = Action("accept", seen[answer].action.expert, answer)
-    return probability * router.probability(state, task, seen, accept, reachable=reachable)
+    return probability * taken(accept)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_router.gating.task_router import Via
 from moe_router.gating.weights import Floats
 
 
@@ -65,6 +66,8 @@ class Replay:
     """chosen; None where gating abstained"""
     task_fixed: NDArray[np.bool_]
     """(n,): the caller named the task, the router chose only among its experts"""
+    via: tuple[Via, ...]
+    """whether the caller let the probe answer"""
     action: tuple[str | None, ...]
     """the first action"""
     propensity: Floats

@@ -155,7 +155,9 @@ async def test_replay_gives_arrays_newest_first_with_a_cap_for_each_caller(
     )
     special = {
         "r-3": record("r-3", description_vector=None, task_probabilities={"a/b": 0.5}, none_probability=0.5),
-        "r-4": record("r-4", observations=[faulted, step()], fault="no-worker", router_version=7),
+        "r-4": record(
+            "r-4", observations=[faulted, step()], fault="no-worker", router_version=7, via="expert"
+        ),
         "r-5": record("r-5", encoder="another"),
     }
     await decisions.add([special.get(f"r-{i}", record(f"r-{i}")) for i in range(6)])
@@ -181,6 +183,7 @@ async def test_replay_gives_arrays_newest_first_with_a_cap_for_each_caller(
     assert found_all.task_probability[3].tolist() == [0, 0, 0.5]
     np.testing.assert_allclose(found_all.task_probability.sum(1) + found_all.none_probability, 1, atol=1e-6)
     assert found_all.router_version == (None, None, None, None, 7)
+    assert found_all.via == ("auto", "auto", "auto", "auto", "expert")
     assert found_all.fault[4] == "no-worker"
     assert found_all.label(4) == "positive"
     assert found_all.steps[4][0].fault == "no-worker"

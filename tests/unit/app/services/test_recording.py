@@ -12,7 +12,7 @@ from app.services.recording import label_key, recorded
 from app.storage.records import DecisionRecord
 from moe_router.contracts import ClassifyOptions, ClassifyRequest
 from moe_router.errors import AbstainedError, NoWorkerError, WorkerAnswerError
-from moe_router.gating.task_router import Action, Observation
+from moe_router.gating.task_router import Action, Observation, Via
 from tests.stubs import files
 from tests.stubs.gating import NOTHING_FITS, StubGating
 from tests.stubs.serving import registry
@@ -92,6 +92,15 @@ async def test_the_propensity_is_that_of_all_actions_and_the_accepted_answer_is_
     record = await run(course)
     assert record.propensity == pytest.approx(0.1)
     assert [s["accepted"] for s in record.observations] == [True, False]
+
+
+@pytest.mark.parametrize("via", ["auto", "expert", "probe"])
+async def test_whether_the_probe_might_answer_is_recorded(via: Via) -> None:
+    gating = StubGating(registry())
+    decision = await gating.decide(
+        "a text", None, language=None, task=None, via=via, served=lambda _: True
+    )  # fmt: skip
+    assert (await run(Course(decision, []))).via == via
 
 
 async def test_what_was_heard_together_is_told_apart() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from sqlalchemy import URL
 
 from app.storage.engine import blocking_engine, read_url
 from app.storage.migrate import FOLDER, migrate
@@ -50,16 +52,40 @@ def test_the_newest_revision_is_named_right() -> None:
 def test_it_can_be_taken_back(tmp_path: Path) -> None:
     url = read_url(f"sqlite:///{tmp_path}/x.sqlite3")
     migrate(url)
+    _step(url, command.downgrade, "base")
+    assert revision_of(url) is None
+    migrate(url)
+    assert differences(url) == []
+
+
+def test_decisions_of_before_stay_and_say_nothing_of_the_probe(tmp_path: Path) -> None:
+    url = read_url(f"sqlite:///{tmp_path}/x.sqlite3")
+    migrate(url)
+    _step(url, command.downgrade, "0002")
+    columns = {
+        "request_id": "r", "caller": "c", "created_at": 1.0, "language": "en", "language_probability": 1.0,
+        "domain_probabilities": "{}", "task_probabilities": "{}", "none_probability": 0.0, "task_fixed": 0,
+        "propensity": 1.0, "observations": "[]",
+    }  # fmt: skip
+    with sqlite3.connect(str(url.database)) as connection:
+        marks = ", ".join("?" * len(columns))
+        connection.execute(
+            f"INSERT INTO decisions ({', '.join(columns)}) VALUES ({marks})",  # noqa: S608
+            tuple(columns.values()),
+        )
+    migrate(url)
+    with sqlite3.connect(str(url.database)) as connection:
+        assert connection.execute("SELECT request_id, via FROM decisions").fetchall() == [("r", None)]
+
+
+def _step(url: URL, run: Callable[[Config, str], None], revision: str) -> None:
     engine = blocking_engine(url)
     with engine.connect() as connection, connection.begin():
         config = Config()
         config.set_main_option("script_location", str(FOLDER))
         config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+        run(config, revision)
     engine.dispose()
-    assert revision_of(url) is None
-    migrate(url)
-    assert differences(url) == []
 
 
 def test_processes_that_start_at_once_do_not_collide(tmp_path: Path) -> None:

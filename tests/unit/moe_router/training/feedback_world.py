@@ -95,7 +95,7 @@ def row(**changed: Any) -> dict[str, Any]:
         "caller": "c", "judged_at": 0.0, "description": axis(0), "text": np.zeros(HIDDEN, np.float32),
         "task": "a/x", "steps": (Step("expert:m", "yes", 0.8, 0.6, 1.0, accepted=True),),
         "propensity": 1.0, "fault": None, "correct_task": None, "correct_label": None, "score": NAN,
-        "task_fixed": False,
+        "task_fixed": False, "via": "auto",
     }  # fmt: skip
     return made | changed
 
@@ -116,7 +116,7 @@ def replay(rows: Sequence[dict[str, Any]]) -> Replay:
         description=vectors("description"), text=vectors("text"), language=("en",) * count,
         language_probability=ones, domains=("a", "b"), domain_probability=np.zeros((count, 2), np.float32),
         tasks=CLASSES, task_probability=np.zeros((count, 3), np.float32), none_probability=ones * 0,
-        task=column("task"), task_fixed=np.array(column("task_fixed"), np.bool_),
+        task=column("task"), task_fixed=np.array(column("task_fixed"), np.bool_), via=column("via"),
         action=tuple(r["steps"][0].action if r["steps"] else None for r in rows),
         propensity=np.array(column("propensity"), np.float32), steps=column("steps"),
         fault=column("fault"), router_version=(None,) * count, correct_task=column("correct_task"),

@@ -69,6 +69,15 @@ def test_a_faulted_expert_counts_as_out_of_reach_and_its_call_as_free():
     assert found.value == pytest.approx(1 - 0.2)
 
 
+def test_what_the_caller_left_open_to_the_router_is_what_it_is_judged_by():
+    """Without its word the expert would be the first to be asked, and the probe's answer no path at all."""
+    own = serving(own=registry({"a/x": {"experts": EXPERTS, "probe": {"path": "p"}}, "a/y": {}, "b/z": {}}))
+    by_probe = Step("probe", "yes", 0.8, 0.6, 0.0, accepted=True)
+    rows = [row(steps=(by_probe,), correct_label="yes", via=via) for via in ("probe", "auto", "expert")]
+    found = path_values([own.make(shipped())], own.domains, replay(rows))[0]
+    assert (found.value, found.effective) == (1, 1)
+
+
 def test_routers_are_compared_on_the_rows_that_each_of_them_could_have_led_to():
     """The first does otherwise just where things went wrong: of what it does there nothing is known."""
     own = serving(own=REGISTRY, policy=Policy(cost_weight=0.1))

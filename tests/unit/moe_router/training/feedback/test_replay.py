@@ -37,6 +37,7 @@ def replay(
         none_probability=one * 0,
         task=(task,),
         task_fixed=np.zeros(1, np.bool_),
+        via=("auto",),
         action=("expert:big",),
         propensity=one,
         steps=(steps,),
