@@ -8,11 +8,11 @@ from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mole.calls import GRACE_S, Item, batch, body
+from mole.calls import Item, batch, body, granted
 from mole.errors import MoleAPIError, MoleConnectionError
 from mole.exchange import Conversation, Pause, perform
 from mole.results import ItemResult
-from mole.retry import RETRIED_STATUSES, Retry
+from mole.retry import RETRIED_STATUSES, Patience, Retry
 
 if TYPE_CHECKING:
     from moe_router.contracts import Problem
@@ -105,7 +105,9 @@ class Window:
             yield from found
 
 
-def perform_batch(work: Batch, retry: Retry, url: str) -> Conversation[list[ItemResult]]:
+def perform_batch(
+    work: Batch, retry: Retry, url: str, patience: Patience | None = None
+) -> Conversation[list[ItemResult]]:
     """Sends a batch; items that failed for a passing reason are sent again, the others are not.
 
     What is too large for one request is sent in halves; a single item that is has the problem as its error.
@@ -115,6 +117,7 @@ def perform_batch(work: Batch, retry: Retry, url: str) -> Conversation[list[Item
     """
     from pydantic import ValidationError
 
+    patience = patience or Patience()
     found: dict[int, ItemResult] = {}
     left = {}
     for offset, item in enumerate(work.items):
@@ -124,32 +127,35 @@ def perform_batch(work: Batch, retry: Retry, url: str) -> Conversation[list[Item
             found[offset] = ItemResult(work.first + offset, None, _unencodable())
     attempt = 1
     while left:
-        answers = yield from _answers(list(left.values()), retry, url)
+        answers = yield from _answers(list(left.values()), retry, url, patience)
         for offset, said in zip(list(left), answers, strict=True):
             try:
                 found[offset] = _result(work.first + offset, said)
             except (ValidationError, TypeError) as error:
                 raise MoleConnectionError(url, "something else answers there") from error
-        left = {offset: item for offset, item in left.items() if _passing(found[offset])}
-        pause = retry.pause(attempt) if left else None
+        pause = retry.pause(attempt)
         if pause is None:
             break
-        yield Pause(pause)
+        left = {at: item for at, item in left.items() if _again(found[at], item, pause, patience)}
+        if left:
+            yield Pause(pause)
         attempt += 1
     return [found[offset] for offset in sorted(found)]
 
 
-def _answers(items: list[dict[str, Any]], retry: Retry, url: str) -> Conversation[list[dict[str, Any]]]:
+def _answers(
+    items: list[dict[str, Any]], retry: Retry, url: str, patience: Patience
+) -> Conversation[list[dict[str, Any]]]:
     try:
-        return (yield from perform(batch(items, _patience(items)), retry, url))
+        return (yield from perform(batch(items, _longest(items)), retry, url, patience))
     except MoleAPIError as error:
         if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             raise
         if len(items) == 1:
             return [{"error": error.problem.model_dump()}]
     half = len(items) // 2
-    first = yield from _answers(items[:half], retry, url)
-    return [*first, *(yield from _answers(items[half:], retry, url))]
+    first = yield from _answers(items[:half], retry, url, patience)
+    return [*first, *(yield from _answers(items[half:], retry, url, patience))]
 
 
 def _result(index: int, said: dict[str, Any]) -> ItemResult:
@@ -160,8 +166,11 @@ def _result(index: int, said: dict[str, Any]) -> ItemResult:
     return ItemResult(index, ClassifyAnswer.model_validate(said), None)
 
 
-def _passing(result: ItemResult) -> bool:
-    return result.error is not None and result.error.status in RETRIED_STATUSES
+def _again(result: ItemResult, item: dict[str, Any], pause_s: float, patience: Patience) -> bool:
+    """Whether an item failed for a passing reason, with time left."""
+    if result.error is None or result.error.status not in RETRIED_STATUSES:
+        return False
+    return patience.allows(pause_s, _granted(item), result.error.status)
 
 
 def _encodable(item: Any) -> bool:
@@ -173,11 +182,19 @@ def _encodable(item: Any) -> bool:
     return all(map(_encodable, item)) if isinstance(item, list | tuple) else True
 
 
-def _patience(items: Iterable[dict[str, Any]]) -> float | None:
+def _longest(items: Iterable[dict[str, Any]]) -> float | None:
     """The longest that an item may take, where each states it."""
-    granted = [(item.get("options") or {}).get("timeout_seconds") for item in items]
-    stated = [float(g) for g in granted if isinstance(g, int | float)]
-    return max(stated) + GRACE_S if len(stated) == len(granted) else None
+    each = [_granted(item) for item in items]
+    stated = [one for one in each if one is not None]
+    return max(stated) if len(stated) == len(each) else None
+
+
+def _granted(item: dict[str, Any]) -> float | None:
+    """The time that an item states for itself; what is no number is for the service to refuse."""
+    try:
+        return granted(item.get("options") or {})
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def _unencodable() -> Problem:

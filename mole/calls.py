@@ -47,11 +47,17 @@ class Call(Generic[T]):
     content: Callable[[], Any] = lambda: None
     """the body: bytes, or an iterable of bytes; asked for anew at each attempt"""
     headers: Mapping[str, str] = field(default_factory=dict)
-    timeout_s: float | None = None
-    """another bound than the client's own"""
+    granted_s: float | None = None
+    """the time that the caller states for the service"""
     repeatable: bool = True
+    """whether it may be sent again, also where the service may have seen it"""
     any_status: bool = False
     """whether an error status carries an answer, too"""
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Another bound on each wait than the client's own."""
+        return None if self.granted_s is None else self.granted_s + GRACE_S
 
 
 def classify(
@@ -68,7 +74,7 @@ def classify(
         description: What to find out, in any language.
         fields: Values for the template's further names.
         **options: Members of the request's `options`, such as `task`, `language`, `via`,
-            `on_abstain`, `return_probabilities`, `timeout_seconds`.
+            `on_abstain`, `return_probabilities`, `timeout_seconds`; nothing is tried again after the last.
 
     Raises:
         MoleAPIError: the coordinator answered with problem details.
@@ -76,7 +82,7 @@ def classify(
     """
     from moe_router.contracts import ClassifyAnswer
 
-    return _post("/classify", body(text, description, fields, options), ClassifyAnswer, _patience(options))
+    return _post("/classify", body(text, description, fields, options), ClassifyAnswer, granted(options))
 
 
 def route(
@@ -94,7 +100,7 @@ def route(
     """
     from moe_router.contracts import RouteAnswer
 
-    return _post("/route", body(text, description, fields, options), RouteAnswer, _patience(options))
+    return _post("/route", body(text, description, fields, options), RouteAnswer, granted(options))
 
 
 def feedback(
@@ -207,7 +213,7 @@ def health() -> Call[CoordinatorHealth]:
     return Call("GET", "/health", reader(CoordinatorHealth), any_status=True)
 
 
-def batch(items: list[dict[str, Any]], timeout_s: float | None = None) -> Call[list[dict[str, Any]]]:
+def batch(items: list[dict[str, Any]], granted_s: float | None = None) -> Call[list[dict[str, Any]]]:
     """Up to 100 requests at once; the results are read by whoever knows the items."""
     content = json.dumps({"items": items}, ensure_ascii=False).encode()
 
@@ -217,7 +223,7 @@ def batch(items: list[dict[str, Any]], timeout_s: float | None = None) -> Call[l
             raise ValueError("there is not one result an item")
         return results
 
-    return Call("POST", "/classify/batch", read, lambda: content, JSON, timeout_s)
+    return Call("POST", "/classify/batch", read, lambda: content, JSON, granted_s)
 
 
 def body(
@@ -243,14 +249,15 @@ def stated(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _post(path: str, sent: Any, model: type[ModelT], timeout_s: float | None = None) -> Call[ModelT]:
+def granted(options: Mapping[str, Any]) -> float | None:
+    """The time that a request's options state for it."""
+    said = options.get("timeout_seconds")
+    return None if said is None else float(said)
+
+
+def _post(path: str, sent: Any, model: type[ModelT], granted_s: float | None = None) -> Call[ModelT]:
     content = json.dumps(sent, ensure_ascii=False).encode()
-    return Call("POST", path, reader(model), lambda: content, JSON, timeout_s)
-
-
-def _patience(options: Mapping[str, Any]) -> float | None:
-    granted = options.get("timeout_seconds")
-    return None if granted is None else float(granted) + GRACE_S
+    return Call("POST", path, reader(model), lambda: content, JSON, granted_s)
 
 
 def _job(content: bytes) -> JobAnswer:

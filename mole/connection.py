@@ -76,6 +76,8 @@ class Connection:
             raise MoleConnectionError(self.base_url, "the time is up") from error
         except httpx.LocalProtocolError as error:  # which quotes the header that it will not send
             raise MoleConnectionError(self.base_url, "the request is no valid HTTP") from error
+        except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+            raise MoleConnectionError(self.base_url, _reason(error), broken=True) from error
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise MoleConnectionError(self.base_url, _reason(error)) from error
 

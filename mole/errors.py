@@ -27,13 +27,15 @@ class MoleConnectionError(MoleClientError):
         url: Where it was looked for.
         reason: What went wrong.
         unsent: Whether no connection was made, so that the service cannot have seen the request.
+        broken: Whether a connection broke off, so that the service may have seen the request.
     """
 
-    def __init__(self, url: str, reason: str, *, unsent: bool = False) -> None:
+    def __init__(self, url: str, reason: str, *, unsent: bool = False, broken: bool = False) -> None:
         super().__init__(f"no MoLE service answers at {url}: {reason}")
         self.url = url
         self.reason = reason
         self.unsent = unsent
+        self.broken = broken
 
 
 class MoleAPIError(MoleClientError):

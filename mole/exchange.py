@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mole.calls import Call
 from mole.errors import MoleAPIError, MoleConnectionError
-from mole.retry import RETRIED_STATUSES, Retry
+from mole.retry import RETRIED_STATUSES, Patience, Retry
 
 if TYPE_CHECKING:
     from moe_router.contracts import Problem
@@ -44,13 +44,20 @@ Outcome = Reply | MoleConnectionError | None
 Conversation = Generator[Step, Outcome, T]
 
 
-def perform(call: Call[T], retry: Retry, url: str) -> Conversation[T]:
+def perform(call: Call[T], retry: Retry, url: str, patience: Patience | None = None) -> Conversation[T]:
     """Sends a call until it is answered, or trying again is of no use.
+
+    Args:
+        call: what to send.
+        retry: when to send it again.
+        url: where the service is, for errors.
+        patience: since when the caller waits; since now where it is None.
 
     Raises:
         MoleAPIError: the coordinator answered with problem details.
         MoleConnectionError: it did not answer, or something else did.
     """
+    patience = patience or Patience()
     attempt = 1
     while True:
         outcome = yield call
@@ -59,7 +66,8 @@ def perform(call: Call[T], retry: Retry, url: str) -> Conversation[T]:
             assert isinstance(outcome, Reply)  # noqa: S101 - a call that is sent is replied to
             return _read(call, outcome, url)
         pause = _pause(fault, attempt, retry) if call.repeatable else None
-        if pause is None:
+        status = fault.status if isinstance(fault, MoleAPIError) else None
+        if pause is None or not patience.allows(pause, call.granted_s, status):
             raise fault
         yield Pause(pause)
         attempt += 1
@@ -114,7 +122,7 @@ def _fault(outcome: Outcome, call: Call[Any]) -> MoleAPIError | MoleConnectionEr
 
 def _pause(fault: MoleAPIError | MoleConnectionError, attempt: int, retry: Retry) -> float | None:
     if isinstance(fault, MoleConnectionError):
-        return retry.pause(attempt) if fault.unsent else None
+        return retry.pause(attempt) if fault.unsent or fault.broken else None
     return retry.pause(attempt, fault.retry_after_s) if fault.status in RETRIED_STATUSES else None
 
 

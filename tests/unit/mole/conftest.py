@@ -60,6 +60,8 @@ class StubCoordinator:
     status: int = 200
     body: bytes = json.dumps(ANSWER).encode()
     headers: dict[str, str] = field(default_factory=dict)
+    breaks: int = 0
+    """connections that are closed without an answer"""
     asked: list[tuple[str, str, Any, dict[str, str]]] = field(default_factory=list)
 
     def answers(self, body: Any, status: int = 200, **headers: str) -> None:
@@ -84,6 +86,10 @@ def coordinator() -> Iterator[StubCoordinator]:
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
             stub.asked.append((self.command, self.path, self._body(), dict(self.headers)))
+            if stub.breaks:
+                stub.breaks -= 1
+                self.close_connection = True
+                return
             self.send_response(stub.status)
             for name, value in {"Content-Length": str(len(stub.body)), **stub.headers}.items():
                 self.send_header(name, value)
