@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -111,6 +120,19 @@ class AsyncMole(Endpoints):
         Raises:
             MoleAPIError, MoleConnectionError: as `job`; also in the middle.
         """
+        async with aclosing(self.job_result_lines(job_id)) as lines:
+            async for line in lines:
+                try:
+                    yield to_result(line)
+                except ValueError as error:
+                    raise MoleConnectionError(self.base_url, "something else answers there") from error
+
+    async def job_result_lines(self, job_id: str) -> AsyncGenerator[str, None]:
+        """The same as JSON Lines, unread.
+
+        Raises:
+            MoleAPIError, MoleConnectionError: as `job_results`.
+        """
         with self._connection.translated():
             async with self._http.stream("GET", path_of(job_id, "/results")) as response:
                 if response.is_error:
@@ -120,15 +142,9 @@ class AsyncMole(Endpoints):
                 lines = Lines()
                 async for piece in response.aiter_bytes():
                     for line in lines.add(piece):
-                        yield self._result(line)
+                        yield line
                 for line in lines.end():
-                    yield self._result(line)
-
-    def _result(self, line: str) -> ItemResult:
-        try:
-            return to_result(line)
-        except ValueError as error:
-            raise MoleConnectionError(self.base_url, "something else answers there") from error
+                    yield line
 
     async def run(self, conversation: Conversation[T]) -> T:
         """Carries a conversation out."""

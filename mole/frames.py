@@ -43,11 +43,15 @@ def classify_frame(
 
     Raises:
         KeyError: the frame has no such column.
+        ValueError: the frame has one of the new columns already.
         MoleAPIError: a whole batch was refused.
         MoleConnectionError: the coordinator did not answer.
     """
     import pandas as pd
 
+    taken = [prefix + name for name in COLUMNS if prefix + name in frame.columns]
+    if taken:
+        raise ValueError(f"the frame has a column {taken[0]!r} of its own; choose another prefix")
     texts = frame[text]
     asked = frame[description_column] if description_column is not None else None
     wanted = [position for position, value in enumerate(texts) if not _missing(value)]

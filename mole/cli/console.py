@@ -51,15 +51,15 @@ def err() -> Console:
     return Console(stderr=True, highlight=False, emoji=False)
 
 
-def print_json(document: str) -> None:
-    """Prints JSON to standard output, untouched by the terminal's width."""
+def print_json(document: str, *, indent: int | None = 2) -> None:
+    """Prints JSON to standard output, untouched by its width; `indent` is for what must be escaped."""
     import json
     import sys
 
     try:
         document.encode(sys.stdout.encoding)
     except UnicodeEncodeError:  # escaped as JSON escapes, not as a terminal is shown what it lacks
-        document = json.dumps(json.loads(document), indent=2)
+        document = json.dumps(json.loads(document), indent=indent)
     sys.stdout.write(document.rstrip("\n") + "\n")
 
 

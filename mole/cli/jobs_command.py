@@ -91,7 +91,7 @@ def results(
     """
     with client_for(url) as client:
         for line in client.job_result_lines(job_id):
-            sys.stdout.write(line + "\n")
+            print_json(line, indent=None)
 
 
 @app.command()

@@ -36,3 +36,12 @@ def test_a_column_may_say_what_to_find_out(service: Service):
         assert [item["description"] for item in service.batches[0]] == ["Which?", "Good?"]
         with pytest.raises(KeyError):
             classify_frame(frame, "nothing", client=mole)
+
+
+def test_a_column_of_the_frame_is_never_doubled(service: Service):
+    with Mole(service.url) as mole:
+        once = classify_frame(pd.DataFrame({"text": ["a"]}), client=mole)
+        with pytest.raises(ValueError, match="a column 'mole_result' of its own; choose another prefix"):
+            classify_frame(once, client=mole)
+        assert len(service.batches) == 1
+        assert classify_frame(once, client=mole, prefix="again_")["again_result"].tolist() == ["a"]

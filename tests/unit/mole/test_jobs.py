@@ -91,6 +91,7 @@ async def test_signs_that_part_lines_elsewhere_do_not_part_results(coordinator, 
         assert list(client.job_result_lines("j-1")) == lines
     async with AsyncMole(coordinator.url) as other:
         assert [result.unwrap().result async for result in other.job_results("j-1")] == labels
+        assert [line async for line in other.job_result_lines("j-1")] == lines
 
 
 def test_lines_come_out_of_any_pieces():
@@ -124,6 +125,8 @@ async def test_another_page_is_no_result(coordinator, status: int, kind: str):
     async with AsyncMole(coordinator.url) as other:
         with pytest.raises(MoleConnectionError, match=f"HTTP {status}"):
             await anext(other.job_results("j-1"))
+        with pytest.raises(MoleConnectionError, match=f"HTTP {status}"):
+            await anext(other.job_result_lines("j-1"))
 
 
 @pytest.mark.parametrize(
@@ -216,6 +219,13 @@ def test_the_command_prints_results_untouched(coordinator, answer):
     lines = json.dumps({"index": 0, **answer}, ensure_ascii=False) + "\n"
     coordinator.answers(lines.encode(), Content_Type=LINES)
     assert mole("jobs", "results", "j-1", "--url", coordinator.url).stdout == lines
+    lines = json.dumps({"index": 0, **answer, "result": "积极 é"}, ensure_ascii=False) + "\n"
+    coordinator.answers((lines * 2).encode(), Content_Type=LINES)
+    for encoding in ("ascii", "iso-8859-1", "cp1252", "utf-8"):
+        done = mole(
+            "jobs", "results", "j-1", "--url", coordinator.url, PYTHONIOENCODING=encoding, PYTHONUTF8="0"
+        )
+        assert [json.loads(line)["result"] for line in done.stdout.splitlines()] == ["积极 é"] * 2
     coordinator.answers(PROBLEM, 404)
     done = mole("jobs", "results", "x", "--url", coordinator.url)
     assert (done.returncode, done.stderr) == (1, "mole: Unknown job (404): You have no job x.\n")

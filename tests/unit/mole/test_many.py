@@ -265,6 +265,8 @@ def test_both_clients_have_the_same_methods_and_say_what_they_do():
     for name in ("classify", "route", "classify_batch", "feedback", "submit_job", "tasks", "health"):
         for client in (Mole, AsyncMole):
             assert getattr(client, name).__doc__
+    told = {name for name in dir(Mole) if not name.startswith("_")}
+    assert told - {"close"} == {name for name in dir(AsyncMole) if not name.startswith("_")} - {"aclose"}
     with Mole() as mole:
         assert mole.classify.__name__ == "classify"
         told = str(inspect.signature(mole.classify))
