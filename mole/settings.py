@@ -63,7 +63,7 @@ class CommandSettings(BaseSettings):
     gating_models: Path = Field(
         PACKAGE / "gating" / "models",
         validation_alias="MOLE_GATING_MODEL_DIR",
-        description="Root of relative paths of probes.",
+        description="Folder of the gating weights, and of the probes.",
     )
     encoder: str | None = Field(
         None,

@@ -68,7 +68,6 @@ def expert(
 
     Accuracy, macro-F1 and calibration, by language, beside what it must beat.
     """
-    from moe_router.gating.pipeline import MODELS
     from moe_router.registry import load_registry
     from moe_router.training.experts.evaluate import Evaluation, evaluate_expert
     from moe_router.training.experts.report import table
@@ -77,8 +76,9 @@ def expert(
 
     settings = CommandSettings()
     given = Evaluation(
-        task, data, base, adapter, settings.adapter_root, settings.cache, limit, baselines, MODELS / "probes"
-    )
+        task, data, base, adapter, settings.adapter_root, settings.cache, limit, baselines,
+        settings.gating_models / "probes",
+    )  # fmt: skip
     with progress_bar() as bar:
         job = bar.add_task("loading the base model", total=1.0)
         found = evaluate_expert(
@@ -91,14 +91,14 @@ def expert(
 
 async def _evaluate(registry: Path, models: Path | None, data: Path | None, seed: int) -> dict[str, Any]:
     from moe_router.assets.encoder import EMBEDDED
-    from moe_router.gating.pipeline import MODELS, GatingConfig, GatingPipeline
+    from moe_router.gating.pipeline import GatingConfig, GatingPipeline
     from moe_router.registry import load_registry
     from moe_router.training.evaluate import evaluate_gating
     from mole.settings import CommandSettings
 
     settings = CommandSettings()
     config = GatingConfig(
-        settings.cache, model_dir=models or MODELS, lid_path=settings.lid_path,
+        settings.cache, model_dir=models or settings.gating_models, lid_path=settings.lid_path,
         encoder=settings.encoder or EMBEDDED, target_risk=settings.target_risk,
     )  # fmt: skip
     pipeline = GatingPipeline.load(load_registry(registry), config)

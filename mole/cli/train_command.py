@@ -40,10 +40,10 @@ def gating(
 
     It takes minutes on a laptop.
     """
-    from moe_router.gating.pipeline import MODELS
     from moe_router.training.build import GatingRun, build
+    from mole.settings import CommandSettings
 
-    folder = output or MODELS
+    folder = output or CommandSettings().gating_models
     run = GatingRun(data, folder, seed=seed, without=frozenset(without or ()))
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
@@ -99,10 +99,10 @@ def probe(
 
     Switch it on with "probe": {"path": …} in the registry's task.
     """
-    from moe_router.gating.pipeline import MODELS
     from moe_router.training.probes import ProbeRun, fit_probe
+    from mole.settings import CommandSettings
 
-    run = ProbeRun(data, task, output or MODELS / "probes", seed=seed)
+    run = ProbeRun(data, task, output or CommandSettings().gating_models / "probes", seed=seed)
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
         figures = fit_probe(run, encoder_in_use(), lambda m, f: bar.update(job, description=m, completed=f))
@@ -133,14 +133,13 @@ def pool(
     trained anew.
     """
     from moe_router.experts.model_host import PoolConfig
-    from moe_router.gating.pipeline import MODELS
     from moe_router.training.experts.report import table
     from moe_router.training.opinion_pools import PoolRun, fit_opinion_pool
     from mole.settings import CommandSettings
 
     settings = CommandSettings()
     experts = PoolConfig(adapter_root=settings.adapter_root, cache_dir=settings.cache, worker_id="training")
-    run = PoolRun(task, data, probes or MODELS / "probes", base, experts, expert)
+    run = PoolRun(task, data, probes or settings.gating_models / "probes", base, experts, expert)
     with progress_bar() as bar:
         job = bar.add_task("starting", total=1.0)
         figures = fit_opinion_pool(
