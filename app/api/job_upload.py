@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -112,6 +113,8 @@ class RequestUpload:
         number = 0
         async for line in self._split():
             number += 1
+            if number == 1:
+                line = line.removeprefix(BOM_UTF8)
             if not line.strip():
                 if number > LINES_PER_ITEM * self._limits.items:
                     raise TextTooLongError("The upload has too many blank lines.")

@@ -50,6 +50,14 @@ async def test_items_and_digest_are_of_the_whole_body() -> None:
     assert again.digest == given.digest
 
 
+async def test_a_mark_of_the_byte_order_is_passed_over_once_at_the_very_beginning() -> None:
+    assert await items(upload(part(b"\xef"), part(b"\xbb\xbf1\n2", more=False))) == ["1", "2"]
+    assert await items(upload(part(b"\xef\xbb\xbf\r\n1", more=False))) == ["1"]
+    for body, line in ((b"\xef\xbb\xbf\xef\xbb\xbf1\n", 1), (b"1\n\xef\xbb\xbf2\n", 2)):
+        with pytest.raises(RequestError, match=f"line {line}: is no JSON"):
+            await items(upload(part(body, more=False)))
+
+
 async def test_one_that_stops_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BODY_TIMEOUT_S", 0.01)
     with pytest.raises(SlowBodyError):
