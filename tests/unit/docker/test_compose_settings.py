@@ -24,7 +24,7 @@ PLACES = {
 }
 """Folders of the image, on which volumes are mounted."""
 FIXED = PLACES | {
-    "MOLE_GATING_MODEL_DIR", "MOLE_LID_PATH", "MOLE_ENCODER", "MOLE_STATE_DIR",
+    "MOLE_GATING_MODEL_DIR", "MOLE_LID_PATH", "MOLE_STATE_DIR",
     # `stop_grace_period` would have to be changed with it.
     "MOLE_DRAIN_TIMEOUT_SECONDS",
 }  # fmt: skip
