@@ -7,48 +7,24 @@ takes a request at once, and batches grow only because others run. There is no t
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from moe_router.errors import DeadlineError, NotReadyError, OverloadedError
+from moe_router.errors import DeadlineError, MoleError, NotReadyError
+from moe_router.experts.admission import Admission, Place
+from moe_router.experts.frames import without_frames
 from moe_router.tally import SizeTally
+
+logger = logging.getLogger(__name__)
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
-
-
-class Place(Generic[ResultT]):
-    """A request's place in the queue, from its admission until the last of its jobs is in a batch.
-
-    Attributes:
-        jobs: how many it has; None before they are made.
-        waiting: how many of them are in no batch yet.
-        held: whether it still counts.
-        answer: all results, or the first failure.
-    """
-
-    def __init__(self) -> None:
-        self.jobs: int | None = None
-        self.waiting = 0
-        self.held = True
-        self.answer: asyncio.Future[list[ResultT]] = asyncio.get_running_loop().create_future()
-        self._results: dict[int, ResultT] = {}
-
-    def take(self, index: int, result: ResultT | BaseException) -> None:
-        """Takes one job's result; the answer is there when it was the last."""
-        if self.answer.done():
-            return
-        if isinstance(result, BaseException):
-            self.answer.set_exception(result)
-            return
-        self._results[index] = result
-        if len(self._results) == self.jobs:
-            self.answer.set_result([self._results[i] for i in range(self.jobs)])
 
 
 @dataclass(slots=True, eq=False)
@@ -56,11 +32,13 @@ class _Entry(Generic[JobT, ResultT]):
     job: JobT
     cost: int
     deadline: float | None
-    caller: str
     task: str
+    kind: str
     place: Place[ResultT]
     index: int
     waits: bool = True
+    had: int = 0
+    """What its caller had had of the device once it was charged for it."""
 
 
 @dataclass(slots=True)
@@ -68,10 +46,8 @@ class _Group(Generic[JobT, ResultT]):
     """A caller's waiting jobs for one task, and how much of the device they have had."""
 
     had: int
-    waiting: deque[_Entry[JobT, ResultT]] = field(default_factory=deque)
-
-    def had_after_next(self) -> int:
-        return self.had + self.waiting[0].cost
+    waiting: OrderedDict[_Entry[JobT, ResultT], None] = field(default_factory=OrderedDict)
+    """Keyed, so that each of a long text's jobs is soon taken out."""
 
 
 @dataclass(slots=True)
@@ -82,32 +58,39 @@ class _Caller(Generic[JobT, ResultT]):
     groups: dict[str, _Group[JobT, ResultT]] = field(default_factory=dict)
     level: int = 0
 
-    def next(self) -> _Entry[JobT, ResultT]:
+    def next(self, kind: str | None) -> _Entry[JobT, ResultT] | None:
+        """The next of a kind, or of any."""
+        found, least = None, 0
         # Reversed: of equals who came last, since the other one was served while it was away.
-        return min(reversed(self.groups.values()), key=_Group.had_after_next).waiting[0]
-
-    def had_after_next(self) -> int:
-        return self.had + self.next().cost
+        for group in reversed(self.groups.values()):
+            entry = next(iter(group.waiting))
+            if kind is None or entry.kind == kind:
+                after = group.had + entry.cost
+                if found is None or after < least:
+                    found, least = entry, after
+        return found
 
 
 class Batcher(Generic[JobT, ResultT]):
     """A bounded queue in front of a blocking function that takes batches.
 
     A request takes a place before its jobs are made, so that one too many is refused before it costs
-    anything; it has one place however many jobs it turns out to be.
+    anything. Where the queue is full, who holds most of it makes room (`Admission`). Jobs of different kinds
+    share no batch: those that are soon done would wait for the others.
 
     Fair between callers, and between the tasks of each, by self-clocked fair queueing (Golestani 1994): the
     next job is of the waiting caller that will with it have had least of the device, and what that one has
     then had is the level at which who comes, or comes back, starts; the same for the tasks of a caller. So
     a flood of one, or for one task, cannot starve another; nobody saves up; and as the level rises with each
     job, those who keep coming cannot starve who waits. Nobody waiting has had more than the level, so that
-    who does not wait can be forgotten.
+    who does not wait can be forgotten. What a job took beyond its cost is charged after its batch.
 
     Args:
         run: computes a batch in a thread; returns one result, or exception, per job in their order.
         max_batch_cost: bound on the sum of the costs in a batch; a job that costs more goes alone.
-        max_queue: bound on the requests that wait; more are refused at once.
+        max_queue: bound on the requests that wait, those of many jobs counted as several.
         max_in_flight: batches that may run at a time.
+        beyond: what a job has taken beyond its cost, by its result.
         clock: seconds, the one that deadlines are given in.
     """
 
@@ -118,16 +101,17 @@ class Batcher(Generic[JobT, ResultT]):
         max_batch_cost: int,
         max_queue: int,
         max_in_flight: int = 1,
+        beyond: Callable[[ResultT], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
         self._max_batch_cost = max_batch_cost
-        self._max_queue = max_queue
         self._max_in_flight = max_in_flight
+        self._beyond = beyond
         self._clock = clock
+        self._admission: Admission[ResultT] = Admission(max_queue)
         self._callers: dict[str, _Caller[JobT, ResultT]] = {}
         self._level = 0
-        self._places = 0
         self._unmade = 0
         self._waiting = 0
         self._running: set[asyncio.Task[None]] = set()
@@ -144,7 +128,7 @@ class Batcher(Generic[JobT, ResultT]):
         return self._unmade + self._waiting + self._computing
 
     @contextmanager
-    def place(self, deadline: float | None = None) -> Iterator[Place[ResultT]]:
+    def place(self, caller: str, deadline: float | None = None) -> Iterator[Place[ResultT]]:
         """Admits a request, whose jobs are then made and given to `run`; `drain` waits for it.
 
         Raises:
@@ -156,10 +140,7 @@ class Batcher(Generic[JobT, ResultT]):
             raise NotReadyError("The expert is draining.")
         if deadline is not None and deadline <= self._clock():
             raise DeadlineError("The time was up before the request reached the expert.")
-        if self._places >= self._max_queue:
-            raise OverloadedError(f"{self._places} requests are waiting for this expert's model.")
-        place: Place[ResultT] = Place()
-        self._places += 1
+        place = self._admission.enter(caller)
         self._unmade += 1
         try:
             yield place
@@ -167,6 +148,7 @@ class Batcher(Generic[JobT, ResultT]):
             if place.jobs is None:
                 self._unmade -= 1
             self._leave(place)
+            place.forget()
 
     async def run(
         self,
@@ -174,8 +156,8 @@ class Batcher(Generic[JobT, ResultT]):
         jobs: Sequence[JobT],
         *,
         costs: Sequence[int],
-        caller: str,
         task: str,
+        kind: str = "",
         deadline: float | None = None,
     ) -> list[ResultT]:
         """Queues the jobs of an admitted request and waits for all results, in order.
@@ -183,10 +165,14 @@ class Batcher(Generic[JobT, ResultT]):
         The first failure, or a cancellation, takes the rest out of the queue.
 
         Raises:
+            OverloadedError: the queue is full for so many jobs, or the place had to make room for others.
             DeadlineError: the time was up before the results came.
         """
+        if place.settled:  # it had to make room for others
+            return await place.answer
+        self._admission.grow(place, len(jobs))
         made = [
-            _Entry(job, cost, deadline, caller, task, place, index)
+            _Entry(job, cost, deadline, task, kind, place, index)
             for index, (job, cost) in enumerate(zip(jobs, costs, strict=True))
         ]
         place.jobs = place.waiting = len(made)
@@ -207,17 +193,17 @@ class Batcher(Generic[JobT, ResultT]):
                     self._take_out(entry)
 
     async def submit(
-        self, job: JobT, *, cost: int, caller: str, task: str, deadline: float | None = None
+        self, job: JobT, *, cost: int, caller: str, task: str, kind: str = "", deadline: float | None = None
     ) -> ResultT:
         """Runs a request of one job that is made already; raises as `place` and `run`."""
-        with self.place(deadline) as place:
-            [result] = await self.run(place, [job], costs=[cost], caller=caller, task=task, deadline=deadline)
+        with self.place(caller, deadline) as place:
+            [result] = await self.run(place, [job], costs=[cost], task=task, kind=kind, deadline=deadline)
             return result
 
     async def drain(self) -> None:
         """Takes nothing more, and waits until all that was taken is answered."""
         self._closed = True
-        while self._running or self._places:
+        while self._running or self._admission.held:
             self._idle.clear()
             await self._idle.wait()
 
@@ -227,29 +213,50 @@ class Batcher(Generic[JobT, ResultT]):
         self._threads.shutdown(wait=False)
 
     def _enqueue(self, entry: _Entry[JobT, ResultT]) -> None:
-        own = self._callers.setdefault(entry.caller, _Caller(self._level))
-        own.groups.setdefault(entry.task, _Group(own.level)).waiting.append(entry)
+        own = self._callers.setdefault(entry.place.caller, _Caller(self._level))
+        own.groups.setdefault(entry.task, _Group(own.level)).waiting[entry] = None
         self._waiting += 1
         if not self._pump_due:  # once per turn of the loop, so that requests of one turn share a batch
             self._pump_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _charge(self, entry: _Entry[JobT, ResultT]) -> None:
-        own = self._callers[entry.caller]
+        own = self._callers[entry.place.caller]
         group = own.groups[entry.task]
         group.had += entry.cost
         own.level = max(own.level, group.had)
         own.had += entry.cost
+        entry.had = own.had
         self._level = max(self._level, own.had)
 
+    def _charge_beyond(
+        self, batch: Sequence[_Entry[JobT, ResultT]], results: Sequence[ResultT | BaseException]
+    ) -> None:
+        """Of who has nothing waiting the account is gone: the level rises as if it were there."""
+        if self._beyond is None:
+            return
+        gone: dict[str, int] = {}
+        for entry, result in zip(batch, results, strict=True):
+            more = 0 if isinstance(result, BaseException) else self._beyond(result)
+            own = self._callers.get(entry.place.caller)
+            if own is not None:
+                own.had += more
+                if (group := own.groups.get(entry.task)) is not None:
+                    group.had += more
+                    own.level = max(own.level, group.had)
+                self._level = max(self._level, own.had)
+            elif more:
+                gone[entry.place.caller] = more = gone.get(entry.place.caller, 0) + more
+                self._level = max(self._level, entry.had + more)
+
     def _take_out(self, entry: _Entry[JobT, ResultT]) -> None:
-        own = self._callers[entry.caller]
+        own = self._callers[entry.place.caller]
         group = own.groups[entry.task]
-        group.waiting.remove(entry)
+        del group.waiting[entry]
         if not group.waiting:
             del own.groups[entry.task]
         if not own.groups:
-            del self._callers[entry.caller]
+            del self._callers[entry.place.caller]
         entry.waits = False
         self._waiting -= 1
         entry.place.waiting -= 1
@@ -257,10 +264,8 @@ class Batcher(Generic[JobT, ResultT]):
             self._leave(entry.place)
 
     def _leave(self, place: Place[ResultT]) -> None:
-        if place.held:
-            place.held = False
-            self._places -= 1
-            self._idle.set()
+        self._admission.leave(place)
+        self._idle.set()
 
     def _pump(self) -> None:
         self._pump_due = False
@@ -272,33 +277,45 @@ class Batcher(Generic[JobT, ResultT]):
 
     def _form(self) -> list[_Entry[JobT, ResultT]]:
         batch: list[_Entry[JobT, ResultT]] = []
+        kind: str | None = None
         spent = 0
         now = self._clock()
-        while (entry := self._next()) is not None:
-            answer = entry.place.answer
-            live = not answer.done() and (entry.deadline is None or entry.deadline > now)
+        while (entry := self._next(kind)) is not None:
+            place = entry.place
+            live = not place.settled and (entry.deadline is None or entry.deadline > now)
             if live and batch and spent + entry.cost > self._max_batch_cost:
                 break
             if live:
                 batch.append(entry)
+                kind = entry.kind
+                place.begun = True
                 spent += entry.cost
                 self._charge(entry)
-            elif not answer.done():
-                answer.set_exception(DeadlineError("The time was up while the request waited."))
+            elif not place.settled:
+                place.refuse(DeadlineError("The time was up while the request waited."))
             self._take_out(entry)
         return batch
 
-    def _next(self) -> _Entry[JobT, ResultT] | None:
-        neediest = min(reversed(self._callers.values()), key=_Caller.had_after_next, default=None)
-        return neediest.next() if neediest is not None else None
+    def _next(self, kind: str | None) -> _Entry[JobT, ResultT] | None:
+        found, least = None, 0
+        for own in reversed(self._callers.values()):
+            entry = own.next(kind)
+            if entry is not None:
+                after = own.had + entry.cost
+                if found is None or after < least:
+                    found, least = entry, after
+        return found
 
     async def _compute(self, batch: Sequence[_Entry[JobT, ResultT]]) -> None:
         jobs = [entry.job for entry in batch]
         results: Sequence[ResultT | BaseException]
         try:
             results = await asyncio.get_running_loop().run_in_executor(self._threads, self._run, jobs)
-        except Exception as error:  # noqa: BLE001  whatever it was, each caller must hear of it
-            results = [error] * len(batch)
+            self._charge_beyond(batch, results)
+        except Exception as error:
+            if not isinstance(error, MoleError):
+                logger.error("a batch failed", exc_info=error)
+            results = [without_frames(error)] * len(batch)
         finally:
             self._computing -= len(batch)
             self._running.discard(asyncio.current_task())

@@ -15,11 +15,13 @@ has choices, not tokens. And it knows *which* occurrence of a value was chosen, 
 hence the offsets.
 
 Confidence is the product of the choices' probabilities, each normalised over what was allowed: of an entity,
-those of its own line; of the whole list, all of them, of all windows.
+those of its own line; of the whole list, all of them, of all windows. Where a model server tells of none of
+the choices the list ends before the line that is open, and is as unsure as a choice that nothing is told of.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -36,6 +38,9 @@ from moe_router.experts.text_words import OVERLAP_WORDS, Window, Word
 MAX_ENTITY_WORDS = OVERLAP_WORDS
 MAX_ENTITY_CHARS = 512
 """Bounds on an entity, so that some window sees it whole; a window has at most as many as it has words."""
+
+UNTOLD = 1e-9
+"""The probability of a list's end that the model did not choose."""
 
 EncodeWord = Callable[[str], tuple[int, ...]]
 
@@ -75,6 +80,16 @@ def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, fou
     walk = _Walk()
     found.entities.clear()  # a batch that failed is run again
     found.log_probability = 0.0
+    try:
+        yield from _lines(text, window, grammar, encode, walk, found.entities)
+    except _UntoldError:
+        walk.log_probability += math.log(UNTOLD)
+    found.log_probability = walk.log_probability
+
+
+def _lines(
+    text: str, window: Window, grammar: Grammar, encode: EncodeWord, walk: _Walk, entities: list[Entity]
+) -> Decoder:
     runs = _Runs(text, window.words, grammar, encode)
     types = [
         _Way((kind, kind), (*tokens, *grammar.line_end), True)
@@ -86,14 +101,14 @@ def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, fou
         line_start = walk.log_probability
         first, last = yield from walk.along(runs.from_word(place), runs.on)
         if first == _STOP:
-            break
+            return
         kind, _ = yield from walk.along(types)
         start, end = window.words[first].start, window.words[last].end
         place = last + 1
         if not window.tells(start, end):
             continue
         confidence = float(np.exp(walk.log_probability - line_start))
-        found.entities.append(
+        entities.append(
             Entity(
                 type=grammar.types[kind][0],
                 start=start,
@@ -102,7 +117,6 @@ def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, fou
                 confidence=min(confidence, 1.0),
             )
         )
-    found.log_probability = walk.log_probability
 
 
 def answer(
@@ -225,6 +239,10 @@ def _tokens(text: str, word: Word, encode: EncodeWord, *, first: bool) -> tuple[
     return encode((" " if spaced else "") + text[word.start : word.end])
 
 
+class _UntoldError(Exception):
+    """The model has told of none of the choices."""
+
+
 class _Walk:
     """Asks the model only where ways part, and keeps account of how sure it was."""
 
@@ -268,6 +286,8 @@ class _Walk:
         scores = yield Decision(feed, choices)
         if np.isnan(scores).any():
             raise NotANumberError
+        if np.isneginf(scores).all():
+            raise _UntoldError
         best = int(np.argmax(scores))
         self.log_probability += float(scores[best])
         return choices[best]

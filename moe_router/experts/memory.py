@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-WEIGHTS = ("*.safetensors", "*.bin")
+WEIGHTS = "*.safetensors"
 
 
 def available_memory() -> int:
@@ -65,8 +65,4 @@ def _fields(file: Path) -> dict[str, str]:
 
 def weights_bytes(source: Path | str) -> int:
     """Bytes of a model folder's weights; 0 for a name on the hub, whose files nobody has seen yet."""
-    folder = Path(source)
-    for pattern in WEIGHTS:
-        if sizes := [file.stat().st_size for file in folder.glob(pattern)]:
-            return sum(sizes)
-    return 0
+    return sum(file.stat().st_size for file in Path(source).glob(WEIGHTS))

@@ -15,7 +15,7 @@ from moe_router.assets.cache import Progress
 from moe_router.contracts import ExpertAnswer, ExpertRequest
 from moe_router.errors import ModelAssetError, NoWorkerError
 from moe_router.experts.batcher import Batcher
-from moe_router.experts.engines.base import Engine, Job, Outcome, infer_halving
+from moe_router.experts.engines.base import Engine, Job, Outcome, fed_beyond_cost, infer_halving
 from moe_router.experts.engines.factory import EngineOptions, make_engine
 from moe_router.experts.memory import reclaim
 from moe_router.experts.roster import Roster, RosterBuilder, Served
@@ -37,7 +37,7 @@ class PoolConfig:
         cache_dir: keeps converted models.
         worker_id: named in answers.
         max_concurrent: batches in flight for a model; an engine still computes one at a time.
-        max_queue: requests that may wait for a model; more are refused.
+        max_queue: requests that may wait for a model, long texts counted as several; more are refused.
         max_batch_tokens: bound on the tokens of a batch, template heads not counted.
         max_text_tokens: a text is cut off after so many tokens; extraction reads it whole, in windows.
         num_threads: CPU threads of a pass; None leaves it to torch.
@@ -136,6 +136,7 @@ class ModelHost:
             max_batch_cost=self._config.max_batch_tokens,
             max_queue=self._config.max_queue,
             max_in_flight=self._config.max_concurrent,
+            beyond=fed_beyond_cost,
         )
 
     def warm_up(self) -> None:
@@ -244,13 +245,14 @@ class ModelHost:
         self, expert: TaskExpert, request: ExpertRequest, deadline: float | None, caller: str
     ) -> Finding:
         assert self._batcher is not None  # noqa: S101  checked by the caller
-        with self._batcher.place(deadline) as place:
+        with self._batcher.place(caller, deadline) as place:
             work = await asyncio.to_thread(expert.prepare, request)
             if any(job.prompt.cut for job in work.jobs):
                 self._tell_cut(request.task_key)
             costs = [self.engine.cost(job) for job in work.jobs]
+            kind = "decode" if expert.extracts else "label"
             outcomes = await self._batcher.run(
-                place, work.jobs, costs=costs, caller=caller, task=request.task_key, deadline=deadline
+                place, work.jobs, costs=costs, task=request.task_key, kind=kind, deadline=deadline
             )
         if expert.extracts:  # of a long text it would keep the event loop from all else
             return await asyncio.to_thread(expert.finish, work, outcomes)

@@ -137,10 +137,10 @@ class TaskExpert:
         Raises:
             NotANumberError: the model answers with NaN.
         """
-        if any(outcome is not None and np.isnan(outcome).any() for outcome in outcomes):
+        if any(np.isnan(outcome).any() for outcome in outcomes):
             raise NotANumberError
         if self._adapter is None and not self.extracts:
-            prior = np.mean([outcome for outcome in outcomes if outcome is not None], axis=0)
+            prior = np.mean([outcome for outcome in outcomes if not isinstance(outcome, int)], axis=0)
             # A model server tells some tokens only: the bias of a label that is not seen is not known, and
             # dividing by next to nothing would make that label the answer wherever it is seen.
             self._prior = prior if np.isfinite(prior).all() else None
@@ -175,7 +175,7 @@ class TaskExpert:
 
     def _label(self, outcomes: Sequence[Outcome]) -> Finding:
         [log_probabilities] = outcomes
-        if log_probabilities is None:
+        if isinstance(log_probabilities, int):
             raise ValueError("the engine gave no label probabilities")
         if np.isnan(log_probabilities).any():
             raise NotANumberError

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from moe_router.errors import NoWorkerError, WorkerAnswerError
+from moe_router.errors import MoleError, NoWorkerError, WorkerAnswerError
+from moe_router.experts.frames import without_frames
 from moe_router.experts.prompting import Template
 from moe_router.experts.scoring import Floats, LabelTrie
+
+logger = logging.getLogger(__name__)
 
 
 class OutOfMemoryError(NoWorkerError):
@@ -40,7 +44,8 @@ class Decision:
 Decoder = Generator[Decision, Floats, None]
 """Yields decisions, is sent the log-probabilities of the choices, and ends when it has all it wants.
 
-A log-probability is normalised over the choices: what is not allowed has no share.
+A log-probability is normalised over the choices: what is not allowed has no share. All of them are -inf where
+the model has told of none.
 """
 
 
@@ -88,9 +93,14 @@ class DecodeJob:
 
 
 Job = LabelJob | DecodeJob
-Outcome = Floats | None
-"""(n_labels,) float64 log-probabilities of a LabelJob, -inf for a label that the engine cannot see; None for
-a DecodeJob, whose decoder has the result."""
+Outcome = Floats | int
+"""(n_labels,) float64 log-probabilities of a LabelJob, -inf for a label that the engine cannot see; of a
+DecodeJob, whose decoder has the result, how many tokens it was fed beyond its cost."""
+
+
+def fed_beyond_cost(outcome: Outcome) -> int:
+    """What of a job's work was not foreseen."""
+    return outcome if isinstance(outcome, int) else 0
 
 
 class Tokens(Protocol):
@@ -167,14 +177,16 @@ class AnswersEach(Protocol):
 def infer_halving(engine: Engine, jobs: Sequence[Job]) -> list[Outcome | BaseException]:
     """As `Engine.infer`, but halves a batch that does not fit, and answers each job by itself.
 
-    A job that fails alone carries its own exception and takes no other down with it.
+    A job that fails alone carries its own exception, without frames, and takes no other down with it.
     """
     if isinstance(engine, AnswersEach):
         return engine.infer_each(jobs)
     try:
         return list(engine.infer(jobs))
-    except Exception as error:  # noqa: BLE001  a batch may fail for one of its jobs: try them apart
+    except Exception as error:
         if len(jobs) == 1:
-            return [error]
+            if not isinstance(error, MoleError):  # where it was raised is not told from here on
+                logger.error("a job failed", exc_info=error)
+            return [without_frames(error)]
     middle = len(jobs) // 2
     return infer_halving(engine, jobs[:middle]) + infer_halving(engine, jobs[middle:])

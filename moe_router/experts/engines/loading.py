@@ -26,14 +26,19 @@ def load_model(source: Path | str, spec: BaseModelSpec, *, require_4bit: bool = 
 
     On CUDA the weights are bfloat16, or 4-bit (NF4) through bitsandbytes where the registry says so. On a
     CPU they are float32: in bfloat16 a label's probability moves by half a point with the batch around it,
-    which `torch_dtype` in the registry allows where speed is worth that.
+    which `torch_dtype` in the registry allows where speed is worth that. Weights are read from safetensors only:
+    a pickle (`pytorch_model.bin`) can run code.
 
     Raises:
         ModelAssetError: the model cannot be had or loaded, or 4 bits are required and cannot be had.
         OutOfMemoryError: there is no room for it.
     """
     cuda = torch.cuda.is_available()
-    options: dict[str, Any] = {"dtype": _dtype(spec, cuda), "attn_implementation": "sdpa"}
+    options: dict[str, Any] = {
+        "dtype": _dtype(spec, cuda),
+        "attn_implementation": "sdpa",
+        "use_safetensors": True,
+    }
     if cuda:
         options["device_map"] = {"": 0} if spec.device_map in (None, "auto") else spec.device_map
     if spec.load_in_4bit:
@@ -47,9 +52,16 @@ def load_model(source: Path | str, spec: BaseModelSpec, *, require_4bit: bool = 
     except (OSError, ValueError, RuntimeError, ImportError, MemoryError) as error:
         if is_out_of_memory(error):
             raise OutOfMemoryError(f"the memory does not hold the base model {source}: {error}") from error
-        raise ModelAssetError(f"the base model {source} cannot be loaded: {error}") from error
+        raise ModelAssetError(f"the base model {source} cannot be loaded: {error}{_mend(source)}") from error
     model.train(False)
     return model, tokenizer
+
+
+def _mend(source: Path | str) -> str:
+    folder = Path(source)
+    if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
+        return "; its weights are pickled, which is not read: convert them to safetensors (save_pretrained)"
+    return ""
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -3,7 +3,8 @@
 Servers such as vLLM (with LoRA modules) and llama.cpp's tell the likeliest next tokens. Their tokenizers stay
 theirs, so labels are matched as text: of the tokens told, those that a label's rest begins with count for
 it; a token that several labels begin with is followed by another request. With k tokens told, a label that
-begins with none of them is less likely than the k-th; it counts as impossible, log-probability -inf.
+begins with none of them is less likely than the k-th; it counts as impossible, log-probability -inf. Where a
+decoder's choices are concerned and none of the tokens told leads to one, the decoder ends.
 
 The server tokenises the prompt as one text: unlike with our own engine, a control token spelled out in a
 user's text may be read as one, if the server's tokenizer does so.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
@@ -22,6 +24,7 @@ import numpy as np
 from moe_router.errors import ModelAssetError, NoWorkerError
 from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, Prompt, ServerAwayError
 from moe_router.experts.engines.text_tokens import CHARS_PER_TOKEN, TextTokens, text_of
+from moe_router.experts.engines.told_choices import ToldChoices
 from moe_router.experts.scoring import Floats, log_softmax
 
 TOP = 20
@@ -42,7 +45,7 @@ ENDS = frozenset(
 """How servers tell the token that ends a text, where they tell it at all and not as an empty one."""
 
 UNSEEN = 1e-9
-"""A decoder's choice that is not among the tokens told has this probability."""
+"""A decoder's choice that none of the tokens told leads to has this probability, if some lead to another."""
 
 NEGLIGIBLE = 1e-3
 """Tokens below this share are not followed further."""
@@ -128,8 +131,7 @@ class OpenAIEngine:
     def _answer(self, job: Job) -> Outcome | BaseException:
         try:
             if isinstance(job, DecodeJob):
-                self._decode(job)
-                return None
+                return self._decode(job)
             return self._score(job)
         except Exception as error:  # noqa: BLE001  it is the job's own and goes to whoever asked
             return error
@@ -165,22 +167,21 @@ class OpenAIEngine:
         total = sum(shares.values())
         return {index: share / total for index, share in shares.items()}
 
-    def _decode(self, job: DecodeJob) -> None:
-        """One request for each choice; a choice is between characters."""
+    def _decode(self, job: DecodeJob) -> int:
+        """About one request for each choice; a choice is between characters."""
         said = ""
+        told = ToldChoices(partial(self._next, job.prompt))
         decoder = job.decoder()
         decision = next(decoder, None)
         while decision is not None:
             said += text_of(decision.feed)
-            told = self._next(job.prompt, said)
-            masses = [
-                UNSEEN + sum(p for token, p in told.items() if token.startswith(chr(choice)))
-                for choice in decision.choices
-            ]
+            shares = np.array(told.shares(said, [chr(choice) for choice in decision.choices]))
+            scores = log_softmax(np.log(shares + UNSEEN)) if shares.any() else np.full(len(shares), -np.inf)
             try:
-                decision = decoder.send(log_softmax(np.log(masses)))
+                decision = decoder.send(scores)
             except StopIteration:
-                return
+                break
+        return -(-len(said) // CHARS_PER_TOKEN)
 
     def _next(self, prompt: Prompt, said: str) -> dict[str, float]:
         """The likeliest next tokens and their probabilities."""

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from traceback import clear_frames
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from moe_router.experts.engines.mixed import MixedLora, is_plain
 from moe_router.experts.engines.packed import KeyValues, PackedModel, PackedSession, Slots
 from moe_router.experts.engines.self_check import check_packing
 from moe_router.experts.engines.tokens import HfTokens
+from moe_router.experts.frames import without_frames
 from moe_router.experts.scoring import ROOT, Floats, log_softmax
 
 logger = logging.getLogger(__name__)
@@ -111,12 +113,29 @@ class TransformersEngine:
 
     def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Runs a batch, whatever the adapters in it; those that are more than plain LoRA by themselves."""
-        outcomes: list[Outcome] = [None] * len(jobs)
-        with self._lock, torch.inference_mode(), _translated("this batch"):
+        with self._lock:
+            try:
+                return self._infer(jobs)
+            except OutOfMemoryError:
+                if len(jobs) > 1 or not self._drop_heads_but(jobs[0].prompt):
+                    raise
+            return self._infer(jobs)
+
+    def _infer(self, jobs: Sequence[Job]) -> list[Outcome]:
+        outcomes: list[Outcome] = [0] * len(jobs)
+        with torch.inference_mode(), _translated("this batch"):
             for group in self._groups(jobs):
                 self._score([(i, job) for i, job in group if isinstance(job, LabelJob)], outcomes)
-                self._decode([job for _, job in group if isinstance(job, DecodeJob)])
+                self._decode([(i, job) for i, job in group if isinstance(job, DecodeJob)], outcomes)
         return outcomes
+
+    def _drop_heads_but(self, prompt: Prompt) -> bool:
+        """Lets the heads go that this prompt has no use for; whether there were any."""
+        others = set(self._heads) - {(prompt.adapter, prompt.head)}
+        for key in others:
+            del self._heads[key]
+        torch.cuda.empty_cache()
+        return bool(others)
 
     def cost(self, job: Job) -> int:
         """Tokens of the prompt's tail and of what is read after it."""
@@ -258,9 +277,10 @@ class TransformersEngine:
         for (row, branch, _), values in zip(wanted, rows, strict=True):
             logits[row][branch] = values
 
-    def _decode(self, jobs: Sequence[DecodeJob]) -> None:
-        if not jobs:
+    def _decode(self, numbered: Sequence[tuple[int, DecodeJob]], outcomes: list[Outcome]) -> None:
+        if not numbered:
             return
+        jobs = [job for _, job in numbered]
         session, seen = self._open([job.prompt for job in jobs])
         hidden = session.run()
         ends = np.cumsum([len(job.prompt.tail) for job in jobs]) - 1
@@ -283,6 +303,9 @@ class TransformersEngine:
                 torch.stack([last[row] for row in rows]), [asked[row].choices for row in rows]
             )
             asked = {row: _send(decoders[row], log_softmax(s)) for row, s in zip(rows, scores, strict=True)}
+        for (index, job), place in zip(numbered, places, strict=True):
+            fed_tokens = place - len(job.prompt.head) - len(job.prompt.tail)
+            outcomes[index] = max(fed_tokens - job.most_fed, 0)
 
 
 def _send(decoder: Decoder, log_probabilities: Floats) -> Any:
@@ -299,5 +322,7 @@ def _translated(work: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        clear_frames(error.__traceback__)  # they hold the pass's tensors, which are not free before
+        without_frames(error)
         torch.cuda.empty_cache()
-        raise OutOfMemoryError(f"The device's memory does not hold {work}.") from error
+        raise OutOfMemoryError(f"The device's memory does not hold {work}.") from None

@@ -52,7 +52,7 @@ def ask(expert: TaskExpert, engine: Engine, rows: Sequence[Row], report: Report)
         report("asking the expert", 1 - len(queue) / max(1, len(rows)))
     own = [[outcomes[index, part] for part in range(len(work.jobs))] for index, work in enumerate(works)]
     findings = [expert.finish(work, found) for work, found in zip(works, own, strict=True)]
-    return Answers(findings, [found[0] for found in own if found and found[0] is not None])
+    return Answers(findings, [found[0] for found in own if found and not isinstance(found[0], int)])
 
 
 def label_figures(

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import threading
+import time
+import weakref
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -45,9 +49,9 @@ async def batcher(device: Device) -> AsyncIterator[Batcher[str, str]]:
 
 
 def ask(
-    batcher: Batcher[str, str], job: str, task: str = "t", caller: str = "c", cost: int = 1
+    batcher: Batcher[str, str], job: str, task: str = "t", caller: str = "c", cost: int = 1, kind: str = ""
 ) -> asyncio.Task[str]:
-    return asyncio.create_task(batcher.submit(job, cost=cost, caller=caller, task=task))
+    return asyncio.create_task(batcher.submit(job, cost=cost, caller=caller, task=task, kind=kind))
 
 
 def named(by: str, name: str) -> tuple[str, str]:
@@ -181,7 +185,7 @@ async def test_a_full_queue_refuses_at_once(batcher: Batcher[str, str], device: 
 
 async def test_a_place_counts_before_its_jobs_are_made(device: Device) -> None:
     batcher: Batcher[str, str] = Batcher(device, max_batch_cost=4, max_queue=1)
-    with batcher.place():
+    with batcher.place("c"):
         assert batcher.depth == 1
         with pytest.raises(OverloadedError):
             await batcher.submit("more", cost=1, caller="c", task="g")
@@ -191,9 +195,9 @@ async def test_a_place_counts_before_its_jobs_are_made(device: Device) -> None:
     await batcher.aclose()
 
 
-async def many(batcher: Batcher[str, str], jobs: str, group: str = "g") -> list[str]:
-    with batcher.place() as place:
-        return await batcher.run(place, list(jobs), costs=[1] * len(jobs), caller="c", task=group)
+async def many(batcher: Batcher[str, str], jobs: str, group: str = "g", caller: str = "c") -> list[str]:
+    with batcher.place(caller) as place:
+        return await batcher.run(place, list(jobs), costs=[1] * len(jobs), task=group)
 
 
 async def test_a_request_of_more_jobs_than_the_queue_holds_takes_one_place(device: Device) -> None:
@@ -215,10 +219,8 @@ async def test_a_request_of_more_jobs_than_the_queue_holds_takes_one_place(devic
 
 async def test_a_failing_job_takes_the_rest_of_its_request_out_of_the_queue(device: Device) -> None:
     batcher: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=9)
-    with batcher.place() as place:
-        failing = asyncio.create_task(
-            batcher.run(place, ["bad", "b", "c"], costs=[1, 1, 1], caller="c", task="g")
-        )
+    with batcher.place("c") as place:
+        failing = asyncio.create_task(batcher.run(place, ["bad", "b", "c"], costs=[1, 1, 1], task="g"))
         await device.has_started()
         device.go.release()
         with pytest.raises(ValueError, match="bad"):
@@ -231,10 +233,10 @@ async def test_a_failing_job_takes_the_rest_of_its_request_out_of_the_queue(devi
 async def test_draining_waits_for_a_request_whose_jobs_are_being_made(device: Device) -> None:
     batcher: Batcher[str, str] = Batcher(device, max_batch_cost=4, max_queue=9)
     device.go.release()
-    with batcher.place() as place:
+    with batcher.place("c") as place:
         draining = asyncio.create_task(batcher.drain())
         await asyncio.sleep(0)
-        assert await batcher.run(place, ["a"], costs=[1], caller="c", task="g") == ["A"]
+        assert await batcher.run(place, ["a"], costs=[1], task="g") == ["A"]
     await draining
     await batcher.aclose()
 
@@ -317,3 +319,183 @@ async def test_draining_answers_what_was_taken_and_takes_nothing_more(
     device.go.release(10)
     await closing
     assert await asyncio.gather(*taken) == list("ABCDE")
+
+
+@pytest.mark.parametrize("flooders", [1, 2, 3])
+async def test_a_few_callers_cannot_keep_another_out(device: Device, flooders: int) -> None:
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=6)
+    running = ask(batcher, "x")
+    await device.has_started()
+    flood = [ask(batcher, f"f{i}", caller=f"flooder {i % flooders}") for i in range(6)]
+    await asyncio.sleep(0)
+    light = ask(batcher, "light", caller="light")
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await batcher.submit("more", cost=1, caller="flooder 0", task="t")
+    device.go.release(20)
+    assert await light == "LIGHT"
+    outcomes = await asyncio.gather(running, *flood, return_exceptions=True)
+    refused = [type(outcome) for outcome in outcomes if not isinstance(outcome, str)]
+    assert refused == [OverloadedError]
+    first = [i for i in range(6) if i % flooders == 0]
+    assert isinstance(outcomes[1:][first[-1]], OverloadedError)  # its newest
+    await batcher.aclose()
+
+
+async def test_who_makes_room_while_its_jobs_are_made_is_told_so(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=2)
+    device.go.release(9)
+    with batcher.place("a"), batcher.place("a") as newest:
+        assert await batcher.submit("b", cost=1, caller="b", task="t") == "B"
+        with pytest.raises(OverloadedError):
+            await batcher.run(newest, ["a"], costs=[1], task="t")
+    assert batcher.depth == 0
+    assert ["a"] not in device.batches
+    await batcher.aclose()
+
+
+async def test_many_jobs_count_as_several_requests_but_one_text_always_fits(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=8)
+    running = ask(batcher, "x")
+    await device.has_started()
+    long = asyncio.create_task(many(batcher, "l" * 999, caller="long"))
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await many(batcher, "m" * 999, caller="longer")
+    light = [ask(batcher, "light", caller=f"light {i}") for i in range(4)]
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await many(batcher, "m", caller="long")
+    device.go.release(2000)
+    assert await asyncio.gather(*light) == ["LIGHT"] * 4
+    assert len(await long) == 999
+    await running
+    await batcher.aclose()
+
+
+async def test_a_text_that_is_being_answered_makes_no_room(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=2)
+    long = asyncio.create_task(many(batcher, "l" * 99, caller="long"))
+    await device.has_started()
+    other = ask(batcher, "o", caller="other")
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await batcher.submit("more", cost=1, caller="more", task="t")
+    device.go.release(999)
+    assert (await other, len(await long)) == ("O", 99)
+    await batcher.aclose()
+
+
+async def test_many_cancelled_jobs_are_soon_taken_out(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=100_000)
+    running = ask(batcher, "x")
+    await device.has_started()
+    long = [asyncio.create_task(many(batcher, "l" * 2000)) for _ in range(40)]
+    await asyncio.sleep(0)
+    for task in reversed(long):
+        task.cancel()
+    started = time.process_time()
+    await asyncio.gather(*long, return_exceptions=True)
+    assert time.process_time() - started < 2  # one by one along the queue it takes a minute
+    assert batcher.depth == 1
+    device.go.release(9)
+    await running
+    await batcher.aclose()
+
+
+async def test_jobs_of_two_kinds_share_no_batch(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=4, max_queue=99)
+    asked = [ask(batcher, "x")]
+    await device.has_started()
+    for i in range(6):
+        asked.append(ask(batcher, f"d{i}", "pii", f"caller {i % 2}", kind="decode"))
+        asked.append(ask(batcher, f"l{i}", "mood", f"caller {i % 2}", kind="label"))
+    await asyncio.sleep(0)
+    device.go.release(99)
+    await asyncio.gather(*asked)
+    assert all(len({job[0] for job in batch}) == 1 for batch in device.batches)
+    assert [len(batch) for batch in device.batches[1:3]] == [4, 4]
+    assert {batch[0][0] for batch in device.batches[1:3]} == {"d", "l"}
+    await batcher.aclose()
+
+
+@pytest.mark.parametrize("waits_on", [True, False])
+async def test_what_a_job_took_beyond_its_cost_is_charged_after_its_batch(
+    device: Device, waits_on: bool
+) -> None:
+    batcher: Batcher[str, str] = Batcher(
+        device, max_batch_cost=1, max_queue=99, beyond=lambda result: 5 if result.startswith("D") else 0
+    )
+    asked = [ask(batcher, "d", "pii", "decoder", kind="decode")]
+    await device.has_started()
+    asked += [ask(batcher, f"l{i}", caller="other", kind="label") for i in range(9)]
+    if waits_on:
+        asked.append(ask(batcher, "d", "pii", "decoder", kind="decode"))
+        await asyncio.sleep(0)
+    device.go.release()
+    await device.has_started()
+    if not waits_on:
+        asked.append(ask(batcher, "d", "pii", "decoder", kind="decode"))
+        await asyncio.sleep(0)
+    device.go.release(99)
+    await asyncio.gather(*asked)
+    assert device.batches.index(["d"], 1) > 5
+    await batcher.aclose()
+
+
+class Activations:
+    """What a pass holds."""
+
+
+class Pass:
+    """Fails for one job, and notes what is alive of failed passes when another begins."""
+
+    def __init__(self) -> None:
+        self.failed: list[weakref.ref[Activations]] = []
+        self.alive: list[bool] = []
+
+    def __call__(self, jobs: Sequence[str]) -> list[str | BaseException]:
+        self.alive += [held() is not None for held in self.failed]
+        held = Activations()
+        if "bad" in jobs:
+            self.failed.append(weakref.ref(held))
+            try:
+                raise MemoryError
+            except MemoryError as error:
+                raise OverloadedError("no room") from error
+        return list(jobs)
+
+
+async def test_a_failed_pass_holds_nothing_while_the_next_ones_run() -> None:
+    gc.disable()  # which would find a ring sooner or later
+    try:
+        run = Pass()
+        batcher: Batcher[str, str] = Batcher(run, max_batch_cost=1, max_queue=99)
+        with pytest.raises(OverloadedError):
+            await batcher.submit("bad", cost=1, caller="c", task="t")
+        await batcher.submit("good", cost=1, caller="c", task="t")
+        assert run.alive == [False]
+        await batcher.aclose()
+    finally:
+        gc.enable()
+
+
+async def test_an_error_is_gone_with_the_request_that_it_ended(device: Device) -> None:
+    gc.disable()
+    try:
+        batcher: Batcher[str, str] = Batcher(device, max_batch_cost=1, max_queue=99)
+        device.go.release(9)
+        alive: list[weakref.ref[Activations]] = []
+
+        async def asks() -> None:
+            held = Activations()  # in a frame that the error's trace leads to
+            alive.append(weakref.ref(held))
+            await batcher.submit("bad", cost=1, caller="c", task="t")
+
+        with contextlib.suppress(ValueError):
+            await asks()
+        await batcher.submit("good", cost=1, caller="c", task="t")  # the thread lets go of the batch before
+        assert alive[0]() is None
+        await batcher.aclose()
+    finally:
+        gc.enable()

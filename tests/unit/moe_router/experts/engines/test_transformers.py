@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from moe_router.contracts import ExpertRequest
 from moe_router.errors import ModelAssetError
@@ -73,7 +75,7 @@ def job(
 
 
 def probabilities(engine: TransformersEngine, *jobs: LabelJob) -> list[Any]:
-    return [np.exp(outcome) for outcome in engine.infer(jobs) if outcome is not None]
+    return [np.exp(outcome) for outcome in engine.infer(jobs)]
 
 
 def brute_force(engine: TransformersEngine, asked: LabelJob) -> list[float]:
@@ -339,6 +341,54 @@ def test_out_of_memory_halves_the_batch(
         assert np.exp(found) == pytest.approx(whole, abs=1e-5)  # type: ignore[arg-type]
 
 
+def test_what_a_pass_held_is_free_when_memory_is_given_back(
+    gemma: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+
+    def full(*_given: Any) -> torch.Tensor:
+        activations = torch.zeros(9)
+        held.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(gemma._packed, "forward", full)
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: alive.append(any(ref() is not None for ref in held))
+    )
+    [outcome] = infer_halving(gemma, [job(gemma, "x")])
+    assert isinstance(outcome, OutOfMemoryError)
+    assert alive
+    assert not any(alive)
+
+
+def test_kept_heads_make_room_for_a_job_that_does_not_fit_alone(
+    gemma: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = probabilities(gemma, job(gemma, "x", LONG), job(gemma, "x"))
+    forward, tried = gemma._packed.forward, []
+
+    def tight(*given: Any) -> torch.Tensor:
+        tried.append(len(gemma._heads))
+        if len(gemma._heads) > 1:
+            raise torch.OutOfMemoryError
+        return forward(*given)
+
+    monkeypatch.setattr(gemma._packed, "forward", tight)
+    assert probabilities(gemma, job(gemma, "x"))[0] == pytest.approx(expected[1], abs=1e-5)
+    assert tried[0] > tried[1] == 1
+
+
+def test_what_decoding_fed_beyond_a_jobs_cost_is_told(gemma: TransformersEngine) -> None:
+    def decoder(steps: int) -> Decoder:
+        for _ in range(steps):
+            yield Decision((65, 66, 67), (70, 71))
+
+    prompt = gemma.tokens.prompt(SHORT, {"input": "x"}, None)
+    jobs = [DecodeJob(prompt, lambda steps=steps: decoder(steps), 4) for steps in (0, 1, 5)]  # type: ignore[misc]
+    assert gemma.infer(jobs) == [0, 0, 11]
+
+
 def spoil_nothing(folder: Path) -> None:
     for file in folder.iterdir():
         file.unlink()
@@ -429,3 +479,12 @@ def test_four_bit_without_cuda_is_refused_where_it_is_required(llama_folder: Pat
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelAssetError, match=str(tmp_path)):
         load_model(tmp_path, BaseModelSpec(hf_name=str(tmp_path), torch_dtype="float32"))
+
+
+def test_pickled_weights_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path, "llama")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(ModelAssetError, match="convert them to safetensors"):
+        load_model(folder, BaseModelSpec(hf_name=str(folder)))
