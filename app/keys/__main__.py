@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0, or 1 with one line on standard error."""
     given = _parser().parse_args(arguments)
-    return storage_command.run(lambda _settings, storage: _command(given, storage.api_keys))
+    return storage_command.run(
+        lambda _settings, storage: _command(given, storage.api_keys),
+        makes="the key" if given.command == "create" else None,
+    )
 
 
 async def _command(given: argparse.Namespace, keys: ApiKeys) -> Any:

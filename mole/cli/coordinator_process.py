@@ -40,5 +40,5 @@ def coordinator_command(
     if done.returncode:
         lines = said.strip().splitlines()
         raise CommandError(lines[-1] if lines else f"`{arguments[0]}` did not succeed")
-    sys.stderr.write(said)  # the audit log, where no file is set for it
+    sys.stderr.write(said)  # which database it was, and the audit log where no file is set for it
     return json.loads(done.stdout)

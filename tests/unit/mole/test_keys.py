@@ -20,6 +20,7 @@ def test_a_key_from_its_making_to_its_end(tmp_path: Path):
     assert key.startswith("mole_")  # alone, so that a script can take it
     assert "key.created" in made.stderr  # the audit log, where no file is set
     assert key not in made.stderr
+    assert f"the key is in {tmp_path}/x.sqlite3, which is new" in made.stderr
     shown = mole("keys", "list", "--database", url)
     for told in ("ci robot", "jobs", "0 of 50", "never", key[:12]):
         assert told in shown.stdout
@@ -55,8 +56,32 @@ def test_wrong_usage_is_exit_code_2(wrong: list[str], tmp_path: Path):
 
 
 def test_an_unknown_key_is_one_line_and_exit_code_1(tmp_path: Path):
-    done = mole("keys", "revoke", "nobody", "--database", f"sqlite:///{tmp_path}/x.sqlite3")
+    url = f"sqlite:///{tmp_path}/x.sqlite3"
+    assert mole("keys", "create", "a", "--database", url).returncode == 0
+    done = mole("keys", "revoke", "nobody", "--database", url)
     assert (done.returncode, done.stderr) == (1, "mole: There is no API key 'nobody'.\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["keys", "list"],
+        ["keys", "revoke", "x"],
+        ["router", "versions"],
+        ["router", "promote", "1"],
+        ["router", "rollback"],
+        ["train", "router", "--from-feedback"],
+    ],
+)
+def test_a_database_that_is_not_there_is_told_and_not_made(arguments: list[str], tmp_path: Path):
+    done = mole(*arguments, MOLE_STATE_DIR=str(tmp_path / "elsewhere"))
+    file = tmp_path / "elsewhere" / "coordinator.sqlite3"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"mole: there is no database {file}; "
+        "name the coordinator's own with MOLE_STATE_DIR, DATABASE_URL or --database\n"
+    )
+    assert not file.parent.exists()
 
 
 def test_a_key_that_ends_beyond_the_calendar_is_listed(tmp_path: Path):

@@ -52,7 +52,9 @@ def test_a_version_is_promoted_and_taken_back(database):
 
 
 def test_no_version_yet(tmp_path):
-    result = mole("router", "versions", "--database", f"sqlite:///{tmp_path / 'new.db'}")
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    assert mole("keys", "create", "first", "--database", url).returncode == 0
+    result = mole("router", "versions", "--database", url)
     assert result.stdout.strip() == "no version yet: the shipped weights are in force"
 
 

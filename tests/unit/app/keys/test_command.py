@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.keys.__main__ import main
+from app.services import storage_command
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -48,7 +49,35 @@ def test_made_listed_revoked_forgotten(
     assert made["key"] not in audit
 
 
+def test_a_key_tells_its_database_and_a_missing_one_is_made_for_a_key_alone(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "state" / "coordinator.sqlite3"
+    monkeypatch.setenv("MOLE_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOLE_STATE_DIR", "state")
+    mend = "name the coordinator's own with MOLE_STATE_DIR, DATABASE_URL or --database\n"
+    for wanted in (["list"], ["list", "--all"], ["revoke", "x"]):
+        assert main(wanted) == 1
+        assert capsys.readouterr().err == f"there is no database {file}; {mend}"
+        assert list(tmp_path.iterdir()) == []
+    assert main(["create", "a"]) == 0
+    new = f"which is new: a coordinator elsewhere does not know the key; {mend}"
+    assert capsys.readouterr().err == f"the key is in {file}, {new}"
+    assert main(["create", "b"]) == 0
+    assert capsys.readouterr().err == f"the key is in {file}\n"
+    assert main(["list"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_database_is_told_without_its_password() -> None:
+    given = "postgresql://mole:secret@db:5432/mole?password=secret&sslpassword=secret"
+    assert storage_command._place(given) == ("postgresql://mole:***@db:5432/mole", False)
+
+
 def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["create", "a"]) == 0
+    capsys.readouterr()
     assert main(["revoke", "nobody"]) == 1
     assert capsys.readouterr().err == "There is no API key 'nobody'.\n"
     monkeypatch.setenv("DATABASE_URL", "mysql://x:secret@y/z")

@@ -156,6 +156,7 @@ class TestTheCommand:
     @pytest.fixture(autouse=True)
     def _environment(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(storage_command, "Settings", lambda: settings)
+        (settings.state_dir / "coordinator.sqlite3").touch()  # only a key may be the first in a database
 
     def run(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
         code = command.main(arguments)
