@@ -38,8 +38,9 @@ from moe_router.gating.task_router import Policy
 from moe_router.gating.versions import RouterWeights
 from moe_router.gating.weights import Floats, Weights
 from moe_router.training.embedded import Embedded
+from moe_router.training.feedback.held_out import Run
 from moe_router.training.feedback.judging import guarded
-from moe_router.training.feedback.learner import LearnRun, Serving, learn
+from moe_router.training.feedback.learner import HELD_OUT_BY, LearnRun, Serving, learn
 from moe_router.training.feedback.memory import Memory, remember
 from moe_router.training.feedback.remembered import RememberingEncoder
 from moe_router.training.simulation import vectors_of
@@ -75,8 +76,9 @@ class Bench:
     def serving(self, live: RouterWeights) -> Serving:
         """What the learner takes."""
         return Serving(
-            live, self.shipped, self.gating.heads.domains, self.gating.words, self.gating.router_of
-        )
+            live, self.shipped, self.gating.heads.domains, self.gating.words, self.gating.router_of,
+            TARGET_RISK,
+        )  # fmt: skip
 
     def accuracy(self, weights: RouterWeights) -> float:
         """On the old tasks, by requests that the guard does not decide by."""
@@ -87,6 +89,7 @@ class Bench:
 def ours(bench: Bench, requests: list[Asked], every: int | None) -> tuple[list[float], dict[str, Any]]:
     """Rewards of the router that learns every so many rows, or never, and what the runs said."""
     live, rewards, rows, runs = bench.shipped, [], [], []
+    past: list[Run] = []
     router = bench.gating.router_of(live)
     for index, asked in enumerate(requests):
         threshold = abstention.threshold_for(live.tasks.meta, TARGET_RISK)
@@ -101,8 +104,11 @@ def ours(bench: Bench, requests: list[Asked], every: int | None) -> tuple[list[f
                 replay_of(rows[::-1], bench.hidden),
                 bench.serving(live),
                 bench.memory,
-                LearnRun(seed=len(runs)),
+                LearnRun(),
+                past,
             )
+            if found is not None:
+                past.append((float(index), found.metrics[HELD_OUT_BY]))
             passed = found is not None and found.verdict.passed
             if found is not None and passed:
                 live = found.weights
@@ -157,6 +163,7 @@ def poisoned(bench: Bench, count: int, every: int) -> dict[str, Any]:
     names = list(bench.registry.tasks)
     asked = [r for r in bench.memory.requests if r.target in names and r.description is not None]
     live, rows, promoted = bench.shipped, [], 0
+    past: list[Run] = []
     for index in range(count):
         request = asked[rng.integers(len(asked))]
         right = request.target
@@ -168,8 +175,10 @@ def poisoned(bench: Bench, count: int, every: int) -> dict[str, Any]:
         if (index + 1) % every == 0:
             newest = rows[::-1][:PER_CALLER]
             found = learn(
-                replay_of(newest, bench.hidden), bench.serving(live), bench.memory, LearnRun(seed=index)
+                replay_of(newest, bench.hidden), bench.serving(live), bench.memory, LearnRun(), past
             )
+            if found is not None:
+                past.append((float(index), found.metrics[HELD_OUT_BY]))
             if found is not None and found.verdict.passed:
                 live, promoted = found.weights, promoted + 1
     return {"rows": count, "promoted": promoted, "accuracy": bench.accuracy(live)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,11 +19,15 @@ from moe_router.registry import load_registry
 if TYPE_CHECKING:
     from app.storage.storage import Storage
     from moe_router.gating.pipeline import GatingPipeline
+    from moe_router.training.feedback.held_out import Run
     from moe_router.training.feedback.learner import Candidate
     from moe_router.training.feedback.memory import Memory
+    from moe_router.training.feedback.replay import Replay
 
 Report = Callable[[str, float], None]
 PER_CALLER = 500
+RUNS = 1000
+"""So many versions are looked at for what they held out; decisions are forgotten long before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +71,10 @@ async def train(storage: Storage, settings: Settings, run: TrainRun, report: Rep
         replay = await storage.replay.replay(
             encoder=encoder.identity, hidden=encoder.hidden, limit=run.limit, per_caller=run.per_caller
         )
-        seed = 1 + max((version.id for version in await storage.router_versions.list(1)), default=0)
+        runs = await _runs(storage)
         memory = await asyncio.to_thread(_memory, gating, settings.cache_dir, run.data, report)
         report("learning", 0.9)
-        found = await asyncio.to_thread(_learn, gating, replay, memory, seed)
+        found = await asyncio.to_thread(_learn, gating, replay, memory, runs)
         if found is None:
             return {"outcome": "nothing", "rows": len(replay)}
         return await _store(storage, found, sync.version, run)
@@ -89,11 +93,22 @@ def _memory(gating: GatingPipeline, cache: Path, data: Path | None, report: Repo
     return memory
 
 
-def _learn(gating: GatingPipeline, replay: Any, memory: Memory, seed: int) -> Candidate | None:
+async def _runs(storage: Storage) -> list[Run]:
+    """The runs before this one, rejected ones included: an operator may still promote what they made."""
+    from moe_router.training.feedback.learner import HELD_OUT_BY
+
+    versions = await storage.router_versions.list(RUNS)
+    return [(version.created_at, version.metrics.get(HELD_OUT_BY)) for version in versions]
+
+
+def _learn(gating: GatingPipeline, replay: Replay, memory: Memory, runs: Sequence[Run]) -> Candidate | None:
     from moe_router.training.feedback.learner import LearnRun, Serving, learn
 
-    serving = Serving(gating.learned, gating.shipped, gating.heads.domains, gating.words, gating.router_of)
-    return learn(replay, serving, memory, LearnRun(seed=seed))
+    serving = Serving(
+        gating.learned, gating.shipped, gating.heads.domains, gating.words, gating.router_of,
+        gating.config.target_risk,
+    )  # fmt: skip
+    return learn(replay, serving, memory, LearnRun(), runs)
 
 
 async def _store(storage: Storage, found: Candidate, parent: int | None, run: TrainRun) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 The guard: on requests of the validation families the candidate is not worse than the live router,
 nor than the shipped one, so that many small losses do not add up; nor on simulated answers, whose
-rightness nobody can have lied about. The feedback: on rows that taught
-neither of them, the candidate is better at the task or at the answers, and at neither worse.
+rightness nobody can have lied about; and by its own threshold it answers about as many as the shipped
+router does by the shipped one. The feedback: on rows that taught neither of them, the candidate is better
+at the task or at the answers, by more than chance, and at neither worse.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from moe_router.gating.heads import NONE, MixtureHead
 from moe_router.gating.task_router import TaskRouter
 from moe_router.gating.weights import Floats
 from moe_router.gating.wording import Wording
+from moe_router.training.feedback.comparison import SURE, Comparison
 from moe_router.training.feedback.memory import Memory
-from moe_router.training.feedback.offpolicy import Estimate, path_values, task_accuracy
+from moe_router.training.feedback.offpolicy import path_values, task_accuracy
 from moe_router.training.feedback.play import play
 from moe_router.training.feedback.replay import Replay
 from moe_router.training.feedback.states import states_of
@@ -44,6 +46,8 @@ class Bars:
     """of the answers by the feedback, where the gain is in the tasks"""
     answers_fall: float = 0.02
     """of the answers to simulated requests"""
+    answered_fall: float = 0.02
+    """of the share of guarded requests for a task that are answered"""
     least_rows: float = 10.0
     """held-out rows, as many as they are worth; an estimate on fewer counts for nothing"""
 
@@ -60,6 +64,21 @@ class Guarded:
     """of its answers to simulated requests, less what they cost"""
     confidence: Floats
     right: NDArray[np.bool_] = field(repr=False)
+    fits: NDArray[np.bool_] = field(repr=False)
+    """whether a request is for a task of the registry"""
+
+    def coverage(self, threshold: float) -> float:
+        """Share of the requests that are answered by this threshold."""
+        return float((self.confidence >= threshold).mean()) if len(self.confidence) else 0.0
+
+    def risk(self, threshold: float) -> float:
+        """Share of what is answered that goes to a wrong task; 0 where nothing is."""
+        answered = self.confidence >= threshold
+        return float((~self.right[answered]).mean()) if answered.any() else 0.0
+
+    def answered(self, threshold: float) -> float:
+        """Share of the requests that fit a task that are answered; nan where there are none."""
+        return float((self.confidence[self.fits] >= threshold).mean()) if self.fits.any() else float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +114,13 @@ def guarded(
         memory.requests[:PLAYED], router.registry, (domains, router.head), words, memory.embed, seed
     )
     value = play(router.qnetwork, made.priced(router.policy.cost_weight))
-    return Guarded(accuracy, auroc(sure.astype(np.float64), fits), value, sure, right)
+    return Guarded(accuracy, auroc(sure.astype(np.float64), fits), value, sure, right, fits)
 
 
 def judge(
     candidate: Guarded,
     others: Sequence[Guarded],
+    thresholds: tuple[float, float],
     routers: tuple[TaskRouter, TaskRouter],
     domains: MixtureHead,
     held: Replay,
@@ -111,14 +131,16 @@ def judge(
     Args:
         candidate: on the guarded requests.
         others: the live router on them, then the shipped one.
+        thresholds: below which the candidate abstains, and the shipped router.
         routers: the candidate, then the live one.
         domains: the domain head.
         held: feedback that taught neither.
         bars: what has to be reached.
     """
-    tasks = [task_accuracy(router, domains, held) for router in routers]
+    tasks = task_accuracy(routers, domains, held)
     values = path_values(routers, domains, held)
-    reasons = [*_guard_reasons(candidate, others, bars), *_feedback_reasons(tasks, values, bars)]
+    answered = [g.answered(t) for g, t in zip((candidate, others[-1]), thresholds, strict=True)]
+    reasons = [*_guard_reasons(candidate, others, answered, bars), *_feedback_reasons(tasks, values, bars)]
     metrics = {
         "guard": {
             "requests": len(candidate.right),
@@ -126,6 +148,8 @@ def judge(
                 name: {"accuracy": _number(g.accuracy), "auroc": _number(g.auroc), "value": _number(g.value)}
                 for name, g in zip(("candidate", "live", "shipped"), (candidate, *others), strict=False)
             },
+            "threshold": dict(zip(("candidate", "shipped"), thresholds, strict=True)),
+            "answered": dict(zip(("candidate", "shipped"), map(_number, answered), strict=True)),
         },
         "held_out": {
             "rows": len(held),
@@ -138,7 +162,9 @@ def judge(
     return Verdict(tuple(reasons), metrics)
 
 
-def _guard_reasons(candidate: Guarded, others: Sequence[Guarded], bars: Bars) -> list[str]:
+def _guard_reasons(
+    candidate: Guarded, others: Sequence[Guarded], answered: Sequence[float], bars: Bars
+) -> list[str]:
     if math.isnan(candidate.accuracy):
         return ["guard: no request that guards is for a task of the registry"]
     best = max(g.accuracy for g in others)
@@ -151,30 +177,39 @@ def _guard_reasons(candidate: Guarded, others: Sequence[Guarded], bars: Bars) ->
     clearest = max(g.auroc for g in others)
     if candidate.auroc < clearest - bars.auroc_fall:
         reasons.append(f"guard: out-of-scope AUROC {candidate.auroc:.4f}, before {clearest:.4f}")
+    if answered[0] < answered[1] - bars.answered_fall:
+        reasons.append(f"guard: answers {answered[0]:.4f} of the requests, shipped {answered[1]:.4f}")
     return reasons
 
 
-def _feedback_reasons(tasks: Sequence[Estimate], values: Sequence[Estimate], bars: Bars) -> list[str]:
-    gains = {}
-    for name, (ours, live) in (("task accuracy", tasks), ("value of the answers", values)):
-        if min(ours.effective, live.effective) >= bars.least_rows:
-            gains[name] = ours.value - live.value
-    if not gains:
+def _feedback_reasons(tasks: Comparison, values: Comparison, bars: Bars) -> list[str]:
+    told = [found for found in (tasks, values) if found.effective >= bars.least_rows]
+    if not told:
         return [f"feedback: fewer than {bars.least_rows:g} held-out rows tell the two apart"]
     reasons = []
-    if gains.get("task accuracy", 0.0) < 0:
-        reasons.append(f"feedback: task accuracy {tasks[0].value:.4f}, live {tasks[1].value:.4f}")
-    if gains.get("value of the answers", 0.0) < -bars.value_fall:
-        reasons.append(f"feedback: value {values[0].value:.4f}, live {values[1].value:.4f}")
-    if not reasons and max(gains.values()) <= 0:
-        reasons.append("feedback: no better than the live router on held-out rows")
+    if tasks in told and tasks.gain < 0:
+        reasons.append(f"feedback: task accuracy {tasks.candidate.value:.4f}, live {tasks.live.value:.4f}")
+    if values in told and values.gain < -bars.value_fall:
+        reasons.append(f"feedback: value {values.candidate.value:.4f}, live {values.live.value:.4f}")
+    if not reasons and not any(found.least > 0 for found in told):
+        best = max(told, key=lambda found: found.gain)
+        if best.gain <= 0:
+            reasons.append("feedback: no better than the live router on held-out rows")
+        else:
+            reasons.append(
+                f"feedback: better by {best.gain:.4f} on held-out rows may be chance: at least "
+                f"{best.least:.4f}, {SURE:.0%} sure"
+            )
     return reasons
 
 
-def _pair(estimates: Sequence[Estimate]) -> dict[str, Any]:
-    names = ("candidate", "live")
-    found: dict[str, Any] = {n: _number(e.value) for n, e in zip(names, estimates, strict=True)}
-    return found | {"effective_rows": round(min(e.effective for e in estimates), 1)}
+def _pair(found: Comparison) -> dict[str, Any]:
+    return {
+        "candidate": _number(found.candidate.value),
+        "live": _number(found.live.value),
+        "gain_at_least": _number(found.least),
+        "effective_rows": round(found.effective, 1),
+    }
 
 
 def _number(value: float) -> float | None:

@@ -7,7 +7,6 @@ experts are (`skills`), which task is asked for (`head_update`), and what action
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_router.gating.abstention import threshold_for
 from moe_router.gating.heads import MixtureHead
 from moe_router.gating.task_router import TaskRouter
 from moe_router.gating.versions import PRIOR_SKILLS, RouterWeights
@@ -25,17 +25,17 @@ from moe_router.training.episodes import joined
 from moe_router.training.feedback.episodes import feedback_episodes
 from moe_router.training.feedback.evidence import Outcome, asked_tasks, caller_weights, outcomes
 from moe_router.training.feedback.head_update import HeadRows, HeadRun, update_head
+from moe_router.training.feedback.held_out import Run, hold_out
 from moe_router.training.feedback.judging import Bars, Verdict, guarded, judge
 from moe_router.training.feedback.memory import Memory
 from moe_router.training.feedback.replay import Replay
 from moe_router.training.feedback.skills import posterior_skills, prior_skills
 from moe_router.training.feedback.states import vectors_at
-from moe_router.training.gating import coverage_risk
+from moe_router.training.feedback.thresholds import carried
 from moe_router.training.simulation import simulate
 
-SEVERAL = 4
-"""With so many callers whole callers are held out; with fewer, the newest rows of each."""
-HELD_OUT = 0.25
+HELD_OUT_BY = "held_out_by"
+"""Where a version's metrics keep the way by which its run held out."""
 FEEDBACK_SHARE = 0.25
 """Feedback is at most this share of the Q-network's episodes."""
 REPEATS = 4
@@ -52,7 +52,7 @@ class LearnRun:
     q_learning_rate: float = 2e-4
     q_epsilon: float = 0.2
     seed: int = 0
-    """also turns which callers are held out"""
+    """the same in every run, so that what was rejected is not drawn anew until chance lets it pass"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ class Serving:
     domains: MixtureHead
     words: Wording | None
     make: Callable[[RouterWeights], TaskRouter]
+    target_risk: float = 0.05
+    """share of answered requests that may go to a wrong task"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ class _Lessons:
         return [row for row in range(len(self.replay)) if self.asked[row] is not None or row in proved]
 
 
-def learn(replay: Replay, serving: Serving, memory: Memory, run: LearnRun) -> Candidate | None:
+def learn(
+    replay: Replay, serving: Serving, memory: Memory, run: LearnRun, runs: Sequence[Run] = ()
+) -> Candidate | None:
     """Trains and judges a candidate; the same for the same input.
 
     Args:
@@ -101,6 +105,7 @@ def learn(replay: Replay, serving: Serving, memory: Memory, run: LearnRun) -> Ca
         serving: the router in force.
         memory: what must not be forgotten.
         run: the hyperparameters.
+        runs: those before, so that what judges has taught none of them.
 
     Returns:
         None where the feedback proves nothing that can be learned.
@@ -110,45 +115,32 @@ def learn(replay: Replay, serving: Serving, memory: Memory, run: LearnRun) -> Ca
     lessons = _Lessons.of(replay, known)
     # What proves nothing goes before all else: so a dead expert's rows change nothing at all.
     replay = replay.take(lessons.rows())
-    taught, held = hold_out(replay, run.seed)
-    if not taught:
+    split = hold_out(replay, runs)
+    if not split.taught:
         return None
-    lessons = _Lessons.of(replay.take(taught), known)
+    lessons = _Lessons.of(replay.take(split.taught), known)
     weights = _train(lessons, serving, live, memory, run)
     router = serving.make(weights)
     own, before, shipped = (
         guarded(r, serving.domains, serving.words, memory, run.seed + 1)
         for r in (router, live, serving.make(serving.shipped))
     )
-    verdict = judge(own, (before, shipped), (router, live), serving.domains, replay.take(held), run.bars)
+    first = serving.shipped.tasks.meta
+    weights = _with_meta(weights, coverage_risk=carried(first["coverage_risk"], shipped, own))
+    thresholds = (
+        threshold_for(weights.tasks.meta, serving.target_risk),
+        threshold_for(first, serving.target_risk),
+    )
+    verdict = judge(
+        own, (before, shipped), thresholds, (router, live), serving.domains, replay.take(split.held), run.bars
+    )
     counted = {
-        "rows": len(taught),
+        "rows": len(split.taught),
         "callers": len(set(lessons.replay.caller)),
         "tasks_told": sum(task is not None for task in lessons.asked),
         "answers_judged": len(lessons.outcomes),
     }
-    weights = _with_meta(weights, coverage_risk=coverage_risk(own.confidence, own.right))
-    return Candidate(weights, verdict, {"taught": counted, **verdict.metrics})
-
-
-def hold_out(replay: Replay, seed: int) -> tuple[list[int], list[int]]:
-    """The rows that teach and the rows that judge: whole callers, or the newest of each of a few."""
-    callers = set(replay.caller)
-    if len(callers) < SEVERAL:
-        newest = {row for caller in callers for row in _newest(replay, caller)}
-        return sorted({*range(len(replay))} - newest), sorted(newest)
-    turned = sorted(callers, key=lambda caller: hashlib.blake2b(f"{seed}:{caller}".encode()).digest())
-    held = set(turned[: int(HELD_OUT * len(turned))])
-    return (
-        [row for row, caller in enumerate(replay.caller) if caller not in held],
-        [row for row, caller in enumerate(replay.caller) if caller in held],
-    )
-
-
-def _newest(replay: Replay, caller: str) -> list[int]:
-    order = np.argsort(-replay.judged_at, kind="stable").tolist()
-    own = [row for row in order if replay.caller[row] == caller]
-    return own[: int(HELD_OUT * len(own))]
+    return Candidate(weights, verdict, {"taught": counted, HELD_OUT_BY: split.way, **verdict.metrics})
 
 
 def _train(

@@ -17,64 +17,50 @@ only of those who were asked; the others count as reachable.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
 from moe_router.gating.heads import MixtureHead
 from moe_router.gating.qnetwork import MAX_PRICE
 from moe_router.gating.task_router import PROBE, Action, Observation, State, TaskRouter
 from moe_router.registry import Expert
+from moe_router.training.feedback.comparison import Comparison, compare
 from moe_router.training.feedback.evidence import caller_weights, name_of
 from moe_router.training.feedback.replay import Replay
 from moe_router.training.feedback.states import state_at
 
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A weighted mean and the number of equally weighted rows that it is worth (Kish, 1965)."""
-
-    value: float
-    """nan where nothing is known"""
-    effective: float
+Routers = tuple[TaskRouter, TaskRouter]
+"""The candidate, then the live one."""
 
 
-def task_accuracy(router: TaskRouter, domains: MixtureHead, replay: Replay) -> Estimate:
-    """Share of the requests for whose task the router goes, callers counting alike.
+def task_accuracy(routers: Routers, domains: MixtureHead, replay: Replay) -> Comparison:
+    """Share of the requests for whose task each router goes, callers counting alike.
 
     Only where the caller names the task: a right answer tells of the task as well, but a wrong one does
     not, so that rows with answers alone would only ever praise the router that chose.
     """
-    told, known = replay.correct_task, router.registry.tasks
+    told, known = replay.correct_task, routers[0].registry.tasks
     rows = [row for row in range(len(replay)) if told[row] in known and not replay.task_fixed[row]]
-    right = [router.choose_task(state_at(router, domains, replay, row)) == told[row] for row in rows]
-    return _weighted(np.array(right, float), caller_weights([replay.caller[row] for row in rows]))
+    right = [
+        np.array([r.choose_task(state_at(r, domains, replay, row)) == told[row] for row in rows], float)
+        for r in routers
+    ]
+    callers = [replay.caller[row] for row in rows]
+    return compare(right, [caller_weights(callers)] * 2, callers)
 
 
-def path_values(routers: Sequence[TaskRouter], domains: MixtureHead, replay: Replay) -> list[Estimate]:
+def path_values(routers: Routers, domains: MixtureHead, replay: Replay) -> Comparison:
     """What each router's answers would be worth, quality less price, on the rows that tell it of all."""
     quality = replay.quality()
-    rows = [row for row in range(len(replay)) if replay.task[row] is not None and not np.isnan(quality[row])]
-    weight = np.array(
-        [[_path_probability(router, domains, replay, row) for row in rows] for router in routers]
-    ) / np.array([replay.propensity[row] for row in rows])
-    common = (weight > 0).all(axis=0)
-    callers = caller_weights([replay.caller[row] for row in rows]) * common
-    return [
-        _weighted(
-            np.array([float(quality[row]) - _price(router, replay, row) for row in rows]), own * callers
-        )
-        for router, own in zip(routers, weight, strict=True)
+    judged = [
+        row for row in range(len(replay)) if replay.task[row] is not None and not np.isnan(quality[row])
     ]
-
-
-def _weighted(values: NDArray[np.floating], weight: NDArray[np.floating]) -> Estimate:
-    total = float(weight.sum()) if len(weight) else 0.0
-    if total <= 0:
-        return Estimate(float("nan"), 0.0)
-    return Estimate(float(values @ weight) / total, total**2 / float(weight @ weight))
+    weight = np.array([[_path_probability(r, domains, replay, row) for row in judged] for r in routers])
+    common = np.flatnonzero((weight > 0).all(axis=0))
+    rows = [judged[place] for place in common]
+    callers = [replay.caller[row] for row in rows]
+    share = caller_weights(callers) / replay.propensity[rows]
+    values = [np.array([float(quality[row]) - _price(r, replay, row) for row in rows]) for r in routers]
+    return compare(values, [own[common] * share for own in weight], callers)
 
 
 def _price(router: TaskRouter, replay: Replay, row: int) -> float:

@@ -38,6 +38,7 @@ class Gating:
         own = world.serving()
         self.heads = SimpleNamespace(domains=own.domains)
         self.words = None
+        self.config = SimpleNamespace(target_risk=0.05)
         self.router_of = own.make
 
     async def use_router(self, weights: Any, _version: int | None) -> None:
@@ -68,7 +69,7 @@ async def storage(settings: Settings) -> AsyncIterator[Storage]:
 
 
 async def judged(storage: Storage, count: int = 120) -> None:
-    """Callers ask for b/z by a new word."""
+    """Callers ask for b/z by a new word; of the 24 of them five judge."""
     rng = np.random.default_rng(1)
     records = [
         record(
@@ -82,7 +83,7 @@ async def judged(storage: Storage, count: int = 120) -> None:
     for i in range(count):
         found = await storage.find_decision(f"r-{i}", "c")
         assert found is not None
-        caller = f"c-{i % 8}"
+        caller = f"c-{i % 24}"
         said = FeedbackRecord(f"r-{i}", caller, found.id, "b/z", None, None, float(i + 1))
         await storage.feedback.put(said)
 
@@ -101,13 +102,25 @@ async def test_a_better_router_goes_live_and_the_next_run_goes_on_from_it(storag
     found = await train(storage, settings, TrainRun(None), quiet)
     assert (found["outcome"], found["id"], found["reasons"]) == ("promoted", 1, [])
     live = await storage.router_versions.live()
-    assert live.metrics["taught"]["callers"] == 6
+    assert live.metrics["taught"]["callers"] == 19
     weights = unpack(await storage.router_versions.weights(1), live.meta)
     assert weights.tasks.meta["encoder"] == "toy"
     again = await train(storage, settings, TrainRun(None, promote=False), quiet)
     assert again["id"] == 2
     assert (await storage.router_versions.list())[0].parent_id == 1
     assert (await storage.router_versions.live()).id == 1
+
+
+async def test_what_an_older_release_may_have_learned_from_judges_no_more(storage, settings):
+    """Nor is a run that was rejected drawn anew: the next one makes the same of the same feedback."""
+    await judged(storage)  # decided at 1000
+    blob, meta = pack(world.shipped())
+    await storage.router_versions.add(blob, meta=meta, metrics={}, parent_id=None, at=2000.0)
+    found = await train(storage, settings, TrainRun(None), quiet)
+    assert found["held_out"]["rows"] == 0
+    assert found["taught"]["rows"] == 120
+    again = await train(storage, settings, TrainRun(None), quiet)
+    assert (again["taught"], again["guard"]) == (found["taught"], found["guard"])
 
 
 async def test_what_an_operator_does_meanwhile_stands(storage, settings, monkeypatch):
@@ -129,8 +142,8 @@ async def test_what_an_operator_does_meanwhile_stands(storage, settings, monkeyp
 
 async def test_a_dry_run_stores_nothing_and_the_cap_holds(storage, settings):
     await judged(storage)
-    found = await train(storage, settings, TrainRun(None, per_caller=5, dry_run=True), quiet)
-    assert found["taught"]["rows"] == 30
+    found = await train(storage, settings, TrainRun(None, per_caller=2, dry_run=True), quiet)
+    assert found["taught"]["rows"] == 38
     assert await storage.router_versions.list() == []
 
 

@@ -16,35 +16,42 @@ OWN = serving()
 ROUTER = OWN.make(shipped())
 
 
-def guard(accuracy=0.95, auroc=0.98, value=0.7):
-    return Guarded(accuracy, auroc, value, np.ones(4, np.float32), np.ones(4, np.bool_))
+def guard(accuracy=0.95, auroc=0.98, value=0.7, confidence=1.0):
+    sure = np.linspace(0, confidence, 100).astype(np.float32)
+    return Guarded(accuracy, auroc, value, sure, np.ones(100, np.bool_), np.ones(100, np.bool_))
 
 
 class Stubborn:
-    """A router that goes for one task whatever is asked."""
+    """A router that goes for one task whatever is asked, or now and then for the right one."""
 
-    def __init__(self, task: str) -> None:
+    def __init__(self, task: str, right_every: int = 0) -> None:
         self.task = task
+        self.right_every = right_every
+        self.asked = 0
 
     def __getattr__(self, name: str):
         return getattr(ROUTER, name)
 
     def choose_task(self, _state: object) -> str:
-        return self.task
+        self.asked += 1
+        return "b/z" if self.right_every and self.asked % self.right_every == 0 else self.task
 
 
-def verdict(candidate=None, others=None, routers=None, rows=20):
+def verdict(candidate=None, others=None, routers=None, rows=20, thresholds=(0.6, 0.6)):
     held = replay([row(caller=f"c-{i}", description=axis(2), correct_task="b/z") for i in range(rows)])
     routers = routers or (ROUTER, Stubborn("a/x"))
-    return judge(candidate or guard(), others or (guard(), guard()), routers, OWN.domains, held, Bars())
+    others = others or (guard(), guard())
+    return judge(candidate or guard(), others, thresholds, routers, OWN.domains, held, Bars())
 
 
 def test_better_on_the_feedback_and_as_good_on_the_guard_passes():
     found = verdict()
     assert found.passed
     assert found.metrics["held_out"]["task_accuracy"] == {
-        "candidate": 1.0, "live": 0.0, "effective_rows": 20.0,
+        "candidate": 1.0, "live": 0.0, "gain_at_least": 1.0, "effective_rows": 20.0,
     }  # fmt: skip
+    assert found.metrics["guard"]["threshold"] == {"candidate": 0.6, "shipped": 0.6}
+    assert found.metrics["guard"]["answered"] == {"candidate": 0.4, "shipped": 0.4}
 
 
 @pytest.mark.parametrize(
@@ -54,8 +61,14 @@ def test_better_on_the_feedback_and_as_good_on_the_guard_passes():
         ({"others": (guard(), guard(accuracy=0.96))}, "guard: accuracy 0.9500, before 0.9600"),
         ({"candidate": guard(value=0.67)}, "guard: value of the answers 0.6700, before 0.7000"),
         ({"candidate": guard(auroc=0.97)}, "guard: out-of-scope AUROC 0.9700, before 0.9800"),
+        ({"thresholds": (0.64, 0.6)}, "guard: answers 0.3600 of the requests, shipped 0.4000"),
+        ({"candidate": guard(confidence=0.9)}, "guard: answers 0.3400 of the requests, shipped 0.4000"),
         ({"routers": (Stubborn("a/x"), ROUTER)}, "feedback: task accuracy 0.0000, live 1.0000"),
         ({"routers": (ROUTER, ROUTER)}, "feedback: no better than the live router on held-out rows"),
+        (
+            {"routers": (Stubborn("a/x", right_every=20), Stubborn("a/x"))},
+            "feedback: better by 0.0500 on held-out rows may be chance: at least -0.0164, 90% sure",
+        ),
         ({"rows": 5}, "feedback: fewer than 10 held-out rows tell the two apart"),
     ],
 )
@@ -64,6 +77,17 @@ def test_each_reason_to_refuse(given, reason):
     assert found.reasons == (reason,)
     assert not found.passed
     assert found.metrics["reasons"] == [reason]
+
+
+def test_a_small_gain_passes_where_enough_rows_bear_it_out():
+    routers = (Stubborn("a/x", right_every=20), Stubborn("a/x"))
+    found = verdict(routers=routers, rows=200)
+    assert found.passed
+    assert 0 < found.metrics["held_out"]["task_accuracy"]["gain_at_least"] < 0.05
+
+
+def test_what_an_older_live_version_answers_by_a_threshold_of_its_own_is_no_measure():
+    assert verdict(others=(guard(confidence=2.0), guard())).passed
 
 
 def test_small_losses_within_the_bars_are_allowed():

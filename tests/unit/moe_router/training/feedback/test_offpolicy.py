@@ -23,7 +23,8 @@ def step(name: str, **changed: object) -> Step:
 
 def estimate(rows, policy=None):
     own = serving(own=REGISTRY, policy=policy or Policy(cost_weight=0.1))
-    return path_values([own.make(shipped())], own.domains, replay(rows))[0]
+    router = own.make(shipped())
+    return path_values((router, router), own.domains, replay(rows)).candidate
 
 
 # The toy network values every action on a task alike, so that the first offered one is the best: of the
@@ -74,7 +75,8 @@ def test_what_the_caller_left_open_to_the_router_is_what_it_is_judged_by():
     own = serving(own=registry({"a/x": {"experts": EXPERTS, "probe": {"path": "p"}}, "a/y": {}, "b/z": {}}))
     by_probe = Step("probe", "yes", 0.8, 0.6, 0.0, accepted=True)
     rows = [row(steps=(by_probe,), correct_label="yes", via=via) for via in ("probe", "auto", "expert")]
-    found = path_values([own.make(shipped())], own.domains, replay(rows))[0]
+    router = own.make(shipped())
+    found = path_values((router, router), own.domains, replay(rows)).candidate
     assert (found.value, found.effective) == (1, 1)
 
 
@@ -97,9 +99,18 @@ def test_routers_are_compared_on_the_rows_that_each_of_them_could_have_led_to():
             self.asked += 1
             return "b/z" if self.asked % 2 == 0 else live.choose_task(state)
 
-    found = path_values([Elsewhere(), live], own.domains, judged)
-    assert found[0] == found[1]
-    assert found[0].effective == pytest.approx(20)
+    found = path_values((Elsewhere(), live), own.domains, judged)
+    assert found.candidate == found.live
+    assert found.effective == pytest.approx(20)
+    assert found.least == 0
+
+
+def test_callers_weigh_alike_on_the_rows_that_count():
+    """Of one caller's rows most are on paths that no router takes: the few that are left weigh as much."""
+    rows = [row(caller="few", steps=BOTH, correct_label="yes")]
+    rows += [row(caller="few", steps=(step("new"),), correct_label="no") for _ in range(8)]
+    rows += [row(caller="many", steps=BOTH, correct_label="no") for _ in range(3)]
+    assert estimate(rows).value == pytest.approx(0.5 - 0.4)
 
 
 def test_a_wrong_task_and_an_expert_that_is_gone_have_probability_0():
@@ -116,7 +127,7 @@ def test_tasks_are_compared_directly_and_callers_count_alike():
     rows = [row(caller="many", correct_task="a/y") for _ in range(9)]
     rows += [row(caller="one", correct_task="a/x"), row(task_fixed=True, correct_task="a/y")]
     judged = replay(rows)
-    found = task_accuracy(own.make(shipped()), own.domains, judged)
+    found = task_accuracy((own.make(shipped()),) * 2, own.domains, judged).candidate
     assert found.value == pytest.approx(0.5)
     assert found.effective == pytest.approx(10**2 / (9 * (5 / 9) ** 2 + 5**2))
 
@@ -124,7 +135,8 @@ def test_tasks_are_compared_directly_and_callers_count_alike():
 def test_a_right_answer_praises_no_choice_of_a_task_since_a_wrong_one_blames_none():
     own = serving(own=REGISTRY)
     rows = [row(correct_label="yes"), row(correct_label="no"), row(correct_task="gone/task")]
-    assert task_accuracy(own.make(shipped()), own.domains, replay(rows)).effective == 0
+    routers = (own.make(shipped()),) * 2
+    assert task_accuracy(routers, own.domains, replay(rows)).effective == 0
     told = [*rows, row(correct_task="a/y"), row(correct_task="a/x", correct_label="no")]
-    found = task_accuracy(own.make(shipped()), own.domains, replay(told))
+    found = task_accuracy(routers, own.domains, replay(told)).candidate
     assert (found.value, found.effective) == (0.5, 2)
