@@ -3,12 +3,16 @@
 Each rule finds candidates by their shape and lets a well-kept library judge them: python-stdnum (IBAN,
 payment cards), email-validator, ipaddress and urllib of the standard library. A rule is used
 only where the task's types name it.
+
+Digits of any script and full-width signs are read as the ASCII ones that they stand for; what is found is
+told as it stands in the text.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -18,7 +22,7 @@ from stdnum import iban, luhn
 
 from moe_router.contracts import Entity
 from moe_router.experts.spans import Spans
-from moe_router.experts.text_words import UNSPACED
+from moe_router.experts.text_words import ACCENTS, UNSPACED
 
 SHORTEST_IBAN = 15
 """Characters of Norway's."""
@@ -55,6 +59,20 @@ class Rule:
                     break
 
 
+_FOREIGN = re.compile("[^\\D0-9]|[Ａ-Ｚａ-ｚ＠．－＿／]|：(?=／)")
+"""Digits, and what of full width is part of a value; brackets, commas and the like are the sentence's."""
+
+
+def _ascii(text: str) -> str:
+    """The text with these signs as their ASCII counterparts: as long as it was."""
+    return text if text.isascii() else _FOREIGN.sub(_counterpart, text)
+
+
+def _counterpart(match: re.Match[str]) -> str:
+    digit = unicodedata.decimal(match[0], None)
+    return str(digit) if digit is not None else unicodedata.normalize("NFKC", match[0])
+
+
 def _is_email(value: str) -> bool:
     try:
         validate_email(value, check_deliverability=False, test_environment=True)
@@ -75,6 +93,14 @@ def _ungrouped(value: str) -> str:
 def _is_card(value: str) -> bool:
     digits = _ungrouped(value)
     return digits.isascii() and digits.isdigit() and 12 <= len(digits) <= 19 and bool(luhn.is_valid(digits))
+
+
+_MASKED = re.compile(r"(?=.{8,19}\Z)(?=.*\d)\d*[*•●xX#]{4,}\d*")
+
+
+def _may_be_card(value: str) -> bool:
+    """Also one of which most digits are hidden: 4556 **** **** 9855, XXXX-9855."""
+    return _is_card(value) or _MASKED.fullmatch(re.sub(r"[\s.‐-―-]", "", value)) is not None
 
 
 _ISSUED = re.compile(
@@ -107,9 +133,8 @@ def _is_iban(value: str) -> bool:
 def _without_last_groups(value: str) -> Iterator[str]:
     """What follows a number may look like a group of it: BIC, EUR 500."""
     yield value
-    while " " in value:
-        value = value.rpartition(" ")[0]
-        yield value
+    for gap in reversed([*re.finditer(_GAP, value)]):
+        yield value[: gap.start()]
 
 
 def _is_ip(value: str) -> bool:
@@ -160,31 +185,53 @@ def _without_the_sentences_marks(value: str) -> Iterator[str]:
 # Searching is linear in the text: a candidate is looked for where a run of its characters begins, not at each
 # of them, or no further than a valid one reaches (64 characters before the @, 45 of an IP address).
 # Scripts without spaces are the sentence's: in them a character beside an address is seldom part of it.
+# A letter's accents may stand behind it.
+_GAP = "[ \u00a0\u202f]"
+_ACCENT = f"[{ACCENTS}]"
 _SIGN = rf"[^\W{UNSPACED}]"
 _MARK = r"[.%+&'’-]"
 _NAME = rf"[^\W_{UNSPACED}]"
+
+
+def _not_after(sign: str, then: str = "") -> str:
+    return "".join(f"(?<!{sign}{_ACCENT * marks}{then})" for marks in range(4))
+
+
 _EMAIL = Rule(
     re.compile(
-        rf"(?<!{_SIGN})(?<!{_SIGN}{_MARK})(?P<value>{_SIGN}(?:{_SIGN}|{_MARK}){{0,63}}"
-        rf"@(?:(?:{_NAME}|-){{1,63}}\.){{1,10}}[^\W\d_{UNSPACED}]{{2,63}})(?!{_SIGN})"
+        rf"{_not_after(_SIGN)}{_not_after(_SIGN, _MARK)}"
+        rf"(?P<value>{_SIGN}{_ACCENT}{{0,3}}(?:{_SIGN}{_ACCENT}{{0,3}}|{_MARK}){{0,63}}"
+        rf"@(?:(?:{_NAME}{_ACCENT}{{0,3}}|-){{1,63}}\.){{1,10}}"
+        rf"(?:[^\W\d_{UNSPACED}]{_ACCENT}{{0,3}}){{2,63}})(?!{_SIGN}|{_ACCENT})"
     ),
     _is_email,
     0.99,
     possible=_may_be_email,
 )
-_CARD_GROUPS = r"\d{4}(?P<gap>[ -])(?:\d{4}(?P=gap)\d{4}(?P=gap)\d{4}(?:(?P=gap)\d{3})?|\d{6}(?P=gap)\d{4,5})"
+_CARD_GROUPS = (
+    r"\d{4}(?P<gap>[ \u00a0\u202f-])"
+    r"(?:\d{4}(?P=gap)\d{4}(?P=gap)\d{4}(?:(?P=gap)\d{3})?|\d{6}(?P=gap)\d{4,5})"
+)
 _CARD = Rule(
-    re.compile(rf"(?<![\w+-])(?P<value>\d{{12,19}}|{_CARD_GROUPS})(?![\w-])"), _is_card, 0.99, _is_issued
+    re.compile(rf"(?<![\w{ACCENTS}+-])(?P<value>\d{{12,19}}|{_CARD_GROUPS})(?![\w-])"),
+    _is_card,
+    0.99,
+    _is_issued,
+    possible=_may_be_card,
 )
 _IBAN = Rule(
-    re.compile(r"\b(?=(?P<value>[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b))[A-Z]{2}\d{2}"),
+    re.compile(
+        rf"(?<!{_ACCENT})\b(?=(?P<value>[A-Z]{{2}}\d{{2}}(?:{_GAP}?[A-Z0-9]{{4}}){{2,7}}"
+        rf"(?:{_GAP}?[A-Z0-9]{{1,3}})?\b))[A-Z]{{2}}\d{{2}}"
+    ),
     _is_iban,
     0.99,
     cuts=_without_last_groups,
 )
 _IP = Rule(
     re.compile(
-        r"(?<![\w.:])(?P<value>\d{1,3}(?:\.\d{1,3}){3}(?!\.?\w)"
+        rf"(?<![\w{ACCENTS}.:])"
+        r"(?P<value>\d{1,3}(?:\.\d{1,3}){3}(?!\.?\w)"
         r"|(?=[0-9A-Fa-f:.]{2,45}(?![\w:]))[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*(?![\w:]))"
     ),
     _is_ip,
@@ -217,19 +264,25 @@ RULES: dict[str, Rule] = {
 
 def find(text: str, types: Iterable[str]) -> list[Entity]:
     """What the rules of these types find, in order; of findings that overlap the longest stays."""
-    findings = [
-        (start, value, name) for name in types if name in RULES for start, value in RULES[name].findings(text)
-    ]
+    rules = {name: RULES[name] for name in types if name in RULES}
+    read = _ascii(text)
     taken = Spans()
-    found = [
-        Entity(type=name, start=start, end=start + len(value), value=value, confidence=RULES[name].precision)
-        for start, value, name in sorted(findings, key=lambda found: -len(found[1]))
-        if taken.take(start, start + len(value))
-    ]
+    found: list[Entity] = []
+    for form in (text, read) if read != text else (text,):  # what stands there as it is goes first
+        findings = [
+            (start, start + len(value), name)
+            for name, rule in rules.items()
+            for start, value in rule.findings(form)
+        ]
+        found += [
+            Entity(type=name, start=start, end=end, value=text[start:end], confidence=rules[name].precision)
+            for start, end, name in sorted(findings, key=lambda found: found[0] - found[1])
+            if taken.take(start, end)
+        ]
     return sorted(found, key=lambda entity: entity.start)
 
 
 def contradicts(type_name: str, value: str) -> bool:
     """Whether a rule says that the value is not of the type that a model gave it."""
     rule = RULES.get(type_name)
-    return rule is not None and not (rule.possible or rule.valid)(value)
+    return rule is not None and not (rule.possible or rule.valid)(_ascii(value))

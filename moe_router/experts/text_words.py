@@ -40,6 +40,13 @@ that comes with MoLE was trained with them so.
 """
 
 
+ACCENTS = r"\u0300-\u036f\u0483-\u0487\u1ab0-\u1aff\u1dc0-\u1dff\ufe20-\ufe2f"
+"""What a letter with an accent is decomposed into besides the letter (NFD), which is as much of a word.
+
+Not all marks: a vowel sign is part of the spelling, a variation selector of an emoji.
+"""
+
+
 def _is_mark(sign: str) -> bool:
     """Whether it belongs to the letter before it, as a vowel sign or an accent does."""
     return unicodedata.category(sign).startswith("M")
@@ -58,17 +65,31 @@ _FORMAT = "\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2
 _APART = '()[]{}<>"“”„‘«»;|\\…—–。、，！？；：「」『』（）【】《》؟،؛।' + _FORMAT
 """These part words wherever they stand."""
 _EDGES = _APART + "'’.,:!?¿¡"
-_LETTER = r"[^\W\d_]"
+_LETTER = rf"(?:[^\W\d_][{ACCENTS}]*)"
+
+
+def _after(letters: int, then: str) -> str:
+    """A lookbehind for so many letters, with up to two accents each, before the rest."""
+    endings = [""]
+    for _ in range(letters):
+        endings = [rf"[^\W\d_]{marks}{end}" for end in endings for marks in _UP_TO_TWO]
+    return "(?:" + "|".join(f"(?<={end}{then})" for end in endings) + ")"
+
+
+_APOSTROPHE = "['’]"
+_UP_TO_TWO = ("", f"[{ACCENTS}]", f"[{ACCENTS}]{{2}}")
 _CUTS = (
     rf"(?=[{re.escape(_APART)}])|(?<=[{re.escape(_APART)}])"
     # Name:Ann, Ann,Bob and 5,Ann, but not 10:30, 1,000 and https://
     r"|(?<=[^\d\s])(?=[,:!?][^/])|(?<=[^\d\s][,:!?])(?=[^/])"
     rf"|(?<=\d)(?=[,:!?]{_LETTER})|(?<=\d[,:!?])(?={_LETTER})"
     rf"|(?<=\d)(?=-{_LETTER}{{2}})|(?<=\d-)(?={_LETTER}{{2}})"  # 1693-Office
-    rf"|(?<=[^\d\s])(?=['’]{_LETTER}{{1,3}}(?!\w))"  # Thomas's
-    rf"|(?<={_LETTER}['’])(?={_LETTER}{{4}})"  # d'Albert
+    rf"|(?<=[^\d\s])(?=['’]{_LETTER}{{1,3}}(?![\w{ACCENTS}]))"  # Thomas's
+    rf"|{_after(1, _APOSTROPHE)}(?={_LETTER}{{4}})"  # d'Albert
 )
-_CUT = re.compile(_CUTS + rf"|(?<={_LETTER}{{2}})(?=/{_LETTER}{{2}})|(?<={_LETTER}{{2}}/)(?={_LETTER}{{2}})")
+_CUT = re.compile(
+    _CUTS + rf"|{_after(2, '')}(?=/{_LETTER}{{2}})|{_after(2, '/')}(?={_LETTER}{{2}})"  # Lee/Ann
+)
 _CUT_LONG = re.compile(_CUTS)
 """Of a long stretch, which may be an encoded file: a slash parts nothing there."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -11,6 +12,10 @@ from moe_router.experts.engines.base import Prompt
 from moe_router.experts.prompting import INPUT, Piece, Template
 
 _ANCHOR = "|"
+_MARKER = re.compile(
+    r"<\|[^<>|\s]+\|>|<｜[^<>｜]+｜>|</?(?:think|[a-z]+(?:_[a-z]+)+)>|\[/?[A-Z]+(?:_[A-Z]+)*\]|<</?SYS>>"
+)
+"""How the markers of roles and turns look that some tokenizers do not declare as control tokens."""
 _CHARS_PER_TOKEN = 32
 """Common tokenizers have none longer: a longer text is cut here first, so that its tokenising is bounded."""
 
@@ -19,7 +24,9 @@ class HfTokens:
     """Tokenises templates and values with a fast tokenizer.
 
     Every piece is tokenised by itself, so that a text cannot merge with the template, and a text that
-    spells out a control token such as `<start_of_turn>` or `</s>` gets plain letters.
+    spells out a control token such as `<start_of_turn>` or `</s>` gets plain letters. So does one that spells
+    out an added token which looks like a marker of roles or turns; others, such as runs of white space and
+    HTML tags, are what the model reads in any text.
 
     Args:
         tokenizer: a transformers tokenizer that is backed by `tokenizers`.
@@ -36,6 +43,9 @@ class HfTokens:
         # A second tokenizer rather than a switch on one: it is used from several threads.
         self._untrusted = _plain_copy(self._trusted)
         self._untrusted.encode_special_tokens = True
+        added = self._untrusted.get_added_tokens_decoder().values()
+        undeclared = [t.content for t in added if not t.special and _MARKER.fullmatch(t.content)]
+        self._untrusted.add_special_tokens(undeclared)
         self._max_text_tokens = max_text_tokens
         self._start = self._put_first()
         # SentencePiece's dummy space would otherwise begin every piece, not only the first.

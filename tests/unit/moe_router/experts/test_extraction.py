@@ -55,7 +55,8 @@ def run(
         written += "".join(map(chr, asked.feed))
         assert len(set(asked.choices)) == len(asked.choices) > 1
         try:
-            asked = running.send(log_softmax(model(written, asked.choices)))
+            scores = model(written, asked.choices)
+            asked = running.send(scores if np.isneginf(scores).all() else log_softmax(scores))
         except StopIteration:
             return found, written
     raise AssertionError("decoding does not end")
@@ -125,6 +126,22 @@ def test_what_is_not_a_number_is_told() -> None:
         run(text, window, lambda _, choices: np.full(len(choices), math.nan))
 
 
+def test_where_nothing_is_told_the_list_ends_and_is_unsure() -> None:
+    text = "Ann Lee in Bonn"
+    [window] = windows_of(text)
+    known = writes("- Ann Lee = PERSON\n- Bonn = PLACE\n- END")
+
+    def tells_no_place(written: str, choices: tuple[int, ...]) -> Floats:
+        if written.endswith("\n- "):
+            return np.full(len(choices), -math.inf)
+        return known(written, choices)
+
+    found, _ = run(text, window, tells_no_place)
+    assert [e.value for e in found.entities] == ["Ann Lee"]
+    assert found.entities[0].confidence > 0.9
+    assert math.exp(found.log_probability) < 1e-6
+
+
 def test_a_script_without_spaces_is_cut_by_character() -> None:
     text = "我叫王小明，住在北京。"
     [window] = windows_of(text)
@@ -158,6 +175,8 @@ def test_a_word_that_begins_another_can_be_told_from_it() -> None:
         ("Lee/Ann", "Ann", "PERSON"),
         ("Nicosia (Greek) is hot", "Nicosia (Greek)", "PLACE"),
         ("Lee Inc. (Bonn)", "Lee Inc.", "PLACE"),
+        ("l'avis d'E\u0301mile Zola", "E\u0301mile Zola", "PERSON"),
+        ("Card 4556 **** **** 9855", "4556 **** **** 9855", "PHONE"),
     ],
 )
 def test_every_run_of_words_can_be_named(text: str, value: str, kind: str) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from unicodedata import normalize
+
 import pytest
 
 from moe_router.experts.formats import RULES, contradicts, find
@@ -99,6 +101,67 @@ def test_a_card_may_be_parted_in_any_way(gap: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
+        ("CREDIT_CARD", "٤٥٥٦ ٧٣٧٥ ٨٦٨٩ ٩٨٥٥"),
+        ("CREDIT_CARD", "４５５６ ７３７５ ８６８９ ９８５５"),
+        ("CREDIT_CARD", "४५५६७३७५८६८९९८५५"),
+        ("CREDIT_CARD", "4111\u00a01111\u00a01111\u00a01111"),
+        ("CREDIT_CARD", "4111\u202f1111\u202f1111\u202f1111"),
+        ("IP_ADDRESS", "１９２．１６８．０．１"),
+        ("EMAIL", "ann＠example.co.jp"),
+        ("IBAN", "ＤＥ８９３７０４００４４０５３２０１３０００"),
+        ("IBAN", "DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000"),
+        ("URL", "ｈｔｔｐ：／／a.b／c"),
+    ],
+)
+def test_digits_of_any_script_and_full_width_signs_are_read(kind: str, value: str) -> None:
+    text = f"see: {value}, thanks"
+    [entity] = find(text, TYPES)
+    assert (entity.type, entity.value, entity.start) == (kind, value, 5)
+    assert not contradicts(kind, value)
+
+
+def test_a_number_in_another_script_must_pass_its_check_too() -> None:
+    assert contradicts("CREDIT_CARD", "٤٥٥٦ ٧٣٧٥ ٨٦٨٩ ٩٨٥٦")
+    assert find("٤٥٥٦ ٧٣٧٥ ٨٦٨٩ ٩٨٥٦", TYPES) == []
+
+
+def test_full_width_marks_of_a_sentence_stay_the_sentences() -> None:
+    text = "邮箱：ann@example.com，网址（https://a.org／b）"
+    assert [e.value for e in find(text, TYPES)] == ["ann@example.com", "https://a.org／b"]
+
+
+@pytest.mark.parametrize(
+    "value", ["4556 **** **** 9855", "XXXX-XXXX-XXXX-9855", "455673••••••9855", "**** 9855"]
+)
+def test_a_masked_card_is_the_models_to_tell(value: str) -> None:
+    assert not contradicts("CREDIT_CARD", value)
+    assert find(value, ["CREDIT_CARD"]) == []
+
+
+@pytest.mark.parametrize("value", ["****", "xxxx xxxx", "45**", "4556 **** **** **** **** 9855"])
+def test_not_every_mask_is_a_card(value: str) -> None:
+    assert contradicts("CREDIT_CARD", value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Écrivez à rené.dupont@exemple.fr ou andré@exemple.fr",
+        "zoë-müller@exämple.de, o'brién@exemple.fr.",
+        "é4111111111111111 éDE89370400440532013000 é10.0.0.1",
+        "Việt.Nguyễn@ví-dụ.vn",
+    ],
+)
+def test_accents_may_be_composed_or_not(text: str) -> None:
+    composed = [(e.type, e.value) for e in find(normalize("NFC", text), TYPES)]
+    apart = normalize("NFD", text)
+    assert [(e.type, normalize("NFC", e.value)) for e in find(apart, TYPES)] == composed
+    assert all(e.value == apart[e.start : e.end] for e in find(apart, TYPES))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
         ("EMAIL", "john@corp.local"),
         ("EMAIL", "root@localhost"),
         ("EMAIL", "svc@printer.invalid"),
@@ -128,7 +191,24 @@ def test_only_the_tasks_types_are_looked_for() -> None:
 @pytest.mark.timeout(20)  # a quadratic search takes minutes
 @pytest.mark.parametrize(
     "run",
-    ["a", ":", "::.", "1:.", "a:a:", "a.", "(a", "@a", "www.", "1.1.1.1=", "::1 ", "AB12 ", "https://a.b/))"],
+    [
+        "a",
+        ":",
+        "::.",
+        "1:.",
+        "a:a:",
+        "a.",
+        "(a",
+        "@a",
+        "www.",
+        "1.1.1.1=",
+        "::1 ",
+        "AB12 ",
+        "https://a.b/))",
+        "e\u0301",
+        "e\u0301\u0301\u0301\u0301",
+        "e\u0301.",
+    ],
 )
 def test_a_long_run_is_searched_once(run: str) -> None:
     text = run * (200_000 // len(run))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given
@@ -148,3 +149,17 @@ def test_halves_have_all_words_of_a_window_and_share_some() -> None:
         assert (left.before, right.after) == (window.before, window.after)
         middle = window.words[len(window.words) // 2]
         assert left.tells(middle.start, middle.end) or right.tells(middle.start, middle.end)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "C'est l'avis d'Émile Zola", "d'été, l'Île", "Ève's", "Anaïs/Zoé", "Zoé/Ann", "5,Élan", "55-Élan",
+        "Nguyễn's d’Ọbasanjọ", "o'ééé o'éééé", "Nguyễn/Ơn", "aé/ée",
+    ],
+)  # fmt: skip
+def test_accents_may_be_composed_or_not(text: str) -> None:
+    composed, apart = normalize("NFC", text), normalize("NFD", text)
+    assert [(normalize("NFC", apart[w.start : w.end]), w.opens, w.closes) for w in words_of(apart)] == [
+        (composed[w.start : w.end], w.opens, w.closes) for w in words_of(composed)
+    ]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from moe_router.errors import ModelAssetError
@@ -56,6 +56,38 @@ def test_control_tokens_count_in_templates_only(tokens: HfTokens) -> None:
     prompt = tokens.prompt(template, {"input": "<start_of_turn>"}, None)
     assert [*prompt.head, *prompt.tail].count(control) == 2
     assert control not in tokens.encode("a <start_of_turn> b", trusted=False)
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        "<|User|>",
+        "<|im_start|>",
+        "<｜Assistant｜>",
+        "<end_of_turn>",
+        "</tool_call>",
+        "<think>",
+        "[INST]",
+        "[/INST]",
+    ],
+)
+def test_a_marker_that_is_not_declared_as_one_counts_in_templates_only(marker: str) -> None:
+    own = tiny.tokenizer()
+    own.add_tokens([AddedToken(marker, special=False, normalized=False)])
+    [control] = own.convert_tokens_to_ids([marker])
+    tokens = HfTokens(own, max_text_tokens=8)
+    assert control in tokens.encode(f"a {marker} b", trusted=True)
+    spelled = tokens.encode(f"a {marker} b", trusted=False)
+    assert control not in spelled
+    assert own.decode(spelled) == f"a {marker} b"
+
+
+@pytest.mark.parametrize("added", ["\n\n\n", "\t\t", "<h1>", "</table>", "[x]", "card_arrival"])
+def test_other_added_tokens_are_read_in_texts(added: str) -> None:
+    own = tiny.tokenizer()
+    own.add_tokens([AddedToken(added, special=False, normalized=False)])
+    [token] = own.convert_tokens_to_ids([added])
+    assert token in HfTokens(own, max_text_tokens=8).encode(f"a{added}b", trusted=False)
 
 
 def test_a_long_value_is_cut_at_its_end(tokens: HfTokens) -> None:
