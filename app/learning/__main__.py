@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.learning.training import PER_CALLER, TrainRun, train
 from app.services import audit, storage_command
+from moe_router.gating.versions import learned_beside, shipped_digest
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -36,7 +37,11 @@ async def _command(given: argparse.Namespace, settings: Settings, storage: Stora
         )  # fmt: skip
         return await train(storage, settings, run, _report)
     if given.command == "versions":
-        return [asdict(version) | {"meta": None} for version in await versions.list()]
+        shipped = shipped_digest(settings.gating_model_dir)
+        return [
+            asdict(version) | {"meta": None, "outdated": not learned_beside(version.meta, shipped)}
+            for version in await versions.list()
+        ]
     if given.command == "promote":
         live = await versions.promote(given.id, at=time.time())
         audit.record("router.promoted", actor=audit.command_actor(), version=live.id)

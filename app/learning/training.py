@@ -63,7 +63,7 @@ async def train(storage: Storage, settings: Settings, run: TrainRun, report: Rep
     try:
         sync = RouterSync(storage.router_versions, lambda: gating, interval_s=1.0)
         await sync.check(gating)
-        if sync.refused is not None:
+        if sync.refused is not None and not sync.outdated:
             raise ModelAssetError(
                 f"version {sync.refused} is live but does not fit: `mole router rollback` first"
             )
@@ -77,7 +77,7 @@ async def train(storage: Storage, settings: Settings, run: TrainRun, report: Rep
         found = await asyncio.to_thread(_learn, gating, replay, memory, runs)
         if found is None:
             return {"outcome": "nothing", "rows": len(replay)}
-        return await _store(storage, found, sync.version, run)
+        return await _store(storage, found, gating.shipped_digest, sync, run)
     finally:
         await gating.aclose()
 
@@ -111,16 +111,18 @@ def _learn(gating: GatingPipeline, replay: Replay, memory: Memory, runs: Sequenc
     return learn(replay, serving, memory, LearnRun(), runs)
 
 
-async def _store(storage: Storage, found: Candidate, parent: int | None, run: TrainRun) -> dict[str, Any]:
+async def _store(
+    storage: Storage, found: Candidate, shipped: str, sync: RouterSync, run: TrainRun
+) -> dict[str, Any]:
     passed = found.verdict.passed
     if run.dry_run:
         return {"outcome": "candidate" if passed else "rejected", "id": None, **found.metrics}
-    blob, meta = pack(found.weights)
+    blob, meta = pack(found.weights, shipped)
     version = await storage.router_versions.add(
         blob,
         meta=meta,
         metrics=found.metrics,
-        parent_id=parent,
+        parent_id=sync.version,
         at=time.time(),
         state="candidate" if passed else "rejected",
     )
@@ -128,7 +130,8 @@ async def _store(storage: Storage, found: Candidate, parent: int | None, run: Tr
     if passed and run.promote:
         try:
             # Training takes minutes: what an operator has promoted or taken back meanwhile stands.
-            await storage.router_versions.promote(version, at=time.time(), over=parent)
+            live = sync.refused if sync.outdated else sync.version
+            await storage.router_versions.promote(version, at=time.time(), over=live)
         except VersionConflictError as error:
             return {"outcome": outcome, "id": version, "not_promoted": error.detail, **found.metrics}
         audit.record("router.promoted", actor=audit.command_actor(), version=version)

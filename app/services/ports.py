@@ -69,6 +69,8 @@ class Gating(Protocol):
 
     shipped: RouterWeights
     """the router's weights that came with the models"""
+    shipped_digest: str
+    """tells them from others"""
 
     async def use_router(self, weights: RouterWeights, version: int | None) -> None:
         """Takes other weights of the router, of this number; ModelAssetError where they do not fit."""

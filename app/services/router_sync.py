@@ -11,7 +11,7 @@ from typing import Protocol
 from app.services.ports import Gating
 from app.storage.router_versions import VersionInfo
 from moe_router.errors import ModelAssetError, StorageError, UnknownVersionError
-from moe_router.gating.versions import unpack
+from moe_router.gating.versions import learned_beside, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +19,7 @@ AT_START_S = 2.0
 """A database that hangs keeps gating's first answer waiting no longer than this."""
 RETRY_S = 60.0
 """What was refused is tried again after so long: it may have been a passing fault."""
+OUTDATED = "learned from other shipped weights than those in use"
 
 
 class Versions(Protocol):
@@ -52,6 +53,8 @@ class RouterSync:
         """in force; None: the shipped weights"""
         self.refused: int | None = None
         """live in the database, but not usable here"""
+        self.outdated = False
+        """whether that is because it was learned from other shipped weights, and would hide the new ones"""
         self.shipped_refused = False
         """whether the shipped weights are wanted, but cannot be used"""
 
@@ -82,14 +85,17 @@ class RouterSync:
         live = await self._versions.live()
         wanted = live.id if live is not None else None
         if wanted == self.version:
-            self.refused, self.shipped_refused = None, False
+            self.refused, self.shipped_refused, self.outdated = None, False, False
             return
         again = self.shipped_refused if wanted is None else wanted == self.refused
         if again and self._clock() < self._retry_at:
             return
+        self.outdated = live is not None and not learned_beside(live.meta, gating.shipped_digest)
         try:
             if live is None:
                 await gating.use_router(gating.shipped, None)
+            elif self.outdated:
+                raise ModelAssetError(OUTDATED)
             else:
                 blob = await self._versions.weights(live.id)
                 weights = await asyncio.to_thread(unpack, blob, live.meta)
@@ -109,7 +115,7 @@ class RouterSync:
         own = "shipped weights" if self.version is None else f"version {self.version}"
         if self.refused is None and not self.shipped_refused:
             return own
-        return f"{own}; {_told(self.refused)} refused"
+        return f"{own}; {_told(self.refused)} refused{f': {OUTDATED}' if self.outdated else ''}"
 
     async def _run(self) -> None:
         while True:

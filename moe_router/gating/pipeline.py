@@ -24,7 +24,7 @@ from moe_router.gating.language import LanguageGuess, LanguageIdentifier, find_m
 from moe_router.gating.ngrams import NgramModel
 from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import Action, Observation, Policy, State, TaskRouter, Via
-from moe_router.gating.versions import RouterWeights
+from moe_router.gating.versions import RouterWeights, shipped_digest
 from moe_router.gating.weights import Floats, load
 from moe_router.gating.wording import Wording, joined
 from moe_router.languages import stated_language
@@ -71,6 +71,8 @@ class GatingPipeline:
         )
         self.shipped = RouterWeights(own(task_router.WEIGHTS), own(qnetwork.WEIGHTS))
         """the router's weights that lie in the folder"""
+        self.shipped_digest = shipped_digest(config.model_dir)
+        """tells them, and what they were fitted with, from others"""
         self._learned = self.shipped
         self._version: int | None = None
         self._heads: Heads | None = None

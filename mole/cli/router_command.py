@@ -74,4 +74,5 @@ def _line(version: dict[str, Any]) -> str:
     reasons = version["metrics"].get("reasons") or []
     why = f"  {'; '.join(reasons)}" if reasons else ""
     parent = "shipped" if version["parent_id"] is None else version["parent_id"]
-    return f"{version['id']}  {version['state']}  {made}  from {parent}{why}"
+    other = "  learned from other shipped weights than those in use" if version["outdated"] else ""
+    return f"{version['id']}  {version['state']}  {made}  from {parent}{other}{why}"

@@ -36,6 +36,7 @@ class StubGating:
         self.registry = registry
         self.closed = False
         self.shipped = RouterWeights(Weights({}, {}), Weights({}, {}))
+        self.shipped_digest = "stub"
         self.version: int | None = None
 
     @classmethod

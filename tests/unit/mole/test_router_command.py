@@ -16,15 +16,19 @@ from tests.unit.mole.test_command import mole
 
 @pytest.fixture
 def database(tmp_path: Path) -> str:
-    """With a rejected version and two candidates."""
+    """With a rejected version and two candidates, the last of them learned from other shipped weights."""
     url = f"sqlite:///{tmp_path / 'mole.db'}"
 
     async def fill() -> None:
         storage = Storage(url, retention_days=1, queue_size=1, count=lambda *_: None)
-        blob, meta = pack(shipped())
-        for state, reasons in (("rejected", ["guard: accuracy [0.9]"]), ("candidate", []), ("candidate", [])):
+        blob, plain = pack(shipped())
+        other = pack(shipped(), "another's")[1]
+        reasons = ["guard: accuracy [0.9]"]
+        for state, meta, why in (
+            ("rejected", plain, reasons), ("candidate", plain, []), ("candidate", other, []),
+        ):  # fmt: skip
             await storage.router_versions.add(
-                blob, meta=meta, metrics={"reasons": reasons}, parent_id=None, at=1_700_000_000.0, state=state
+                blob, meta=meta, metrics={"reasons": why}, parent_id=None, at=1_700_000_000.0, state=state
             )
         await storage.database.aclose()
 
@@ -37,8 +41,9 @@ def test_versions_are_listed_newest_first_with_the_reasons(database):
     lines = result.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [["3", "candidate"], ["2", "candidate"], ["1", "rejected"]]
     assert lines[2].endswith("2023-11-14T22:13:20+00:00  from shipped  guard: accuracy [0.9]")
+    assert lines[0].endswith("  from shipped  learned from other shipped weights than those in use")
     found = json.loads(mole("router", "versions", "--database", database, "--json").stdout)
-    assert [version["id"] for version in found] == [3, 2, 1]
+    assert [(version["id"], version["outdated"]) for version in found] == [(3, True), (2, False), (1, False)]
 
 
 def test_a_version_is_promoted_and_taken_back(database):

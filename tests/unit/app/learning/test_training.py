@@ -38,6 +38,7 @@ class Gating:
         own = world.serving()
         self.heads = SimpleNamespace(domains=own.domains)
         self.words = None
+        self.shipped_digest = "now"
         self.config = SimpleNamespace(target_risk=0.05)
         self.router_of = own.make
 
@@ -103,6 +104,7 @@ async def test_a_better_router_goes_live_and_the_next_run_goes_on_from_it(storag
     assert (found["outcome"], found["id"], found["reasons"]) == ("promoted", 1, [])
     live = await storage.router_versions.live()
     assert live.metrics["taught"]["callers"] == 19
+    assert live.meta["shipped"] == "now"
     weights = unpack(await storage.router_versions.weights(1), live.meta)
     assert weights.tasks.meta["encoder"] == "toy"
     again = await train(storage, settings, TrainRun(None, promote=False), quiet)
@@ -163,6 +165,17 @@ async def test_a_live_version_that_does_not_fit_is_named(storage, settings, monk
     await storage.router_versions.promote(1, at=1.0)
     with pytest.raises(MoleError, match="version 1 is live but does not fit"):
         await train(storage, settings, TrainRun(None), quiet)
+
+
+async def test_new_shipped_weights_are_learned_from_and_take_the_old_versions_place(storage, settings):
+    await judged(storage)
+    blob, meta = pack(world.shipped(), "of an earlier release")
+    await storage.router_versions.add(blob, meta=meta, metrics={}, parent_id=None, at=1.0)
+    await storage.router_versions.promote(1, at=1.0)
+    found = await train(storage, settings, TrainRun(None), quiet)
+    assert (found["outcome"], found["id"]) == ("promoted", 2)
+    live = await storage.router_versions.live()
+    assert (live.id, live.parent_id, live.meta["shipped"]) == (2, None, "now")
 
 
 class TestTheCommand:

@@ -18,6 +18,7 @@ class Table:
     def __init__(self) -> None:
         self.id: int | None = None
         self.gone = False
+        self.beside: str | None = None
         self.read: list[int] = []
 
     async def live(self) -> VersionInfo | None:
@@ -25,7 +26,7 @@ class Table:
             raise StorageError("gone")
         if self.id is None:
             return None
-        return VersionInfo(self.id, "live", 0.0, 0.0, None, pack(LEARNED)[1], {})
+        return VersionInfo(self.id, "live", 0.0, 0.0, None, pack(LEARNED, self.beside)[1], {})
 
     async def weights(self, version_id: int) -> bytes:
         self.read.append(version_id)
@@ -35,6 +36,7 @@ class Table:
 class Gating:
     def __init__(self) -> None:
         self.shipped = object()
+        self.shipped_digest = "ours"
         self.used: list[tuple[Any, int | None]] = []
         self.taken = asyncio.Event()
         self.fits = True
@@ -88,6 +90,21 @@ async def test_a_version_that_does_not_fit_is_refused_once_and_the_old_one_stays
     table.id, gating.fits = 5, True
     await sync.check(gating)  # type: ignore[arg-type]
     assert sync.state == "version 5"
+
+
+async def test_a_version_that_was_learned_from_other_shipped_weights_does_not_hide_the_new_ones(caplog):
+    table, gating = Table(), Gating()
+    sync = made(table, gating)
+    table.id, table.beside = 3, "others"
+    for _ in range(3):
+        await sync.check(gating)  # type: ignore[arg-type]
+    assert (gating.used, table.read, sync.refused, sync.outdated) == ([], [], 3, True)
+    told = "version 3 is refused: learned from other shipped weights than those in use"
+    assert sync.state == f"shipped weights; {told}"
+    assert caplog.text.count("version 3 is refused, the old one stays: learned from other shipped") == 1
+    table.id, table.beside = 4, "ours"
+    await sync.check(gating)  # type: ignore[arg-type]
+    assert (sync.state, sync.outdated) == ("version 4", False)
 
 
 async def test_what_was_refused_is_tried_again_after_a_pause_and_logged_once(caplog):

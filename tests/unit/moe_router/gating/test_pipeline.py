@@ -23,7 +23,7 @@ from moe_router.gating.assembly import Assembly
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.ngrams import BUCKETS, IDENTITY, buckets
 from moe_router.gating.pipeline import Decision, GatingConfig, GatingPipeline, Observation
-from moe_router.gating.versions import RouterWeights
+from moe_router.gating.versions import RouterWeights, shipped_digest
 from moe_router.gating.weights import Floats, Weights, save
 from moe_router.registry import Registry
 from tests.unit.moe_router.gating import made
@@ -511,6 +511,7 @@ class TestAnotherRouter:
         assert (await ask(gating, TEXTS["a/y"])).router_version is None
 
     def test_a_router_of_other_weights_can_be_made_beside_it(self, gating):
+        assert gating.shipped_digest == shipped_digest(gating.config.model_dir)
         assert gating.router_of(gating.shipped) is not gating.heads.router
         assert gating.router_of(gating.shipped).registry is gating.registry
 
