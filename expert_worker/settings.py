@@ -79,7 +79,7 @@ class Settings(BaseSettings):
         512,
         ge=1,
         validation_alias=AliasChoices("MOLE_MAX_QUEUE"),
-        description="Requests that may wait; one more is refused with 503.",
+        description="Requests that may wait, long texts counted as several; one more is refused with 503.",
     )
     max_batch_tokens: int = Field(
         1024,

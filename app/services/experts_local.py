@@ -86,7 +86,8 @@ class LocalExperts:
         """Asks the pool.
 
         Raises:
-            MoleError: NoWorkerError where the model cannot be loaded; else what the pool raises.
+            MoleError: NoWorkerError where the task cannot be served now, without the reason, which may name
+                files and addresses: it is in the log and in `workers`; else what the pool raises.
         """
         if self._pool is None:
             raise NoWorkerError("The experts are not loaded.")
@@ -98,9 +99,10 @@ class LocalExperts:
             outcome = "ok"
             self._latencies_ms.append((time.monotonic() - started) * 1000)
             return LOCAL, answer
-        except ModelAssetError as error:
+        except (ModelAssetError, NoWorkerError) as error:
             outcome = error.slug
-            raise NoWorkerError(error.detail) from error
+            logger.warning("%s cannot be served now: %s", request.task_key, error.detail)
+            raise NoWorkerError(f"{request.task_key} cannot be served now.") from None
         except MoleError as error:
             outcome = error.slug
             raise

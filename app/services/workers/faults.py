@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,8 @@ from moe_router.errors import (
     UnsupportedLanguageError,
     WorkerAnswerError,
 )
+
+logger = logging.getLogger(__name__)
 
 Outcome = Literal[
     "ok", "refused", "timeout", "reset", "truncated", "invalid", "error", "unavailable", "overloaded",
@@ -75,7 +78,8 @@ def of_status(status: int, slug: str, detail: str, retry_after_s: float | None, 
     if status == 503 and slug == OverloadedError.slug:
         return Fault("overloaded", OverloadedError(f"{worker_id} is full."), "no", retry_after_s)
     if status == 503 and slug == NoWorkerError.slug:  # one expert of it is broken or missing, not the worker
-        return Fault("unavailable", NoWorkerError(detail), "no")
+        logger.warning("%s cannot serve a task: %s", worker_id, detail)  # it names files and addresses
+        return Fault("unavailable", NoWorkerError(f"{worker_id} cannot serve this task now."), "no")
     if status == 503:
         return Fault("unavailable", NoWorkerError(f"{worker_id} is not ready."), "at once", retry_after_s)
     if status == 504 and slug == DeadlineError.slug:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from moe_router.experts.engines.base import Engine
 from moe_router.experts.engines.loading import load_model
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.engines.transformers import TransformersEngine
+from moe_router.experts.expert_file import ExpertFile
+from moe_router.experts.prompting import load_template
 from moe_router.experts.roster import resolve
 from moe_router.experts.task_expert import TaskExpert
 from moe_router.gating.encoder import Encoder
@@ -23,6 +26,8 @@ from moe_router.registry import Expert, Registry, TaskSpec
 from moe_router.training.experts.examples import Row, halves, read_rows
 from moe_router.training.experts.judge import Answers, Report, ask, entity_figures, probability_figures
 from moe_router.training.probes import ProbeRun, encoded, fit_probe
+
+logger = logging.getLogger(__name__)
 
 ADAPTER = "judged"
 ZERO_SHOT = "zero-shot"
@@ -38,7 +43,7 @@ class Evaluation:
         data: folder with validation.jsonl.gz, or a file of rows: of the folder's the half is used that chose
             nothing in training, of a file all rows.
         base: the base model's key.
-        adapter: the adapter's folder; None takes the registry's.
+        adapter: the adapter's folder; None takes the registry's, with the prompt that it is served with.
         adapter_root: where the registry's relative paths start.
         cache: where models are kept.
         limit: at most so many texts, from the front.
@@ -95,13 +100,16 @@ def _rows(given: Evaluation) -> list[Row]:
 def _ways(given: Evaluation, declared: Expert, task: TaskSpec, engine: Engine) -> dict[str, TaskExpert]:
     ways: dict[str, TaskExpert] = {}
     template = resolve(given.adapter_root, declared.template_path) if declared.template_path else None
-    folder = given.adapter
-    if folder is None and declared.adapter_path is not None:
-        folder = resolve(given.adapter_root, declared.adapter_path)
+    served = resolve(given.adapter_root, declared.adapter_path) if declared.adapter_path else None
+    folder = given.adapter or served
     if folder is not None:
         engine.load_adapter(ADAPTER, str(folder))
         trained = expert_file.load(folder, task.label_set)
-        own = None if trained is not None else template
+        # The registry's adapter is judged with the prompt that it is served with, any other with its own.
+        is_served = served is not None and folder.resolve() == served.resolve()
+        own = template if is_served or trained is None else None
+        if own is None and template is not None and trained is not None:
+            _tell_another_prompt(template, declared, trained)
         ways["adapter"] = TaskExpert(declared, task, own, engine.tokens, ADAPTER, trained=trained)
     if given.baselines:
         # The key of no model: what an untrained model is asked is the file's `default`.
@@ -110,6 +118,14 @@ def _ways(given: Evaluation, declared: Expert, task: TaskSpec, engine: Engine) -
             ways["few-shot"] = TaskExpert(bare, task, template, engine.tokens, None)
         ways[ZERO_SHOT] = TaskExpert(bare, task, None, engine.tokens, None)
     return ways
+
+
+def _tell_another_prompt(template: Path, declared: Expert, trained: ExpertFile) -> None:
+    if load_template(template, declared.base_model_key) != trained.template:
+        logger.warning(
+            "%s: the adapter is judged with the prompt that it was trained on; %s holds another",
+            declared.task_key, template,
+        )  # fmt: skip
 
 
 def within(row: Row) -> Row:

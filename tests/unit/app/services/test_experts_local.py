@@ -9,7 +9,8 @@ from app.services.experts_local import LOCAL, LocalExperts
 from app.services.ports import Call
 from app.services.telemetry.metrics import Metrics
 from moe_router.contracts import ExpertRequest
-from moe_router.errors import ModelAssetError, NoWorkerError, OverloadedError
+from moe_router.errors import ModelAssetError, MoleError, NoWorkerError, OverloadedError
+from moe_router.experts.engines.base import ServerAwayError
 from moe_router.registry import Registry
 from tests.stubs import files, pool
 from tests.stubs.serving import mapping, registry, until
@@ -59,7 +60,7 @@ async def test_the_model_of_most_tasks_is_loaded_ahead() -> None:
     await scene.experts.aclose()
 
 
-async def test_errors_of_the_pool_keep_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_errors_of_the_pool_keep_their_kind() -> None:
     scene = Scene()
     with pytest.raises(NoWorkerError):
         await scene.experts.classify(scene.expert, TASK, ask(), call())
@@ -67,12 +68,22 @@ async def test_errors_of_the_pool_keep_their_kind(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(OverloadedError):
         await scene.experts.classify(scene.expert, TASK, ask(pool.FULL), call())
 
+
+@pytest.mark.parametrize("error", [ModelAssetError, NoWorkerError, ServerAwayError])
+async def test_why_a_task_cannot_be_served_is_for_the_log(
+    error: type[MoleError], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene()
+    await scene.experts.use(registry(), mapping(*URLS))
+
     async def cannot_load(*_: object, **__: object) -> None:
-        raise ModelAssetError("no such folder")
+        raise error("no such folder: /srv/models at http://llm:8080")
 
     monkeypatch.setattr(scene.pools[0], "classify", cannot_load)
-    with pytest.raises(NoWorkerError, match="no such folder"):
+    with pytest.raises(NoWorkerError) as caught:
         await scene.experts.classify(scene.expert, TASK, ask(), call())
+    assert caught.value.detail == f"{files.SENTIMENT} cannot be served now."
+    assert "no such folder: /srv/models at http://llm:8080" in caplog.text
 
 
 async def test_a_model_that_could_not_be_loaded_is_told_as_down_and_not_tried() -> None:

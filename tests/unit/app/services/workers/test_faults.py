@@ -61,6 +61,12 @@ def test_what_statuses_mean(status: int, slug: str, answered: int, ejects: str) 
     assert fault.mendable == (answered >= 500)
 
 
+def test_why_an_expert_cannot_be_served_is_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    fault = faults.of_status(503, "no-worker", "no such file: /srv/adapters/x", None, "w")
+    assert fault.error.detail == "w cannot serve this task now."
+    assert "no such file: /srv/adapters/x" in caplog.text
+
+
 def test_every_fault_is_one_of_ours() -> None:
     for late in (faults.timed_out("w", "no"), faults.of_status(504, "deadline-exceeded", "", None, "w")):
         assert isinstance(late.error, AttemptTimeoutError)

@@ -13,13 +13,20 @@ import pytest
 
 from moe_router.contracts import ExpertRequest
 from moe_router.errors import ModelAssetError, NoWorkerError
-from moe_router.experts.engines.base import LabelJob, ServerAwayError, infer_halving
+from moe_router.experts.engines.base import (
+    Decision,
+    DecodeJob,
+    Decoder,
+    LabelJob,
+    ServerAwayError,
+    infer_halving,
+)
 from moe_router.experts.engines.openai import PARALLEL, OpenAIEngine, probabilities_of
 from moe_router.experts.engines.text_tokens import TextTokens, text_of
 from moe_router.experts.pool import PoolConfig, SingleModelPool
 from moe_router.experts.prompting import Template
 from moe_router.experts.scoring import LabelTrie
-from moe_router.experts.task_expert import TaskExpert
+from moe_router.experts.task_expert import Finding, TaskExpert
 from moe_router.registry import BaseModelSpec, Expert, Registry, TaskSpec
 
 NEXT = {
@@ -111,6 +118,68 @@ def test_a_label_unseen_in_the_prior_alone_is_not_lifted(monkeypatch: pytest.Mon
     found = expert.finish(work, engine.infer(work.jobs))
     assert found.result == labels[3]
     assert found.confidence == pytest.approx(0.9 / 0.92)
+
+
+class Writer:
+    """A server whose model wants to write an answer of tokens that carry their space, as most models do.
+
+    Anywhere but at the end of one of its tokens it has nothing sensible to say.
+    """
+
+    def __init__(self, *tokens: str) -> None:
+        self.tokens = tokens
+        self.said: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"data": [{"id": "base"}]})
+        prompt: str = json.loads(request.content)["prompt"]
+        self.said.append(prompt[prompt.rindex("Answer:") + len("Answer:") :])
+        ways = {"".join(self.tokens[:k]): token for k, token in enumerate(self.tokens)}
+        token = ways.get(self.said[-1])
+        told = {token: -0.01} if token else {"?": -0.5, "\n\n": -1.0}
+        return httpx.Response(200, json={"choices": [{"logprobs": {"top_logprobs": [told]}}]})
+
+
+def extracted(server: Writer, text: str) -> Finding:
+    spec = TaskSpec.model_validate(
+        {"base_model_key": "m", "kind": "extraction", "label_set": ["PERSON", "ORG"]}
+    )
+    expert = TaskExpert(Expert("e", "f/pii", "m", None, None, None, None, 1.0), spec, None, TOKENS, None)
+    client = httpx.Client(transport=httpx.MockTransport(server))
+    engine = OpenAIEngine("http://llm:8080/v1/", "base", TOKENS, client=client)
+    work = expert.prepare(ExpertRequest(task_key="f/pii", text=text, language="en"))
+    return expert.finish(work, engine.infer(work.jobs))
+
+
+def test_entities_are_asked_for_where_the_models_tokens_end() -> None:
+    server = Writer(
+        "-", " Ann", " Lee", " =", " PERSON", "\n", "-", " An", "ton", " =", " PERSON", "\n", "-", " END"
+    )
+    found = extracted(server, "Yes, Ann Lee called Annabel, Andrew and Anton.")
+    assert [(e.value, e.type) for e in found.entities or []] == [("Ann Lee", "PERSON"), ("Anton", "PERSON")]
+    assert found.confidence > 0.99
+    assert not any(said.endswith(" ") for said in server.said)
+
+
+def test_a_list_ends_where_nothing_told_leads_on() -> None:
+    found = extracted(
+        Writer("-", " Ann", " Lee", " =", " PERSON", "\n", "-", " nobody"), "Yes, Ann Lee called."
+    )
+    assert [(e.value, e.type) for e in found.entities or []] == [("Ann Lee", "PERSON")]
+    assert found.confidence < 1e-6
+    assert extracted(Writer("-", "?"), "Yes, Ann Lee called.").entities == []
+
+
+def test_what_decoding_fed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_on(Server())
+
+    def decoder() -> Decoder:
+        yield Decision(TOKENS.encode("- 34567", trusted=False), (65,))
+
+    prompt = TOKENS.prompt(Template("Text: {{input}}\nMood:"), {"input": "good"}, None)
+    monkeypatch.setitem(NEXT, "Text: good\nMood:- 34567", {"A": 1.0})
+    assert engine.infer([DecodeJob(prompt, decoder)]) == [2]
 
 
 def test_an_adapter_is_a_model_of_the_server() -> None:

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from moe_router.errors import RequestError
 from moe_router.experts import expert_file
+from moe_router.experts.engines.base import Prompt
+from moe_router.experts.engines.tokens import HfTokens
+from moe_router.experts.prompting import Template
 from moe_router.gating.encoder import Encoder
+from moe_router.registry import Registry
 from moe_router.training.experts.evaluate import Evaluation, evaluate_expert, within
 from moe_router.training.experts.examples import Row, halves
 from moe_router.training.experts.judge import entity_figures, entity_temperature, probability_figures
@@ -35,6 +39,41 @@ def test_an_adapter_is_judged_beside_the_base_model(tmp_path: Path, gemma_folder
     shown = table(found)
     assert "| accuracy |" in shown
     assert "| de |" in shown
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["another adapter", "the registry's"])
+def test_the_registrys_adapter_is_judged_with_the_prompt_that_is_served(
+    given: bool,
+    tmp_path: Path,
+    gemma_folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    adapter = tiny.save_adapter(tmp_path / "adapter", gemma_folder)
+    described = {"labels": fixtures.LABELS, "template": "Trained on: {{input}}"}
+    (adapter / expert_file.NAME).write_text(json.dumps(described), encoding="utf-8")
+    (tmp_path / "template.json").write_text(json.dumps({"default": "Served: {{input}}"}), encoding="utf-8")
+    declared = fixtures.registry(gemma_folder).model_dump(exclude_defaults=True)
+    declared["tasks"]["bank/intent"] |= {
+        "template_path": "template.json",
+        "adapter_path": "elsewhere" if given else "adapter",
+        "adapter_name": "a",
+    }
+    heads: list[tuple[str, str | None]] = []
+    prompt = HfTokens.prompt
+
+    def noted(self: HfTokens, template: Template, values: Any, adapter: str | None) -> Prompt:
+        heads.append((template.head, adapter))
+        return prompt(self, template, values, adapter)
+
+    monkeypatch.setattr(HfTokens, "prompt", noted)
+    data = fixtures.write(tmp_path / "data", [], fixtures.rows(3)) / "validation.jsonl.gz"
+    asked = Evaluation(
+        "bank/intent", data, "tiny", adapter if given else None, tmp_path, tmp_path, baselines=False
+    )
+    evaluate_expert(asked, Registry.model_validate(declared), None, _quiet)
+    assert {head for head, _ in heads} == {"Trained on:" if given else "Served:"}
+    assert f"{tmp_path / 'template.json'} holds another" in caplog.text
 
 
 def test_a_file_is_used_as_a_whole(tmp_path: Path, gemma_folder: Path) -> None:
