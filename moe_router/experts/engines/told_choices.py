@@ -7,38 +7,42 @@ from collections.abc import Callable, Mapping, Sequence
 Tell = Callable[[str], Mapping[str, float]]
 """The likeliest next tokens after what is written, and their probabilities."""
 
+FOLLOWED = 0.05
+"""A token that ends before the choice is followed by another request from this probability on."""
+
 
 class ToldChoices:
     """What a server tells of one text that grows by characters.
 
-    A server is asked only where a token of its own may end: after a part of a word, or after the space
-    that words carry with them, a model has nothing sensible to say. So what it tells is matched against
-    whatever has been written since, too.
+    A server is asked only where one of its own tokens may end: after a part of a word, or after the space
+    that words carry with them, a model has nothing sensible to say. So what it has told is matched against
+    whatever was written since, too.
     """
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
-        self._asked: str | None = None
-        self._told: dict[str, float] = {}
+        self._told: dict[str, Mapping[str, float]] = {}
+        self._from: str | None = None
 
     def shares(self, written: str, choices: Sequence[str]) -> list[float]:
         """The probability of the tokens that lead to each choice; 0 throughout where none does."""
-        if self._asked is None:
-            self._ask(written.rstrip(" "))
-        while True:
-            since = written[len(self._asked or "") :]
-            shares = [self._share(since + choice) for choice in choices]
-            within = {t: p for t, p in self._told.items() if t and t[-1] != " " and since.startswith(t)}
-            token = max(within, key=within.__getitem__, default="")
-            if token and within[token] > sum(shares):  # it is more likely to have written this token
-                self._ask(f"{self._asked}{token}")
-            elif any(shares) or not since.strip(" "):
-                return shares
-            else:
-                self._ask(written.rstrip(" "))
+        anew = written.rstrip(" ")
+        shares, self._from = self._along(anew if self._from is None else self._from, written, choices)
+        if not any(shares):
+            shares, self._from = self._along(anew, written, choices)
+        return shares
 
-    def _share(self, beginning: str) -> float:
-        return sum(p for token, p in self._told.items() if token.startswith(beginning))
-
-    def _ask(self, written: str) -> None:
-        self._asked, self._told = written, dict(self._tell(written))
+    def _along(self, asked: str, written: str, choices: Sequence[str]) -> tuple[list[float], str]:
+        """The shares by the tokens from here on, and where the likeliest of the last ones begin."""
+        if asked not in self._told:
+            self._told[asked] = self._tell(asked)
+        told, since = self._told[asked], written[len(asked) :]
+        shares = [sum(p for token, p in told.items() if token.startswith(since + c)) for c in choices]
+        most, begin = sum(shares), asked
+        for token, p in told.items():
+            if token and p >= FOLLOWED and since.startswith(token):
+                later, end = self._along(asked + token, written, choices)
+                shares = [share + p * more for share, more in zip(shares, later, strict=True)]
+                if p * sum(later) > most:
+                    most, begin = p * sum(later), end
+        return shares, begin

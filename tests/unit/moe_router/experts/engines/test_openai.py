@@ -23,6 +23,7 @@ from moe_router.experts.engines.base import (
 )
 from moe_router.experts.engines.openai import PARALLEL, OpenAIEngine, probabilities_of
 from moe_router.experts.engines.text_tokens import TextTokens, text_of
+from moe_router.experts.engines.told_choices import ToldChoices
 from moe_router.experts.pool import PoolConfig, SingleModelPool
 from moe_router.experts.prompting import Template
 from moe_router.experts.scoring import LabelTrie
@@ -160,6 +161,18 @@ def test_entities_are_asked_for_where_the_models_tokens_end() -> None:
     assert [(e.value, e.type) for e in found.entities or []] == [("Ann Lee", "PERSON"), ("Anton", "PERSON")]
     assert found.confidence > 0.99
     assert not any(said.endswith(" ") for said in server.said)
+
+
+def test_a_space_that_is_a_token_of_its_own_is_followed() -> None:
+    found = extracted(Writer("-", " ", "0", "1", " =", " ORG", "\n", "-", " END"), "Call 01 or Ann.")
+    assert [(e.value, e.type) for e in found.entities or []] == [("01", "ORG")]
+
+
+def test_ways_of_parting_a_word_add_up() -> None:
+    told = {"-": {" Bo": 0.5, " ": 0.3, " Bob": 0.2}, "- ": {"Ann": 1.0}, "- Bo": {"b": 0.8, "x": 0.2}}
+    choices = ToldChoices(told.__getitem__)
+    assert choices.shares("- ", "BA") == pytest.approx([0.7, 0.3])
+    assert choices.shares("- Bo", "bx") == pytest.approx([0.2 + 0.5 * 0.8, 0.5 * 0.2])
 
 
 def test_a_list_ends_where_nothing_told_leads_on() -> None:
