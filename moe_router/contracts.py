@@ -271,6 +271,9 @@ class JobAnswer(Answer):
     created_at: str
     finished_at: str | None = None
     eta_seconds: float | None = Field(None, ge=0, description="Seconds left at the pace so far.")
+    owner: str | None = Field(
+        None, description="Whose it is, as `mole keys list` shows it; only administrators are told."
+    )
 
 
 class JobsAnswer(Answer):

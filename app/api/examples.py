@@ -76,6 +76,7 @@ JOB: dict[str, Any] = {
     "created_at": "2026-01-31T12:00:00.000+00:00",
     "finished_at": None,
     "eta_seconds": 149.8,
+    "owner": None,
 }
 
 JOBS: dict[str, Any] = {"jobs": [JOB]}

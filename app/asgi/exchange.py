@@ -66,10 +66,10 @@ class Exchange:
         if self.key is not None:
             self.key.check_texts(texts)
 
-    def count_texts(self, texts: int) -> None:
-        """Counts texts against that quota, whether so many are left or not."""
+    def give_back_texts(self, texts: int) -> None:
+        """Counts off texts that were taken of that quota for nothing."""
         if self.key is not None:
-            self.key.count_texts(texts)
+            self.key.give_back_texts(texts)
 
     def elapsed_ms(self) -> float:
         """Milliseconds since the request's head arrived."""

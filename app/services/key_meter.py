@@ -74,13 +74,15 @@ class KeyMeter:
             QuotaExceededError: so many are not left of the day's.
         """
         self.check_texts(record, texts, now)
-        self.count_texts(texts, now)
-
-    def count_texts(self, texts: int, now: float) -> None:
-        """Counts texts, whether so many are left or not."""
-        self._begin_day(now)
         self._texts += texts
         self._used_at = now
+
+    def give_back_texts(self, texts: int, now: float) -> None:
+        """Counts off texts that were taken for nothing a moment ago; the database may count them already."""
+        day = self._day
+        if self._begin_day(now) == day:
+            self._texts -= texts
+            self._used_at = self._used_at or now
 
     def _begin_day(self, now: float) -> int:
         day = day_of(now)

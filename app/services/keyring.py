@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.services.key_meter import KeyMeter
+from app.storage.identity import key_identity
 from app.storage.key_records import LONGEST_TOKEN, KeyRecord, Usage, key_hash
 from moe_router.errors import StorageError, UnauthorizedError
 
@@ -43,7 +44,7 @@ class CallerKey:
     @property
     def caller(self) -> str:
         """The identity of whoever holds it; see `Call.caller`."""
-        return f"key:{self.record.id}"
+        return key_identity(self.record.id)
 
     def check_texts(self, texts: int) -> None:
         """Whether so many are left of the day's quota; counts none.
@@ -53,9 +54,9 @@ class CallerKey:
         """
         self.meter.check_texts(self.record, texts, time.time())
 
-    def count_texts(self, texts: int) -> None:
-        """Counts texts against the day's quota, whether so many are left or not."""
-        self.meter.count_texts(texts, time.time())
+    def give_back_texts(self, texts: int) -> None:
+        """Counts off texts that were taken for nothing."""
+        self.meter.give_back_texts(texts, time.time())
 
     def take_texts(self, texts: int) -> None:
         """Counts texts against the day's quota.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import case, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage.database import Database
 from app.storage.key_records import PREFIX_CHARS, KeyRecord, Usage, key_hash, new_key
@@ -47,8 +48,7 @@ class ApiKeys:
             "quota_per_day": wanted.quota_per_day, "usage_day": 0, "usage_count": 0,
             "created_at": at, "expires_at": wanted.expires_at,
         }  # fmt: skip
-        async with self._database.write() as session:
-            await session.execute(insert(ApiKey).values(**row))
+        await self._database.write(lambda session: session.execute(insert(ApiKey).values(**row)))
         return await self._one(key_id), key
 
     async def all(self) -> list[KeyRecord]:
@@ -57,9 +57,12 @@ class ApiKeys:
         Raises:
             StorageError: the database cannot be used now.
         """
-        async with self._database.read() as session:
-            rows = await session.execute(select(*_COLUMNS).order_by(ApiKey.created_at, ApiKey.id))
-            return [_record(row) for row in rows]
+        query = select(*_COLUMNS).order_by(ApiKey.created_at, ApiKey.id)
+
+        async def read(session: AsyncSession) -> list[KeyRecord]:
+            return [_record(row) for row in await session.execute(query)]
+
+        return await self._database.read(read)
 
     async def revoke(self, key_id: str, *, at: float) -> KeyRecord:
         """Ends a key; one that is revoked already stays as it is.
@@ -68,9 +71,9 @@ class ApiKeys:
             StorageError: the database cannot be used now.
             UnknownKeyError: there is no such key.
         """
-        ending = update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
-        async with self._database.write() as session:
-            await session.execute(ending.values(revoked_at=at))
+        seen = update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
+        ending = seen.values(revoked_at=at)
+        await self._database.write(lambda session: session.execute(ending))
         return await self._one(key_id)
 
     async def forget(self, key_id: str) -> KeyRecord:
@@ -81,8 +84,8 @@ class ApiKeys:
             UnknownKeyError: there is no such key.
         """
         found = await self._one(key_id)
-        async with self._database.write() as session:
-            await session.execute(delete(ApiKey).where(ApiKey.id == key_id))
+        forgetting = delete(ApiKey).where(ApiKey.id == key_id)
+        await self._database.write(lambda session: session.execute(forgetting))
         return found
 
     async def add_usage(self, usage: Mapping[str, Usage]) -> None:
@@ -91,7 +94,8 @@ class ApiKeys:
         Raises:
             StorageError: the database cannot be used now; nothing was added.
         """
-        async with self._database.write() as session:
+
+        async def add(session: AsyncSession) -> None:
             for key_id in sorted(usage):  # in one order, so that two processes never wait for each other
                 used = usage[key_id]
                 count = case(
@@ -105,9 +109,15 @@ class ApiKeys:
                     adding.values(usage_count=count, usage_day=newest, last_used_at=used.at)
                 )
 
+        await self._database.write(add)
+
     async def _one(self, key_id: str) -> KeyRecord:
-        async with self._database.read() as session:
-            row = (await session.execute(select(*_COLUMNS).where(ApiKey.id == key_id))).first()
+        query = select(*_COLUMNS).where(ApiKey.id == key_id)
+
+        async def read(session: AsyncSession) -> Sequence[object] | None:
+            return (await session.execute(query)).first()
+
+        row = await self._database.read(read)
         if row is None:
             raise UnknownKeyError(f"There is no API key {key_id[:64]!r}.")
         return _record(row)

@@ -7,6 +7,7 @@ import hmac
 import secrets
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage.database import Database
 from app.storage.identity import name_by
@@ -38,7 +39,13 @@ class Callers:
         return hmac.new(self._salt, identity.encode(), hashlib.sha256).hexdigest()
 
     async def _load(self) -> bytes:
-        async with self._database.write() as session:
-            made = self._database.insert(Secret).values(name=SALT, value=secrets.token_bytes(SALT_BYTES))
+        query = select(Secret.value).where(Secret.name == SALT)
+        made = self._database.insert(Secret).values(name=SALT, value=secrets.token_bytes(SALT_BYTES))
+
+        async def make(session: AsyncSession) -> bytes:
             await session.execute(made.on_conflict_do_nothing(index_elements=[Secret.name]))
-            return (await session.execute(select(Secret.value).where(Secret.name == SALT))).scalar_one()
+            return (await session.execute(query)).scalar_one()
+
+        # Looked for first: what is there is read although somebody writes just now.
+        found = await self._database.read(lambda session: session.scalar(query))
+        return found if found is not None else await self._database.write(make)

@@ -1,11 +1,11 @@
-"""Sessions on the database, and the one border where its errors become ours."""
+"""Transactions on the database, and the one border where its errors become ours."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
+from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -26,6 +26,7 @@ from app.storage.engine import BEGIN, SQLITE, async_engine, read_url
 from app.storage.migrate import migrate
 from app.storage.migrations import HEAD
 from app.storage.models import Base
+from app.storage.transaction import OverdueError, T, Transaction, Work
 from moe_router.errors import StorageError
 
 logger = logging.getLogger(__name__)
@@ -40,10 +41,11 @@ GENERATION = "mole_generation"
 
 
 class Database:
-    """One pool of connections; brings the schema up to date before the first session.
+    """One pool of connections; brings the schema up to date before the first transaction.
 
-    A database that is gone makes sessions raise `StorageError`; the next session tries anew, so that
-    the service recovers without a restart.
+    A database that is gone makes transactions raise `StorageError`; the next one tries anew, so that
+    the service recovers without a restart. Each runs in a task of its own: the cancellation of whoever
+    waits for it does not cut it off.
     """
 
     def __init__(self, url: str) -> None:
@@ -58,6 +60,9 @@ class Database:
         self._migrated = False
         self._attempt: asyncio.Task[None] | None = None
         """to bring the schema up to date, the last one"""
+        self._under_way: set[Transaction[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        """transactions, and the ends of some, whether anybody waits for them or not"""
         self._generation = 0
         event.listen(self._engine.sync_engine, "connect", self._on_connect)
         event.listen(self._engine.sync_engine, "checkout", self._on_checkout)
@@ -81,27 +86,32 @@ class Database:
         """An INSERT that can say what to do on a conflict."""
         return sqlite.insert(table) if self.dialect == SQLITE else postgresql.insert(table)
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncSession]:
-        """A session for reading.
+    async def read(self, work: Work[T]) -> T:
+        """What is read in one transaction.
+
+        It runs to its end in a task of its own, also where the caller goes meanwhile, or is cancelled.
 
         Raises:
             StorageError: the database cannot be used now.
         """
-        async with self._session(self._engine) as session:
-            yield session
+        return await self._whole(self._engine, work)
 
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncSession]:
-        """A session that is committed, durably, when the block ends, and rolled back where it raises.
+    async def write(self, work: Work[T]) -> T:
+        """Commits, durably, what the work writes, and rolls back where it raises.
+
+        Where the caller goes meanwhile, or is cancelled, all of it is written all the same, or nothing.
 
         Raises:
             StorageError: the database cannot be used now; nothing was written.
             sqlalchemy.exc.IntegrityError: a constraint is violated.
         """
-        async with self._session(self._writing) as session:
-            yield session
+
+        async def committed(session: AsyncSession) -> T:
+            found = await work(session)
             await session.commit()
+            return found
+
+        return await self._whole(self._writing, committed)
 
     async def ready(self) -> None:
         """Brings the schema up to date, once; who comes meanwhile shares the attempt, and its failure.
@@ -117,7 +127,7 @@ class Database:
         await asyncio.shield(self._attempt)
 
     def reconnect(self) -> None:
-        """Sessions that begin from now on use new connections: the file may have been replaced.
+        """Transactions that begin from now on use new connections: the file may have been replaced.
 
         Nobody else is disturbed: disposing of the pool would strand the connections that are in use.
         """
@@ -125,29 +135,51 @@ class Database:
         self._migrated = False
 
     async def aclose(self) -> None:
-        """Closes the connections; none may be in use."""
+        """Closes the connections; waits a little for what is under way, though nobody may wait for it."""
         if self._attempt is not None:
             await asyncio.wait({self._attempt}, timeout=CLOSE_TIMEOUT_S)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+        if self._under_way:
+            ends = [self._keep(transaction.break_off()) for transaction in self._under_way]
+            await asyncio.wait(ends, timeout=CLOSE_TIMEOUT_S)
         await self._engine.dispose()
 
-    @asynccontextmanager
-    async def _session(self, engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
+    async def _whole(self, engine: AsyncEngine, work: Work[T]) -> T:
+        if not self._migrated:
+            await self._until_ready()
+        return await asyncio.shield(self._keep(self._transaction(engine, work)))
+
+    async def _transaction(self, engine: AsyncEngine, work: Work[T]) -> T:
         try:
-            if not self._migrated:
-                await self._until_ready()
-            async with asyncio.timeout(TRANSACTION_TIMEOUT_S) as limit:
-                async with AsyncSession(engine, expire_on_commit=False) as session:
-                    yield session
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise self._lost(error) from error
+            return await self._in_time(engine, work)
         except PoolTimeoutError as error:  # too much is asked of it at once; nothing says that it is lost
             raise self._failed(error) from error
         except DBAPIError as error:
             if _is_ours(error):
                 raise
             raise self._lost(error) from error
+
+    async def _in_time(self, engine: AsyncEngine, work: Work[T]) -> T:
+        """Runs in a task that nobody cancels."""
+        transaction = Transaction(engine, work)
+        self._under_way.add(transaction)
+        try:
+            return await transaction.result(TRANSACTION_TIMEOUT_S)
+        except OverdueError as error:
+            lost = self._lost(error)  # first: the pool must not lend its connection again
+            self._keep(transaction.break_off())
+            raise lost from error
+        finally:
+            self._under_way.discard(transaction)
+
+    def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that goes on where nobody waits for it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_seen)
+        return task
 
     async def _until_ready(self) -> None:
         """Waits for the schema no longer than for a transaction; a long migration is no loss."""
@@ -181,6 +213,8 @@ class Database:
         try:
             if not await self._is_newest():
                 await asyncio.to_thread(migrate, self.url)
+        except StorageError:
+            raise
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             raise self._failed(error) from error
         except Exception as error:  # Alembic's own, such as a schema that is newer than this code
@@ -190,15 +224,15 @@ class Database:
 
     async def _is_newest(self) -> bool:
         """Whether nothing is to do, told without loading Alembic."""
+        query = text("SELECT version_num FROM alembic_version")
         try:
-            async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._engine.connect() as connection:
-                found = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+            found = await self._in_time(self._engine, lambda session: session.scalar(query))
         except DBAPIError:  # blank, or out of reach; migrating will tell
             return False
         return bool(found == HEAD)
 
 
-def _seen(attempt: asyncio.Task[None]) -> None:
+def _seen(attempt: asyncio.Task[Any]) -> None:
     """Its failure is no news, also where nobody waits for it any more."""
     if not attempt.cancelled():
         attempt.exception()

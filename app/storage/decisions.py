@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import orjson
 from sqlalchemy import JSON, Table, delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage.callers import Callers
 from app.storage.database import Database
@@ -51,13 +52,16 @@ class Decisions:
         # In few statements, past SQLAlchemy's own binding: a row at a time its Python, and the driver's
         # thread that asks for the interpreter's lock after each row, cost a request 0.1 ms under full load.
         mark, width = "?" if self._database.dialect == SQLITE else "%s", len(COLUMNS)
-        async with self._database.write() as session:
+
+        async def write(session: AsyncSession) -> None:
             connection = await session.connection()
             done = 0
             for rows in _parts(len(records)):
                 part = tuple(values[done * width : (done + rows) * width])
                 await connection.exec_driver_sql(_insert(rows, mark), part)
                 done += rows
+
+        await self._database.write(write)
 
     async def find(
         self, request_id: str, caller_hash: str, *, only: Collection[str] | None = None
@@ -76,9 +80,13 @@ class Decisions:
         query = select(Decision.id, Decision.task).where(Decision.request_id == request_id)
         if only is not None:
             query = query.where(Decision.caller.in_(only))
-        async with self._database.read() as session:
-            row = (await session.execute(query.order_by(own_first, Decision.id.desc()).limit(1))).first()
-        return FoundDecision(row.id, row.task) if row is not None else None
+        first = query.order_by(own_first, Decision.id.desc()).limit(1)
+
+        async def read(session: AsyncSession) -> FoundDecision | None:
+            row = (await session.execute(first)).first()
+            return FoundDecision(row.id, row.task) if row is not None else None
+
+        return await self._database.read(read)
 
     async def purge(self, before: float) -> int:
         """Forgets what is older than a Unix time; returns how many. See `FeedbackRows.purge`.
@@ -87,14 +95,18 @@ class Decisions:
             StorageError: the database cannot be used now.
         """
         old = select(Decision.id).where(Decision.created_at < before).order_by(Decision.created_at)
+
+        async def forget(session: AsyncSession) -> int:
+            gone = (await session.scalars(old.limit(PURGE_ROWS))).all()
+            if gone:
+                await session.execute(delete(Decision).where(Decision.id.in_(gone)))
+            return len(gone)
+
         total = 0
         while True:
-            async with self._database.write() as session:
-                gone = (await session.scalars(old.limit(PURGE_ROWS))).all()
-                if gone:
-                    await session.execute(delete(Decision).where(Decision.id.in_(gone)))
-            total += len(gone)
-            if len(gone) < PURGE_ROWS:
+            gone = await self._database.write(forget)
+            total += gone
+            if gone < PURGE_ROWS:
                 return total
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage.database import Database
 from app.storage.models import Feedback
@@ -40,13 +41,16 @@ class FeedbackRows:
         own = select(Feedback.id).where(
             Feedback.caller == record.caller_hash, Feedback.request_id == record.request_id
         )
+
+        async def write(session: AsyncSession) -> bool:
+            replaced = (await session.scalar(own)) is not None
+            await session.execute(put)
+            return replaced
+
         try:
-            async with self._database.write() as session:
-                replaced = (await session.scalar(own)) is not None
-                await session.execute(put)
+            return await self._database.write(write)
         except IntegrityError as error:
             raise UnknownRequestError("The record of this request has expired.") from error
-        return replaced
 
     async def purge(self, before: float) -> int:
         """Forgets what is older than a Unix time and whose decision is gone, without which it says nothing.
@@ -61,12 +65,16 @@ class FeedbackRows:
             .where(Feedback.decision_id.is_(None), Feedback.updated_at < before)
             .limit(PURGE_ROWS)
         )
+
+        async def forget(session: AsyncSession) -> int:
+            gone = (await session.scalars(useless)).all()
+            if gone:
+                await session.execute(delete(Feedback).where(Feedback.id.in_(gone)))
+            return len(gone)
+
         total = 0
         while True:
-            async with self._database.write() as session:
-                gone = (await session.scalars(useless)).all()
-                if gone:
-                    await session.execute(delete(Feedback).where(Feedback.id.in_(gone)))
-            total += len(gone)
-            if len(gone) < PURGE_ROWS:
+            gone = await self._database.write(forget)
+            total += gone
+            if gone < PURGE_ROWS:
                 return total

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 IPV6_PREFIX = 64
 """One subscriber has at least this much of IPv6; the rest of the address changes at will."""
+OWNER_CHARS = 16
 
 _key = secrets.token_bytes(16)
 """What a worker is told must not tell a caller's address; the database's, as soon as it was read."""
@@ -41,6 +42,16 @@ def address_identity(host: str | None) -> str:
             return f"address:{address.ipv4_mapped}"
         return f"address:{ipaddress.ip_network((address, IPV6_PREFIX), strict=False)}"
     return f"address:{address}"
+
+
+def key_identity(key_id: str) -> str:
+    """The identity of whoever holds a key."""
+    return f"key:{key_id}"
+
+
+def owner_name(caller_hash: str) -> str:
+    """What administrators are shown of a caller; the list of keys has it, too."""
+    return caller_hash[:OWNER_CHARS]
 
 
 def job_identity(owner: str) -> str:

@@ -12,10 +12,21 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    literal,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage.database import Database
@@ -24,7 +35,6 @@ from app.storage.jobs import UNFINISHED
 from app.storage.models import Job, JobItem
 from moe_router.errors import StorageError
 
-JOBS_LOOKED_AT = 1000
 _STATES = {"done": "done", "failed": "failed", "retry": "pending"}
 
 
@@ -67,18 +77,22 @@ class JobLeases:
         Raises:
             StorageError: the database cannot be used now.
         """
-        jobs = _in_turn(await self._with_due_items(now), self._last_owner)
-        owners = {job.owner for job in jobs} | waiting.keys()
-        share = max(limit // max(len(owners), 1), 1)
+        turns = await self._in_turn(limit, now)
+        share = max(limit // max(len({*turns, *waiting}), 1), 1)
+        jobs = await self._with_due_items(turns, share, now)
         held, room = Counter(waiting), limit - len(waiting)
-        found: list[ClaimedItem] = []
-        async with self._database.write() as session:
+
+        async def take(session: AsyncSession) -> list[ClaimedItem]:
+            found: list[ClaimedItem] = []
             for job in jobs:
                 wanted = min(share - held[job.owner], room - len(found))
                 if wanted > 0:
                     taken = await self._claim_from(session, job, wanted, now)
                     held[job.owner] += len(taken)
                     found += taken
+            return found
+
+        found = await self._database.write(take) if jobs else []
         if begun := {item.job_id for item in found} & {job.id for job in jobs if job.state == "queued"}:
             await self._mark_running(begun, now)
         if found:
@@ -114,8 +128,7 @@ class JobLeases:
         for outcome in outcomes:
             jobs[outcome.item.job_id].append(outcome)
         for job_id, found in jobs.items():
-            async with self._database.write() as session:
-                await self._finish_of(session, job_id, found, now)
+            await self._database.write(partial(self._finish_of, job_id, found, now))
 
     async def _change(self, items: Sequence[ClaimedItem], values: dict[str, Any]) -> None:
         """Changes what this process holds of these."""
@@ -123,21 +136,48 @@ class JobLeases:
         for item in items:
             jobs[item.job_id].append(item.index)
         for job_id, indexes in jobs.items():
-            mine = update(JobItem).where(JobItem.job_id == job_id, self._holds(indexes))
-            async with self._database.write() as session:
-                await session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
-                await session.execute(mine.values(values))
+            await self._database.write(partial(self._change_of, job_id, indexes, values))
 
-    async def _with_due_items(self, now: float) -> list[_Due]:
-        due = exists().where(
-            JobItem.job_id == Job.id,
-            JobItem.state.in_(("pending", "claimed")),
-            JobItem.lease_until <= now,
-        )
-        query = select(Job.id, Job.owner, Job.state).where(Job.state.in_(UNFINISHED), due)
-        async with self._database.read() as session:
-            rows = await session.execute(query.order_by(Job.created_at).limit(JOBS_LOOKED_AT))
-            return [_Due(*row) for row in rows]
+    async def _change_of(
+        self, job_id: str, indexes: Sequence[int], values: dict[str, Any], session: AsyncSession
+    ) -> None:
+        mine = update(JobItem).where(JobItem.job_id == job_id, self._holds(indexes))
+        await session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+        await session.execute(mine.values(values))
+
+    async def _in_turn(self, limit: int, now: float) -> list[str]:
+        """The first owners who have something due, from the one after the last on, and then around."""
+        last = self._last_owner
+        later = [Job.owner > last] if last is not None else []
+
+        async def read(session: AsyncSession) -> list[str]:
+            found = list(await session.scalars(_owners(now, *later).limit(limit)))
+            if last is not None and len(found) < limit:
+                around = _owners(now, Job.owner <= last).limit(limit - len(found))
+                found += await session.scalars(around)
+            return found
+
+        return await self._database.read(read)
+
+    async def _with_due_items(self, owners: Sequence[str], most: int, now: float) -> list[_Due]:
+        """Each one's oldest jobs of which items are due: from one of these at least one can be claimed."""
+        if not owners:
+            return []
+        oldest = [
+            select(Job.id, Job.owner, Job.state, Job.created_at, literal(place).label("place"))
+            .where(Job.owner == owner, *_due(now))
+            .order_by(Job.created_at)
+            .limit(most)
+            .subquery()
+            for place, owner in enumerate(owners)
+        ]
+        all_of = union_all(*(select(one) for one in oldest)).subquery().c
+        query = select(all_of.id, all_of.owner, all_of.state).order_by(all_of.place, all_of.created_at)
+
+        async def read(session: AsyncSession) -> list[_Due]:
+            return [_Due(*row) for row in await session.execute(query)]
+
+        return await self._database.read(read)
 
     async def _claim_from(
         self, session: AsyncSession, job: _Due, limit: int, now: float
@@ -147,7 +187,7 @@ class JobLeases:
             due = (
                 select(JobItem.item_index, JobItem.request_json, JobItem.attempts)
                 .where(JobItem.job_id == job.id, JobItem.state == state, JobItem.lease_until <= now)
-                .order_by(JobItem.item_index)
+                .order_by(JobItem.lease_until, JobItem.item_index)  # as the index has them
                 .limit(limit - len(rows))
                 .with_for_update(skip_locked=True)
             )
@@ -170,11 +210,11 @@ class JobLeases:
         queued = select(Job.id).where(Job.id.in_(job_ids), Job.state == "queued")
         begun = update(Job).where(Job.id.in_(queued.with_for_update(skip_locked=True)))
         with suppress(StorageError):  # logged where it arose; what was claimed must not be lost with it
-            async with self._database.write() as session:
-                await session.execute(begun.values(state="running", started_at=now))
+            running = begun.values(state="running", started_at=now)
+            await self._database.write(lambda session: session.execute(running))
 
     async def _finish_of(
-        self, session: AsyncSession, job_id: str, outcomes: Sequence[ItemOutcome], now: float
+        self, job_id: str, outcomes: Sequence[ItemOutcome], now: float, session: AsyncSession
     ) -> None:
         columns = Job.state, Job.started_at, Job.total, Job.done, Job.failed
         query = select(*columns).where(Job.id == job_id).with_for_update()
@@ -231,11 +271,22 @@ def _row(outcome: ItemOutcome, now: float) -> dict[str, Any]:
     }
 
 
-def _in_turn(jobs: Sequence[_Due], last_owner: str | None) -> list[_Due]:
-    """Jobs by caller, the caller after the last one first; of one caller, the oldest first."""
-    owned: dict[str, list[_Due]] = defaultdict(list)
-    for job in jobs:
-        owned[job.owner].append(job)
-    owners = sorted(owned)
-    later = [owner for owner in owners if last_owner is not None and owner > last_owner]
-    return [job for owner in [*later, *owners[: len(owners) - len(later)]] for job in owned[owner]]
+def _due(now: float) -> tuple[ColumnElement[bool], ...]:
+    """That items of a job can be claimed."""
+    due = exists().where(
+        JobItem.job_id == Job.id,
+        JobItem.state.in_(("pending", "claimed")),
+        JobItem.lease_until <= now,
+    )
+    return Job.state.in_(UNFINISHED), due
+
+
+def _owners(now: float, *of: ColumnElement[bool]) -> Select[str]:
+    """Those who have something due, in their order.
+
+    Nested, so that a job's items are looked for only until the first owners are found, and of an owner only
+    until the first job.
+    """
+    unfinished = select(Job.owner).where(Job.state.in_(UNFINISHED), *of).group_by(Job.owner).subquery()
+    first = exists().where(Job.owner == unfinished.c.owner, *_due(now))
+    return select(unfinished.c.owner).where(first).order_by(unfinished.c.owner)

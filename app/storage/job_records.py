@@ -13,6 +13,8 @@ class JobRow:
     """A job that was taken; times are Unix times in seconds."""
 
     id: str
+    owner: str
+    """hash of its caller"""
     state: str
     total: int
     done: int

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage.database import Database
 from app.storage.models import Decision, Feedback
@@ -42,8 +43,7 @@ class JudgedRows:
             StorageError: the database cannot be used now.
         """
         query = select(func.count()).select_from(Feedback).where(Feedback.decision_id.is_not(None))
-        async with self._database.read() as session:
-            return (await session.execute(query)).scalar_one()
+        return await self._database.read(lambda session: session.scalar(query)) or 0
 
     async def newest(self, limit: int) -> list[JudgedRow]:
         """The newest, newest feedback first.
@@ -66,9 +66,12 @@ class JudgedRows:
             .order_by(Feedback.updated_at.desc(), Feedback.id.desc())
             .limit(limit)
         )
-        async with self._database.read() as session:
+
+        async def read(session: AsyncSession) -> list[JudgedRow]:
             found: list[JudgedRow] = []
             for part in (await session.execute(query)).partitions(AT_ONCE):
                 found += [JudgedRow(*row) for row in part]
                 await asyncio.sleep(0)
             return found
+
+        return await self._database.read(read)

@@ -166,7 +166,7 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         UniqueConstraint("owner", "idempotency_key"),
-        Index(None, "state", "created_at"),
+        Index(None, "state", "owner", "created_at"),
         Index(None, "owner", "created_at"),
         Index(None, "finished_at"),
         CheckConstraint(
@@ -196,7 +196,7 @@ class JobItem(Base):
 
     __tablename__ = "job_items"
     __table_args__ = (
-        Index(None, "state", "lease_until"),
+        Index(None, "job_id", "state", "lease_until", "item_index"),
         Index(None, "job_id", "state", "item_index"),
         CheckConstraint("state IN ('pending', 'claimed', 'done', 'failed', 'cancelled')", name="state"),
         CheckConstraint("attempts >= 0", name="attempts"),

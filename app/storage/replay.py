@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage.database import Database
 from app.storage.models import Decision, Feedback
@@ -61,9 +62,11 @@ class ReplayRows:
             .order_by(*newest)
             .limit(limit)
         )
-        async with self._database.read() as session:
-            rows = [(feedback, decision) for feedback, decision in await session.execute(query)]
-        return _arrays(rows, hidden)
+
+        async def read(session: AsyncSession) -> list[tuple[Feedback, Decision]]:
+            return [(feedback, decision) for feedback, decision in await session.execute(query)]
+
+        return _arrays(await self._database.read(read), hidden)
 
 
 def _arrays(rows: Sequence[tuple[Feedback, Decision]], hidden: int) -> Replay:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -56,8 +57,11 @@ class RouterVersions:
         """
         row = {"weights": weights, "meta": dict(meta), "metrics": dict(metrics), "parent_id": parent_id}
         made = insert(RouterVersion).values(**row, created_at=at, state=state).returning(RouterVersion.id)
-        async with self._database.write() as session:
+
+        async def write(session: AsyncSession) -> int:
             return (await session.execute(made)).scalar_one()
+
+        return await self._database.write(write)
 
     async def live(self) -> VersionInfo | None:
         """The version in force; None where the shipped weights are.
@@ -65,9 +69,13 @@ class RouterVersions:
         Raises:
             StorageError: the database cannot be used now.
         """
-        async with self._database.read() as session:
-            row = (await session.execute(_infos().where(RouterVersion.state == "live"))).first()
-        return _info(row) if row is not None else None
+        query = _infos().where(RouterVersion.state == "live")
+
+        async def read(session: AsyncSession) -> VersionInfo | None:
+            row = (await session.execute(query)).first()
+            return _info(row) if row is not None else None
+
+        return await self._database.read(read)
 
     async def weights(self, version_id: int) -> bytes:
         """The weights of a version, as safetensors.
@@ -77,8 +85,7 @@ class RouterVersions:
             UnknownVersionError: there is no such version.
         """
         query = select(RouterVersion.weights).where(RouterVersion.id == version_id)
-        async with self._database.read() as session:
-            found = await session.scalar(query)
+        found = await self._database.read(lambda session: session.scalar(query))
         if found is None:
             raise UnknownVersionError(version_id)
         return found
@@ -90,8 +97,11 @@ class RouterVersions:
             StorageError: the database cannot be used now.
         """
         query = _infos().order_by(RouterVersion.id.desc()).limit(limit)
-        async with self._database.read() as session:
+
+        async def read(session: AsyncSession) -> builtins.list[VersionInfo]:
             return [_info(row) for row in await session.execute(query)]
+
+        return await self._database.read(read)
 
     async def promote(self, version_id: int, *, at: float, over: int | None = ANY) -> VersionInfo:
         """Makes a version the live one; the one before retires.
@@ -107,20 +117,22 @@ class RouterVersions:
             VersionConflictError: another one than `over` is live, or another process promoted at the same
                 time.
         """
+
+        async def write(session: AsyncSession) -> VersionInfo:
+            await self._known(session, version_id)
+            live = await session.scalar(select(RouterVersion.id).where(RouterVersion.state == "live"))
+            if over not in (ANY, live):
+                raise VersionConflictError(f"{_named(live)} is live by now, not {_named(over)}.")
+            if live is not None:
+                await _end(session, live, "retired")
+            become = update(RouterVersion).where(RouterVersion.id == version_id)
+            await session.execute(become.values(state="live", promoted_at=at))
+            return _info((await session.execute(_infos().where(RouterVersion.id == version_id))).one())
+
         try:
-            async with self._database.write() as session:
-                await self._known(session, version_id)
-                live = await session.scalar(select(RouterVersion.id).where(RouterVersion.state == "live"))
-                if over not in (ANY, live):
-                    raise VersionConflictError(f"{_named(live)} is live by now, not {_named(over)}.")
-                if live is not None:
-                    await _end(session, live, "retired")
-                become = update(RouterVersion).where(RouterVersion.id == version_id)
-                await session.execute(become.values(state="live", promoted_at=at))
-                row = (await session.execute(_infos().where(RouterVersion.id == version_id))).one()
+            return await self._database.write(write)
         except IntegrityError as error:
             raise VersionConflictError(PROMOTED_MEANWHILE) from error
-        return _info(row)
 
     async def reject(self, version_id: int, *, metrics: Mapping[str, Any] | None = None) -> None:
         """Marks a candidate as refused by the guard, with what it measured.
@@ -132,11 +144,14 @@ class RouterVersions:
         values: dict[str, Any] = {"state": "rejected"}
         if metrics is not None:
             values["metrics"] = dict(metrics)
-        async with self._database.write() as session:
+
+        async def write(session: AsyncSession) -> None:
             await self._known(session, version_id)
             await session.execute(
                 update(RouterVersion).where(RouterVersion.id == version_id).values(**values)
             )
+
+        await self._database.write(write)
 
     async def rollback(self, expected: int | None = None) -> VersionInfo | None:
         """Takes the live version back; the one live before it is again. None: the shipped weights are.
@@ -152,31 +167,31 @@ class RouterVersions:
             VersionConflictError: none is live or not the expected one, or another process promoted at the
                 same time.
         """
+        earlier = (
+            _infos()
+            .where(RouterVersion.state == "retired", RouterVersion.promoted_at.is_not(None))
+            .order_by(RouterVersion.promoted_at.desc())
+            .limit(1)
+        )
+
+        async def write(session: AsyncSession) -> VersionInfo | None:
+            live = (await session.execute(_infos().where(RouterVersion.state == "live"))).first()
+            if live is None:
+                raise VersionConflictError("The shipped weights are in force: there is nothing to take back.")
+            if expected is not None and live.id != expected:
+                raise VersionConflictError(f"Version {live.id} is live, not {expected}.")
+            await _end(session, live.id, "rejected")
+            before = (await session.execute(earlier)).first()
+            if before is None:
+                return None
+            become = update(RouterVersion).where(RouterVersion.id == before.id)
+            await session.execute(become.values(state="live"))
+            return _info((await session.execute(_infos().where(RouterVersion.id == before.id))).one())
+
         try:
-            async with self._database.write() as session:
-                live = (await session.execute(_infos().where(RouterVersion.state == "live"))).first()
-                if live is None:
-                    raise VersionConflictError(
-                        "The shipped weights are in force: there is nothing to take back."
-                    )
-                if expected is not None and live.id != expected:
-                    raise VersionConflictError(f"Version {live.id} is live, not {expected}.")
-                await _end(session, live.id, "rejected")
-                earlier = (
-                    _infos()
-                    .where(RouterVersion.state == "retired", RouterVersion.promoted_at.is_not(None))
-                    .order_by(RouterVersion.promoted_at.desc())
-                    .limit(1)
-                )
-                before = (await session.execute(earlier)).first()
-                if before is None:
-                    return None
-                become = update(RouterVersion).where(RouterVersion.id == before.id)
-                await session.execute(become.values(state="live"))
-                row = (await session.execute(_infos().where(RouterVersion.id == before.id))).one()
+            return await self._database.write(write)
         except IntegrityError as error:
             raise VersionConflictError(PROMOTED_MEANWHILE) from error
-        return _info(row)
 
     @staticmethod
     async def _known(session: AsyncSession, version_id: int) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from app.services.admission import Admission
 from app.services.waiting import FairGate
+from app.storage.identity import owner_name
 from app.storage.job_records import JobRow, ResultRow
 from moe_router.contracts import JobAnswer, JobsAnswer
 from moe_router.errors import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from app.storage.storage import Storage
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 UPLOADS_AT_ONCE, UPLOADS_PER_CALLER = 16, 8
 """In one process; each holds up to a line and a batch in memory, for as long as its caller takes."""
@@ -67,15 +69,15 @@ class Upload(Protocol):
 class Quota(Protocol):
     """What the caller may still send."""
 
-    def check_texts(self, texts: int) -> None:
-        """Counts none.
+    def take_texts(self, texts: int) -> None:
+        """Counts texts.
 
         Raises:
-            QuotaExceededError: so many are not left.
+            QuotaExceededError: so many are not left; none was counted.
         """
 
-    def count_texts(self, texts: int) -> None:
-        """Counts texts, whether so many are left or not."""
+    def give_back_texts(self, texts: int) -> None:
+        """Counts off texts that were taken."""
 
 
 class JobDesk:
@@ -103,7 +105,8 @@ class JobDesk:
         self._stop = stop
         self._reads = FairGate(READS_AT_ONCE, READS_WAITING)
         self._uploads = Admission(UPLOADS_AT_ONCE, UPLOADS_PER_CALLER, of="uploads of jobs")
-        self._discards: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        """which go on where the caller goes"""
         self._closed = asyncio.Event()
 
     @property
@@ -116,7 +119,7 @@ class JobDesk:
     ) -> JobAnswer:
         """Stores a job durably before it returns; the same key and body again give the same job.
 
-        What is refused takes nothing of the quota; uploads that end at once may together pass it a little.
+        What is refused takes nothing of the quota.
 
         Raises:
             RequestError: the upload is wrong.
@@ -138,7 +141,8 @@ class JobDesk:
             StorageError: the database cannot be used now.
         """
         async with self._reads.place(caller):
-            return self._answer(await self._find(await self._owner(caller, everybodys), job_id))
+            found = await self._find(await self._owner(caller, everybodys), job_id)
+        return self._answer(found, everybodys=everybodys)
 
     async def newest(self, caller: str, *, everybodys: bool = False) -> JobsAnswer:
         """The caller's newest jobs, or everybody's, newest first.
@@ -150,7 +154,7 @@ class JobDesk:
         async with self._reads.place(caller):
             owner = await self._owner(caller, everybodys)
             found = await self._jobs.newest(owner, limit=LISTED)
-        return JobsAnswer(jobs=[self._answer(row) for row in found])
+        return JobsAnswer(jobs=[self._answer(row, everybodys=everybodys) for row in found])
 
     async def cancel(self, caller: str, job_id: str, *, everybodys: bool = False) -> JobAnswer:
         """Cancels a job; one that is finished stays as it is. What is done can still be read.
@@ -160,12 +164,10 @@ class JobDesk:
             StorageError: the database cannot be used now; nothing was cancelled.
         """
         owner = await self._owner(caller, everybodys)
-        found = await self._jobs.cancel(job_id, owner, at=self._storage.clock())
+        found = await asyncio.shield(self._keep(self._cancel(job_id, owner)))
         if found is None:
             raise _unknown(job_id)
-        if found.state == "cancelled":
-            self._stop(job_id)
-        return self._answer(found)
+        return self._answer(found, everybodys=everybodys)
 
     async def results(
         self, caller: str, job_id: str, *, everybodys: bool = False
@@ -180,13 +182,17 @@ class JobDesk:
         async with self._reads.place(caller):
             await self._find(await self._owner(caller, everybodys), job_id)
             first = await self._jobs.results(job_id, after=-1, limit=PAGE)
+        if first is None:
+            raise _unknown(job_id)
         return self._pages(caller, job_id, first)
 
     async def aclose(self) -> None:
-        """Waits until what broken-off uploads left is forgotten, where that is possible soon."""
+        """Waits until uploads are handed over or forgotten, where that is possible soon."""
         self._closed.set()
-        if self._discards:
-            await asyncio.wait(self._discards, timeout=CLOSE_TIMEOUT_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                while self._tasks:  # one that is not handed over leaves one that forgets it
+                    await asyncio.wait(self._tasks)
 
     async def _submit(self, owner: str, upload: Upload, key: str | None, quota: Quota | None) -> JobAnswer:
         earlier = await self._jobs.find_key(owner, key) if key is not None else None
@@ -194,24 +200,48 @@ class JobDesk:
             await upload.skim()
             return self._same(earlier, upload)
         job_id, most = uuid.uuid4().hex, self._max_unfinished
-        if not await self._jobs.begin(job_id, owner, at=self._storage.clock(), most=most):
-            raise TooManyJobsError(f"{most} of your jobs are unfinished; that is the limit.")
-        handed = False
+        opening = self._keep(self._jobs.begin(job_id, owner, at=self._storage.clock(), most=most))
         try:
-            total, at = await self._store(job_id, upload), self._storage.clock()
-            if quota is not None:
-                quota.check_texts(total)
-            handed = await self._jobs.submit(job_id, total=total, key=key, body_hash=upload.digest, at=at)
-        finally:
-            if not handed:
-                self._discard(job_id)
-        if not handed and key is not None:  # the same key came twice at once
-            return self._same(await self._jobs.find_key(owner, key), upload)
-        if quota is not None:
-            quota.count_texts(total)
-        self._wake()
+            opened = await asyncio.shield(opening)
+            total = await self._store(job_id, upload) if opened else 0
+        except BaseException:  # a cancellation, too
+            self._keep(self._forget(job_id, opening))
+            raise
+        if not opened:
+            raise TooManyJobsError(f"{most} of your jobs are unfinished; that is the limit.")
+        made = JobRow(job_id, owner, "queued", total, 0, 0, self._storage.clock(), None, None, upload.digest)
+        if not await asyncio.shield(self._keep(self._hand_over(made, key, quota))) and key is not None:
+            return self._same(await self._jobs.find_key(owner, key), upload)  # it came twice at once
         # Not read back: where that failed, the answer would be an error, and who repeats has two jobs.
-        return self._answer(JobRow(job_id, "queued", total, 0, 0, at, None, None, upload.digest))
+        return self._answer(made)
+
+    async def _hand_over(self, made: JobRow, key: str | None, quota: Quota | None) -> bool:
+        """Hands a whole upload over; False where the key is another job's.
+
+        A task of its own: who takes texts of the quota must learn whether the job was stored.
+        """
+        handed, taken = False, 0
+        try:
+            if quota is not None:
+                quota.take_texts(made.total)
+                taken = made.total
+            handed = await self._jobs.submit(
+                made.id, total=made.total, key=key, body_hash=made.body_hash or "", at=made.created_at
+            )
+        finally:
+            if handed:
+                self._wake()
+            else:
+                self._keep(self._forget(made.id))
+                if quota is not None:
+                    quota.give_back_texts(taken)
+        return handed
+
+    async def _cancel(self, job_id: str, owner: str | None) -> JobRow | None:
+        found = await self._jobs.cancel(job_id, owner, at=self._storage.clock())
+        if found is not None and found.state == "cancelled":
+            self._stop(job_id)
+        return found
 
     async def _store(self, job_id: str, upload: Upload) -> int:
         """Writes the items in batches; returns how many there are."""
@@ -228,14 +258,27 @@ class JobDesk:
             await self._jobs.append(job_id, stored, batch)
         return stored + len(batch)
 
-    def _discard(self, job_id: str) -> None:
-        # A task of its own: the caller may be gone, and this request cancelled.
-        task = asyncio.create_task(self._forget(job_id))
-        self._discards.add(task)
-        task.add_done_callback(self._discards.discard)
+    def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task of its own: the caller may go, and the request be cancelled."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+        return task
 
-    async def _forget(self, job_id: str) -> None:
-        """Tries until it succeeds, or the desk is closed: what is left counts as one of the caller's jobs."""
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, also where nobody waits for it any more
+
+    async def _forget(self, job_id: str, opening: asyncio.Task[bool] | None = None) -> None:
+        """Tries until it succeeds, or the desk is closed: what is left counts as one of the caller's jobs.
+
+        `opening`: that of the job, which may still be under way.
+        """
+        if opening is not None:
+            await asyncio.wait({opening})
+            if opening.exception() is not None or not opening.result():
+                return None
         while True:
             try:
                 return await self._jobs.discard(job_id)
@@ -260,7 +303,11 @@ class JobDesk:
             page = await self._page(caller, job_id, page[-1].index) if len(page) == PAGE else []
 
     async def _page(self, caller: str, job_id: str, after: int) -> list[ResultRow]:
-        """The next page; the answer has begun, so that a database that is gone is waited for."""
+        """The next page; the answer has begun, so that a database that is gone is waited for.
+
+        Raises:
+            UnknownJobError: the job was forgotten meanwhile; the answer breaks off, and does not look whole.
+        """
         for _ in range(PAGE_ATTEMPTS):
             try:
                 return await self._read_page(caller, job_id, after)
@@ -270,7 +317,10 @@ class JobDesk:
 
     async def _read_page(self, caller: str, job_id: str, after: int) -> list[ResultRow]:
         async with self._reads.place(caller):
-            return await self._jobs.results(job_id, after=after, limit=PAGE)
+            page = await self._jobs.results(job_id, after=after, limit=PAGE)
+        if page is None:
+            raise _unknown(job_id)
+        return page
 
     async def _owner(self, caller: str, everybodys: bool) -> str | None:
         """Whose jobs are meant; None for everybody's."""
@@ -282,7 +332,7 @@ class JobDesk:
             raise _unknown(job_id)
         return found
 
-    def _answer(self, row: JobRow) -> JobAnswer:
+    def _answer(self, row: JobRow, *, everybodys: bool = False) -> JobAnswer:
         return JobAnswer.model_validate(
             {
                 "job_id": row.id,
@@ -293,6 +343,7 @@ class JobDesk:
                 "created_at": _time(row.created_at),
                 "finished_at": _time(row.finished_at) if row.finished_at is not None else None,
                 "eta_seconds": eta_seconds(row, self._storage.clock()),
+                "owner": owner_name(row.owner) if everybodys else None,
             }
         )
 

@@ -1,4 +1,4 @@
 """Alembic's migrations, run at start; one file a step, in `versions`."""
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision. A start that finds it in the database need not load Alembic."""

@@ -12,6 +12,7 @@ from app.storage.api_keys import ApiKeys, NewKey
 from app.storage.database import Database
 from app.storage.key_records import PREFIX_CHARS, Usage, key_hash
 from moe_router.errors import UnknownKeyError
+from tests.stubs.sessions import session_on
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ async def test_a_key_is_shown_once_and_only_its_hash_is_kept(database: Database)
     assert (first.usable(98.0), first.usable(99.0)) == (True, False)
     assert second.expires_at is None
     assert (second.may("jobs"), first.may("feedback"), first.may("jobs")) == (True, False, True)
-    async with database.read() as session:
+    async with session_on(database) as session:
         rows = (await session.execute(text("SELECT * FROM api_keys"))).all()
     assert key not in str(rows)
 

@@ -25,6 +25,7 @@ from app.storage.router_versions import RouterVersions
 from moe_router.errors import StorageError, UnknownRequestError, UnknownVersionError, VersionConflictError
 from tests.stubs.records import ENCODER, HIDDEN, TASK, record, step
 from tests.stubs.schema import differences, migrate_in_processes
+from tests.stubs.sessions import session_on
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ async def test_a_decision_is_found_own_first_then_newest(decisions: Decisions, d
     assert newest is not None
     assert newest.task is None
     assert await decisions.find("r-2", "c") is None
-    async with database.read() as session:
+    async with session_on(database) as session:
         stored = set(await session.scalars(select(Decision.caller)))
     assert len(stored) == 2
     assert not any("192.0.2." in caller for caller in stored)
@@ -90,7 +91,7 @@ async def test_old_decisions_are_forgotten_and_their_feedback_stays(
     await FeedbackRows(database).put(said(found.id, "r-0"))
     assert await decisions.purge(before=8.0) == 8
     assert await decisions.purge(before=8.0) == 0
-    async with database.read() as session:
+    async with session_on(database) as session:
         assert list(await session.scalars(select(Decision.request_id))) == ["r-8", "r-9"]
         row = (await session.scalars(select(Feedback))).one()
     assert (row.request_id, row.decision_id, row.score) == ("r-0", None, 1.0)
@@ -109,7 +110,7 @@ async def test_feedback_goes_once_it_is_old_and_its_decision_gone(
     await decisions.purge(before=6.0)
     assert await rows.purge(before=10.0) == 5
     assert await rows.purge(before=10.0) == 0
-    async with database.read() as session:
+    async with session_on(database) as session:
         left = list(await session.scalars(select(Feedback.request_id).order_by(Feedback.id)))
     assert left == ["r-4", "r-6", "r-7"]
 
@@ -124,7 +125,7 @@ async def test_the_same_callers_next_feedback_replaces_the_first(
     assert not await rows.put(said(found.id))
     assert await rows.put(said(found.id, correct_label="neutral", score=None, at=3000.0))
     assert not await rows.put(said(found.id, caller="d" * 64))
-    async with database.read() as session:
+    async with session_on(database) as session:
         mine = (await session.scalars(select(Feedback).where(Feedback.caller == "c" * 64))).one()
         assert await session.scalar(select(func.count()).select_from(Feedback)) == 2
     assert (mine.correct_label, mine.score, mine.created_at, mine.updated_at) == ("neutral", None, 2000, 3000)
@@ -138,7 +139,7 @@ async def test_the_same_feedback_many_times_at_once_is_one_row(
     assert found is not None
     rows = FeedbackRows(database)
     await asyncio.gather(*(rows.put(said(found.id, score=i / 10)) for i in range(10)))
-    async with database.read() as session:
+    async with session_on(database) as session:
         assert await session.scalar(select(func.count()).select_from(Feedback)) == 1
 
 
@@ -255,8 +256,7 @@ async def test_a_version_that_is_live_no_more_is_not_ended(database: Database) -
     await versions.promote(seen, at=1.0)
     await versions.promote(other, at=2.0)  # as by another process, between our look and our change
     with pytest.raises(VersionConflictError):
-        async with database.write() as session:
-            await router_versions._end(session, seen, "rejected")
+        await database.write(lambda session: router_versions._end(session, seen, "rejected"))
     assert [(v.id, v.state) for v in await versions.list()] == [(other, "live"), (seen, "retired")]
 
 
@@ -276,8 +276,7 @@ async def test_the_tables_keep_their_rules(database: Database) -> None:
     item = {"job_id": "j", "item_index": 0, "request_json": "{}"}
 
     async def put(table: type[Job] | type[JobItem], row: dict[str, object]) -> None:
-        async with database.write() as session:
-            await session.execute(insert(table).values(**row))
+        await database.write(lambda session: session.execute(insert(table).values(**row)))
 
     await put(Job, job)
     await put(JobItem, item)

@@ -85,6 +85,7 @@ async def test_a_job_from_the_upload_to_its_results(client: httpx.AsyncClient) -
     job = await finished(client, job_id)
     assert set(job) == {
         "job_id", "state", "total", "done", "failed", "created_at", "finished_at", "eta_seconds",
+            "owner",
     }  # fmt: skip
     assert (job["state"], job["total"], job["done"], job["failed"]) == ("succeeded", 4, 2, 2)
     assert job["eta_seconds"] is None

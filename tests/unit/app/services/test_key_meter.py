@@ -54,6 +54,34 @@ def test_the_quota_counts_what_the_database_knows_and_what_it_does_not_yet() -> 
         meter.take_texts(record, 1, NOON + DAY_S)
 
 
+def test_what_is_given_back_can_be_taken_again_also_where_the_database_counts_it_already() -> None:
+    meter, record = KeyMeter(), key_record(quota_per_day=10)
+    for written in (False, True):
+        meter.take_texts(record, 10, NOON)
+        if written:
+            taken = meter.collect()
+            assert taken is not None
+            meter.written()
+            record = key_record(quota_per_day=10, usage_day=20_000, usage_count=taken.texts)
+        meter.give_back_texts(10, NOON)
+        meter.take_texts(record, 10, NOON)
+        with pytest.raises(QuotaExceededError):
+            meter.take_texts(record, 1, NOON)
+        meter.give_back_texts(10, NOON)
+    usage = meter.collect()
+    assert usage is not None
+    assert record.usage_count + usage.texts == 0
+
+
+def test_what_was_taken_yesterday_gives_nothing_back_today() -> None:
+    meter, record = KeyMeter(), key_record(quota_per_day=10)
+    meter.take_texts(record, 10, NOON)
+    meter.give_back_texts(10, NOON + DAY_S)
+    meter.take_texts(record, 10, NOON + DAY_S)
+    with pytest.raises(QuotaExceededError):
+        meter.take_texts(record, 1, NOON + DAY_S)
+
+
 def test_what_could_not_be_written_is_counted_on() -> None:
     meter, record = KeyMeter(), key_record(quota_per_day=10)
     meter.take_request(record, 0.0, NOON)
@@ -69,22 +97,16 @@ def test_what_could_not_be_written_is_counted_on() -> None:
     assert again.texts == 7
 
 
-def test_a_look_counts_nothing_and_what_is_counted_without_one_may_pass_the_quota() -> None:
+def test_a_look_counts_nothing_and_what_is_taken_without_a_request_is_written() -> None:
     meter, record = KeyMeter(), key_record(quota_per_day=10)
     for _ in range(3):
         meter.check_texts(record, 10, NOON)
     with pytest.raises(QuotaExceededError):
         meter.check_texts(record, 11, NOON)
-    meter.count_texts(12, NOON)
-    with pytest.raises(QuotaExceededError):
-        meter.take_texts(record, 1, NOON)
-    usage = meter.collect()  # also where no request came since
+    meter.take_texts(record, 10, NOON)
+    usage = meter.collect()
     assert usage is not None
-    assert usage.texts == 12
-    meter.count_texts(4, NOON + DAY_S)  # an upload that ends on another day
-    meter.take_texts(record, 6, NOON + DAY_S)
-    with pytest.raises(QuotaExceededError):
-        meter.take_texts(record, 1, NOON + DAY_S)
+    assert usage.texts == 10
 
 
 def test_what_is_being_written_still_counts() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from app.storage.callers import Callers
@@ -14,6 +15,17 @@ async def test_another_database_hashes_otherwise(tmp_path: Path) -> None:
         found.append(await Callers(database).hash_of("address:192.0.2.1"))
         await database.aclose()
     assert found[0] == found[2] != found[1]
+
+
+async def test_a_caller_is_known_while_another_process_writes(tmp_path: Path) -> None:
+    first, second = (Database(f"sqlite:///{tmp_path}/x") for _ in range(2))
+    expected = await Callers(first).hash_of("x")
+    with sqlite3.connect(tmp_path / "x", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert await Callers(second).hash_of("x") == expected
+        other.execute("ROLLBACK")
+    await first.aclose()
+    await second.aclose()
 
 
 async def test_processes_of_one_database_name_a_caller_alike_to_workers(tmp_path: Path) -> None:

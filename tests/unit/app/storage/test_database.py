@@ -4,17 +4,20 @@ import asyncio
 import gc
 import sqlite3
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage import database as module
 from app.storage import engine
 from app.storage.database import Database
 from app.storage.models import Base, Secret
 from moe_router.errors import StorageError
+from tests.stubs.sessions import session_on
 
 
 @pytest.fixture
@@ -25,16 +28,20 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 async def write(database: Database, name: str, value: bytes = b"v", fault: Exception | None = None) -> None:
-    async with database.write() as session:
+    async def put(session: AsyncSession) -> None:
         session.add(Secret(name=name, value=value))
         await session.flush()
         if fault is not None:
             raise fault
 
+    await database.write(put)
+
 
 async def names(database: Database) -> list[str]:
-    async with database.read() as session:
+    async def read(session: AsyncSession) -> list[str]:
         return list(await session.scalars(select(Secret.name).order_by(Secret.name)))
+
+    return await database.read(read)
 
 
 async def test_what_is_written_is_read_and_what_raises_is_not_written(database: Database) -> None:
@@ -47,7 +54,7 @@ async def test_what_is_written_is_read_and_what_raises_is_not_written(database: 
 
 
 async def test_sqlite_is_set_to_keep_what_it_said_it_kept(database: Database) -> None:
-    async with database.read() as session:
+    async with session_on(database) as session:
         found = {
             name: await session.scalar(text(f"PRAGMA {name}"))
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
@@ -56,13 +63,12 @@ async def test_sqlite_is_set_to_keep_what_it_said_it_kept(database: Database) ->
 
 
 async def test_writers_at_once_wait_for_each_other(database: Database) -> None:
-    async def count_up(index: int) -> None:
-        async with database.write() as session:
-            before = await session.scalar(select(func.count()).select_from(Secret))
-            await asyncio.sleep(0)
-            session.add(Secret(name=f"{before:03}", value=b"v"))
+    async def count_up(session: AsyncSession) -> None:
+        before = await session.scalar(select(func.count()).select_from(Secret))
+        await asyncio.sleep(0)
+        session.add(Secret(name=f"{before:03}", value=b"v"))
 
-    await asyncio.gather(*(count_up(i) for i in range(20)))
+    await asyncio.gather(*(database.write(count_up) for _ in range(20)))
     assert await names(database) == [f"{i:03}" for i in range(20)]
 
 
@@ -165,7 +171,7 @@ async def test_a_connection_in_use_while_the_database_is_lost_is_closed_not_stra
 ) -> None:
     """The driver warns of a connection that nobody closed, and the suite fails at the warning."""
     await write(database, "a")
-    async with database.read() as session:
+    async with session_on(database) as session:
         assert await session.scalar(text("SELECT 1")) == 1
         database.reconnect()
         assert await session.scalar(text("SELECT 1")) == 1
@@ -177,7 +183,7 @@ async def test_a_connection_in_use_while_the_database_is_lost_is_closed_not_stra
 
 async def test_a_full_disk_is_told_and_nothing_is_half_written(database: Database) -> None:
     await write(database, "a")
-    async with database.read() as session:
+    async with session_on(database) as session:
         pages = await session.scalar(text("PRAGMA page_count"))
 
     def full(connection: sqlite3.Connection, _record: object) -> None:
@@ -220,7 +226,7 @@ async def test_too_much_at_once_is_refused_and_the_database_not_taken_for_lost(
     monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0.05)
     monkeypatch.setattr(engine, "POOL_SIZE", 1)  # and one more
     database = Database(f"sqlite:///{tmp_path}/folder/x.sqlite3")
-    async with database.read() as first, database.read() as second:
+    async with session_on(database) as first, session_on(database) as second:
         assert [await session.scalar(text("SELECT 1")) for session in (first, second)] == [1, 1]
         with pytest.raises(StorageError) as raised:
             await names(database)
@@ -232,12 +238,13 @@ async def test_too_much_at_once_is_refused_and_the_database_not_taken_for_lost(
 
 
 async def test_mistakes_of_ours_are_no_faults_of_the_database(tmp_path: Path, database: Database) -> None:
-    with pytest.raises(ZeroDivisionError):
-        async with database.read():
-            _ = 1 / 0
-    with pytest.raises(TimeoutError):
-        async with database.read():
-            raise TimeoutError
+    async def mistaken(error: Exception, _session: AsyncSession) -> None:
+        raise error
+
+    for error in (ZeroDivisionError(), TimeoutError()):
+        with pytest.raises(type(error)):
+            await database.read(partial(mistaken, error))
+    assert database.generation == 0
     assert not module._is_ours(ValueError())
     assert module._is_ours(ProgrammingError("x", {}, Exception()))
 

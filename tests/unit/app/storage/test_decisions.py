@@ -11,6 +11,7 @@ from app.storage.database import Database
 from app.storage.decisions import MOST_ROWS, Decisions
 from app.storage.models import Decision
 from tests.stubs.records import record
+from tests.stubs.sessions import session_on
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 @pytest.mark.parametrize("rows", [1, 2, 3, MOST_ROWS - 1, MOST_ROWS, MOST_ROWS + 1, 3 * MOST_ROWS + 77])
 async def test_every_record_is_written_once(database: Database, rows: int) -> None:
     await Decisions(database, Callers(database)).add([record(f"r-{i}") for i in range(rows)])
-    async with database.read() as session:
+    async with session_on(database) as session:
         ids = list(await session.scalars(select(Decision.request_id).order_by(Decision.id)))
     assert ids == [f"r-{i}" for i in range(rows)]
 
@@ -43,7 +44,7 @@ async def test_batches_of_any_length_make_few_statements_since_each_is_kept_comp
         await decisions.add([record(f"{rows}-{i}") for i in range(rows)])
     assert len(seen) == MOST_ROWS.bit_length()
     event.remove(Engine, "before_cursor_execute", note)
-    async with database.read() as session:
+    async with session_on(database) as session:
         assert await session.scalar(select(func.count()).select_from(Decision)) == sum(range(1, 40)) + 600
 
 
@@ -52,5 +53,5 @@ async def test_all_or_none_are_written(database: Database) -> None:
     object.__setattr__(damaged, "request_id", None)  # the last of several statements fails
     with pytest.raises(Exception, match="request_id"):
         await Decisions(database, Callers(database)).add([*(record(f"r-{i}") for i in range(4)), damaged])
-    async with database.read() as session:
+    async with session_on(database) as session:
         assert await session.scalar(select(func.count()).select_from(Decision)) == 0

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import event, select
 
 from app.storage.database import Database
 from app.storage.job_leases import JobLeases
 from app.storage.job_records import ClaimedItem, ItemKind, ItemOutcome
 from app.storage.jobs import Jobs
 from app.storage.models import JobItem
+from app.storage.transaction import Work
 from moe_router.errors import StorageError
+from tests.stubs.sessions import session_on
 
 LEASE_S = 10.0
 
@@ -27,9 +30,11 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await found.aclose()
 
 
-async def put(database: Database, job_id: str, items: int, owner: str = "o", at: float = 1.0) -> None:
+async def put(
+    database: Database, job_id: str, items: int, owner: str = "o", at: float = 1.0, most: int = 9
+) -> None:
     jobs = Jobs(database)
-    await jobs.begin(job_id, owner, at=at, most=9)
+    assert await jobs.begin(job_id, owner, at=at, most=most)
     await jobs.append(job_id, 0, [f'{{"text":"{i}"}}' for i in range(items)])
     assert await jobs.submit(job_id, total=items, key=None, body_hash="h", at=at)
 
@@ -135,14 +140,12 @@ async def test_jobs_that_cannot_be_marked_as_begun_are_worked_off_all_the_same(
         await put(database, job_id, 2)
     transactions = 0
 
-    @asynccontextmanager
-    async def one() -> AsyncIterator[AsyncSession]:
+    async def one(work: Work[Any]) -> Any:
         nonlocal transactions
         transactions += 1
         if transactions > 1:
             raise StorageError("gone")
-        async with Database.write(database) as session:
-            yield session
+        return await Database.write(database, work)
 
     with monkeypatch.context() as patch:
         patch.setattr(database, "write", one)
@@ -160,6 +163,40 @@ async def test_jobs_that_cannot_be_marked_as_begun_are_worked_off_all_the_same(
     assert (job.state, job.started_at) == ("running", 102.0)
 
 
+async def test_an_owner_whose_jobs_are_the_newest_has_a_share_all_the_same(database: Database) -> None:
+    for owner in ("a", "b"):
+        for number in range(60):
+            await put(database, f"{owner}{number}", 2, owner, at=float(number), most=60)
+    await put(database, "late", 1, "c", at=1e6)
+    held = await leases(database).claim(12, now=100.0)
+    assert Counter(item.owner for item in held) == {"a": 4, "b": 4, "c": 1}
+    assert {item.job_id for item in held} == {"a0", "a1", "b0", "b1", "late"}  # each one's oldest
+
+
+async def test_a_claim_looks_at_what_is_due_alone(database: Database, tmp_path: Path) -> None:
+    """By the plans: SQLite scanned every job's items for each job that has nothing due."""
+    await put(database, "j", 3)
+    asked: list[tuple[str, Any]] = []
+
+    def listen(*given: Any) -> None:
+        asked.append((given[2], given[3]))
+
+    event.listen(database._engine.sync_engine, "before_cursor_execute", listen)
+    await leases(database).claim(2, now=100.0)
+    event.remove(database._engine.sync_engine, "before_cursor_execute", listen)
+    with sqlite3.connect(tmp_path / "x.sqlite3") as connection:
+        plans = [
+            row[3]
+            for statement, values in asked
+            if statement.startswith("SELECT")
+            for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+        ]
+    of_items = [plan for plan in plans if "job_items" in plan]
+    assert len(of_items) >= 3
+    assert all("(job_id=? AND state=? AND lease_until<?)" in plan for plan in of_items)
+    assert not any(plan.startswith("SCAN jobs") for plan in plans)
+
+
 async def test_a_cancelled_jobs_items_are_neither_claimed_nor_finished(database: Database) -> None:
     await put(database, "j", 3)
     one, jobs = leases(database), Jobs(database)
@@ -171,6 +208,6 @@ async def test_a_cancelled_jobs_items_are_neither_claimed_nor_finished(database:
     assert await jobs.cancel("j", "another", at=102.0) is None
     await one.finish([outcome(held[1])], now=103.0)
     assert await one.claim(3, now=999.0) == []
-    async with database.read() as session:
+    async with session_on(database) as session:
         states = list(await session.scalars(select(JobItem.state).order_by(JobItem.item_index)))
     assert states == ["done", "cancelled", "cancelled"]

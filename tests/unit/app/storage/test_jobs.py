@@ -14,6 +14,8 @@ from app.storage.job_leases import JobLeases
 from app.storage.job_records import ItemOutcome
 from app.storage.jobs import Jobs
 from app.storage.models import Job, JobItem
+from moe_router.errors import StorageError
+from tests.stubs.sessions import session_on
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ async def test_a_job_that_is_being_received_is_nobodys(jobs: Jobs, database: Dat
     assert await jobs.cancel("j", "o", at=2.0) is None
     assert await JobLeases(database, holder="a", lease_s=1.0).claim(9, now=100.0) == []
     await jobs.discard("j")
-    async with database.read() as session:
+    async with session_on(database) as session:
         assert await session.scalar(select(func.count()).select_from(JobItem)) == 0
 
 
@@ -73,10 +75,33 @@ async def test_results_come_in_pages_by_index(jobs: Jobs, database: Database) ->
     leases = JobLeases(database, holder="a", lease_s=9.0)
     items = await leases.claim(6, now=10.0)
     await leases.finish([ItemOutcome(i, "done", f"{i.index}") for i in items if i.index != 2], now=11.0)
-    assert [r.index for r in await jobs.results("j", after=-1, limit=3)] == [0, 1, 3]
-    assert [(r.index, r.answer_json) for r in await jobs.results("j", after=3, limit=9)] == [
+    assert [r.index for r in await jobs.results("j", after=-1, limit=3) or ()] == [0, 1, 3]
+    assert [(r.index, r.answer_json) for r in await jobs.results("j", after=3, limit=9) or ()] == [
         (4, "4"), (5, "5"),
     ]  # fmt: skip
+    assert await jobs.results("j", after=5, limit=9) == []
+    assert await jobs.results("another", after=-1, limit=9) is None
+
+
+async def test_all_of_one_owner_is_cancelled_what_arrives_too(jobs: Jobs, database: Database) -> None:
+    for job_id, owner in (("j1", "o"), ("j2", "o"), ("done", "o"), ("other", "p"), ("arriving", "o")):
+        await jobs.begin(job_id, owner, at=1.0, most=9)
+        await jobs.append(job_id, 0, ["1"] * 2)
+        if job_id != "arriving":
+            await jobs.submit(job_id, total=2, key=None, body_hash="h", at=1.0)
+    await jobs.cancel("done", "o", at=1.5)
+    assert await jobs.cancel_all("o", at=2.0) == 2
+    assert await jobs.cancel_all("o", at=3.0) == 0
+    assert {(job.id, job.state, job.finished_at) for job in await jobs.newest(None, limit=9)} == {
+        ("j1", "cancelled", 2.0), ("j2", "cancelled", 2.0), ("done", "cancelled", 1.5),
+        ("other", "queued", None),
+    }  # fmt: skip
+    with pytest.raises(StorageError):
+        await jobs.append("arriving", 2, ["1"])
+    with pytest.raises(StorageError):
+        await jobs.submit("arriving", total=2, key=None, body_hash="h", at=3.0)
+    claimed = await JobLeases(database, holder="a", lease_s=1.0).claim(9, now=100.0)
+    assert {item.job_id for item in claimed} == {"other"}
 
 
 async def test_what_is_past_its_time_is_forgotten_and_the_rest_stays(
@@ -92,7 +117,7 @@ async def test_what_is_past_its_time_is_forgotten_and_the_rest_stays(
     await jobs.cancel("new", "o", at=60.0)
     assert await jobs.purge(finished_before=50.0, abandoned_before=80.0) == 2
     assert await jobs.purge(finished_before=50.0, abandoned_before=80.0) == 0
-    async with database.read() as session:
+    async with session_on(database) as session:
         assert set(await session.scalars(select(Job.id))) == {"running", "new", "arriving"}
         assert await session.scalar(select(func.count()).select_from(JobItem)) == 15
     assert await jobs.find_key("o", "old") is None

@@ -13,6 +13,7 @@ from app.storage.storage import DAY_S, Storage
 from moe_router.errors import ConfigError
 from tests.stubs.records import TASK, record
 from tests.stubs.serving import until
+from tests.stubs.sessions import session_on
 
 NOW = 100 * DAY_S
 
@@ -36,7 +37,7 @@ async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
 
 
 async def count(storage: Storage) -> int:
-    async with storage.database.read() as session:
+    async with session_on(storage.database) as session:
         return await session.scalar(select(func.count()).select_from(Decision)) or 0
 
 
@@ -57,7 +58,7 @@ async def test_decisions_and_what_was_said_of_them_are_kept_for_their_days(stora
         await storage.feedback.put(FeedbackRecord(f"{age}", "c", found.id, None, None, 1.0, at))
     assert await storage.purge() == 2
     assert await count(storage) == 2
-    async with storage.database.read() as session:
+    async with session_on(storage.database) as session:
         assert set(await session.scalars(select(Feedback.request_id))) == {"0.0", "29.9"}
 
 
@@ -84,7 +85,7 @@ async def test_it_clears_when_it_starts_and_writes_what_waits_when_it_ends(tmp_p
     await second.aclose()
     third = make(tmp_path)
     await third.purge()
-    async with third.database.read() as session:
+    async with session_on(third.database) as session:
         assert list(await session.scalars(select(Decision.request_id))) == ["new"]
     await third.aclose()
 

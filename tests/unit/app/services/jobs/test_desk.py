@@ -12,6 +12,7 @@ import pytest
 
 from app.services.jobs import desk as module
 from app.services.jobs.desk import JobDesk, eta_seconds
+from app.storage.identity import owner_name
 from app.storage.job_leases import JobLeases
 from app.storage.job_records import ItemOutcome, JobRow, ResultRow
 from app.storage.storage import Storage
@@ -21,6 +22,7 @@ from moe_router.errors import (
     StorageError,
     TooManyJobsError,
     TooManyRequestsError,
+    UnknownJobError,
 )
 from tests.stubs.serving import until
 
@@ -60,8 +62,8 @@ async def desk(storage: Storage) -> AsyncIterator[JobDesk]:
 
 def row(**values: object) -> JobRow:
     given = {
-        "id": "j", "state": "running", "total": 10, "done": 3, "failed": 1, "created_at": 0.0,
-        "started_at": 100.0, "finished_at": None, "body_hash": "h",
+        "id": "j", "owner": "o" * 64, "state": "running", "total": 10, "done": 3, "failed": 1,
+        "created_at": 0.0, "started_at": 100.0, "finished_at": None, "body_hash": "h",
     }  # fmt: skip
     return JobRow(**(given | values))  # type: ignore[arg-type]
 
@@ -105,12 +107,13 @@ class Quota:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def check_texts(self, texts: int) -> None:
+    def take_texts(self, texts: int) -> None:
         if texts > self.left:
             raise QuotaExceededError("no more today", 9)
-
-    def count_texts(self, texts: int) -> None:
         self.left -= texts
+
+    def give_back_texts(self, texts: int) -> None:
+        self.left += texts
 
 
 async def test_a_job_that_is_not_taken_costs_nothing_of_the_quota(
@@ -136,18 +139,92 @@ async def test_a_job_that_is_not_taken_costs_nothing_of_the_quota(
     assert quota.left == 3
 
 
-async def test_no_job_that_is_stored_is_refused_for_another_that_came_meanwhile(
+async def test_uploads_that_end_at_once_do_not_pass_the_quota_together(
+    desk: JobDesk, storage: Storage
+) -> None:
+    quota, gate = Quota(5), asyncio.Event()
+    uploads = [Upload(4, gate) for _ in range(module.UPLOADS_PER_CALLER)]
+    tasks = [asyncio.create_task(desk.submit("me", upload, None, quota)) for upload in uploads]
+    for upload in uploads:
+        await upload.reached.wait()
+    gate.set()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(end, QuotaExceededError) for end in ends) == len(tasks) - 1
+    assert quota.left == 1
+    await desk.aclose()
+    assert len((await desk.newest("me")).jobs) == 1
+
+
+async def test_the_quota_counts_a_job_whose_caller_goes_while_it_is_handed_over(
     desk: JobDesk, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quota, submit = Quota(5), storage.jobs.submit
+    begun, gate = asyncio.Event(), asyncio.Event()
 
-    async def while_another_comes(*given: Any, **named: Any) -> bool:
-        quota.count_texts(3)
+    async def slow(*given: Any, **named: Any) -> bool:
+        begun.set()
+        await gate.wait()
         return await submit(*given, **named)
 
-    monkeypatch.setattr(storage.jobs, "submit", while_another_comes)
-    assert (await desk.submit("me", Upload(5), None, quota)).state == "queued"
-    assert quota.left == -3
+    monkeypatch.setattr(storage.jobs, "submit", slow)
+    submitting = asyncio.create_task(desk.submit("me", Upload(5), None, quota))
+    await begun.wait()
+    submitting.cancel()
+    await asyncio.wait({submitting})
+    gate.set()
+    await desk.aclose()
+    assert [job.state for job in (await desk.newest("me")).jobs] == ["queued"]
+    assert quota.left == 0
+
+
+async def test_a_caller_who_goes_while_a_job_is_opened_leaves_nothing(
+    desk: JobDesk, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, begun, gate = storage.jobs.begin, asyncio.Event(), asyncio.Event()
+
+    async def slow(*given: Any, **named: Any) -> bool:
+        begun.set()
+        await gate.wait()
+        return await begin(*given, **named)
+
+    monkeypatch.setattr(storage.jobs, "begin", slow)
+    submitting = asyncio.create_task(desk.submit("me", Upload(1), None))
+    await begun.wait()
+    submitting.cancel()
+    await asyncio.wait({submitting})
+    gate.set()
+    await desk.aclose()
+    assert await storage.jobs.purge(finished_before=0, abandoned_before=1e12) == 0
+
+
+async def test_results_that_are_forgotten_while_they_are_read_break_off(
+    desk: JobDesk, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAGE", 2)
+    job = await desk.submit("me", Upload(5), None)
+    leases = JobLeases(storage.database, holder="a", lease_s=60)
+    items = await leases.claim(99, now=1e10)
+    await leases.finish([ItemOutcome(item, "done", "{}") for item in items], now=1e10)
+    pages = await desk.results("me", job.job_id)
+    assert len(await anext(pages)) == 2
+    await storage.jobs.purge(finished_before=2e10, abandoned_before=2e10)
+    with pytest.raises(UnknownJobError):
+        await anext(pages)
+    with pytest.raises(UnknownJobError):
+        await desk.results("me", job.job_id)
+
+
+async def test_whoever_sees_everybodys_jobs_is_told_whose_they_are(desk: JobDesk, storage: Storage) -> None:
+    mine, theirs = await desk.submit("key:a", Upload(1), None), await desk.submit("key:b", Upload(1), None)
+    assert mine.owner is None
+    assert (await desk.look("key:a", mine.job_id)).owner is None
+    owners = {caller: owner_name(await storage.callers.hash_of(caller)) for caller in ("key:a", "key:b")}
+    seen = (await desk.newest("key:a", everybodys=True)).jobs
+    assert {job.job_id: job.owner for job in seen} == {
+        mine.job_id: owners["key:a"], theirs.job_id: owners["key:b"],
+    }  # fmt: skip
+    assert (await desk.look("key:a", theirs.job_id, everybodys=True)).owner == owners["key:b"]
+    assert (await desk.cancel("key:a", theirs.job_id, everybodys=True)).owner == owners["key:b"]
 
 
 async def test_results_wait_for_a_database_that_goes_in_the_middle(
