@@ -7,6 +7,7 @@ database, which the command itself never loads. Settings are those of the coordi
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 import time
 from collections.abc import Sequence
@@ -14,28 +15,35 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from app.services import audit, storage_command
+from app.services.keyring import REFRESH_S
+from app.storage.identity import key_identity, owner_name
 from app.storage.key_records import DAY_S, DEFAULT_SCOPES, SCOPES, KeyRecord, day_of
 
 if TYPE_CHECKING:
     from app.storage.api_keys import ApiKeys
+    from app.storage.storage import Storage
+
+KNOWN_AFTER_S = REFRESH_S + 0.5
+"""By then every coordinator has read of a key's end."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0, or 1 with one line on standard error."""
     given = _parser().parse_args(arguments)
     return storage_command.run(
-        lambda _settings, storage: _command(given, storage.api_keys),
+        lambda _settings, storage: _command(given, storage),
         makes="the key" if given.command == "create" else None,
     )
 
 
-async def _command(given: argparse.Namespace, keys: ApiKeys) -> Any:
+async def _command(given: argparse.Namespace, storage: Storage) -> Any:
     now = time.time()
     if given.command == "create":
-        return await _create(given, keys, now)
+        return await _create(given, storage.api_keys, now)
     if given.command == "list":
-        return [_told(key, now) for key in await keys.all() if given.all or key.usable(now)]
-    return await _revoke(given, keys, now)
+        shown = [key for key in await storage.api_keys.all() if given.all or key.usable(now)]
+        return [_told(key, now) | {"owner": owner_name(await _caller(key, storage))} for key in shown]
+    return await _revoke(given, storage, now)
 
 
 async def _create(given: argparse.Namespace, keys: ApiKeys, now: float) -> dict[str, Any]:
@@ -57,13 +65,30 @@ async def _create(given: argparse.Namespace, keys: ApiKeys, now: float) -> dict[
     return told | {"key": key}
 
 
-async def _revoke(given: argparse.Namespace, keys: ApiKeys, now: float) -> dict[str, Any]:
+async def _revoke(given: argparse.Namespace, storage: Storage, now: float) -> dict[str, Any]:
+    keys = storage.api_keys
     record = await keys.revoke(given.id, at=now)
     audit.record("key.revoked", actor=audit.command_actor(), key_id=record.id, name=record.name)
     if given.forget:
         await keys.forget(given.id)
         audit.record("key.forgotten", actor=audit.command_actor(), key_id=record.id, name=record.name)
-    return _told(record, now)
+    return _told(record, now) | {"jobs_cancelled": await _end_jobs(record, storage, now)}
+
+
+async def _end_jobs(record: KeyRecord, storage: Storage, now: float) -> int:
+    """Cancels the key's unfinished jobs, twice: until coordinators know of its end they take new ones."""
+    owner = await _caller(record, storage)
+    ended = await storage.jobs.cancel_all(owner, at=now)
+    if record.revoked_at == now and record.may("jobs"):
+        await asyncio.sleep(KNOWN_AFTER_S)
+        ended += await storage.jobs.cancel_all(owner, at=now)
+    if ended:
+        audit.record("jobs.cancelled", actor=audit.command_actor(), key_id=record.id, jobs=ended)
+    return ended
+
+
+async def _caller(record: KeyRecord, storage: Storage) -> str:
+    return await storage.callers.hash_of(key_identity(record.id))
 
 
 def _told(record: KeyRecord, now: float) -> dict[str, Any]:

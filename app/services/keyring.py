@@ -213,7 +213,7 @@ class Keyring:
     async def _reading(self) -> None:
         """Refreshes, or waits for a refresh under way.
 
-        A task of its own: an end must not cut a transaction off, which would leave its connection open.
+        A task of its own, for which several may wait; none who goes takes it along.
         """
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self.refresh())

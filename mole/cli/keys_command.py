@@ -95,7 +95,7 @@ def revoke(
     database: Database = None,
     json_output: Json = False,
 ) -> None:
-    """End a key.
+    """End a key, and cancel its unfinished jobs.
 
     Coordinators refuse it within seconds.
     """
@@ -106,7 +106,8 @@ def revoke(
     if json_output:
         print_json(json.dumps(ended, ensure_ascii=False))
         return
-    out().print(f"{ended['id']} ({ended['name']}) is revoked", markup=False)
+    jobs = f"; unfinished jobs cancelled: {ended['jobs_cancelled']}" if ended["jobs_cancelled"] else ""
+    out().print(f"{ended['id']} ({ended['name']}) is revoked{jobs}", markup=False)
 
 
 def _lines(key: dict[str, Any]) -> list[str]:
@@ -117,7 +118,7 @@ def _lines(key: dict[str, Any]) -> list[str]:
     ends = "revoked" if key["revoked_at"] is not None else f"ends {_day(key['expires_at']) or 'never'}"
     return [
         f"{key['id']}  {key['name']}  {ends}",
-        f"  {key['prefix']}…: {', '.join(key['scopes'])}",
+        f"  {key['prefix']}…: {', '.join(key['scopes'])}; owner {key['owner']}",
         f"  {rate} requests a minute, {key['used_today']} of {quota} texts today, last used {used}",
     ]
 

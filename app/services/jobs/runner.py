@@ -235,7 +235,7 @@ class JobRunner:
     async def _whole(self, operation: Coroutine[Any, Any, None]) -> None:
         """Lets an operation of the database come to its end whatever happens to who waits for it.
 
-        Cut off in the middle it would leave a connection open, and items claimed that nobody knows of.
+        Cut off in the middle it would leave items claimed that nobody here knows of.
         """
         task = asyncio.create_task(operation)
         self._operations.add(task)

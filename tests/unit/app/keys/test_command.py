@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.keys.__main__ import main
+from app.keys.__main__ import KNOWN_AFTER_S, main
 from app.services import storage_command
+from app.storage.storage import Storage
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -22,6 +24,7 @@ def test_made_listed_revoked_forgotten(
 ) -> None:
     monkeypatch.setenv("MOLE_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
     limits = ("--rate-per-minute=60", "--quota-per-day=1000", "--expires-in-days=0.5")
+    monkeypatch.setattr("app.keys.__main__.KNOWN_AFTER_S", 0.0)
     made = run(capsys, "create", *limits, "--scope=jobs", "--scope=jobs", "--scope=admin", "--", "-odd")
     assert made["key"].startswith(made["prefix"])
     assert (made["name"], made["scopes"]) == ("-odd", ["jobs", "admin"])
@@ -47,6 +50,56 @@ def test_made_listed_revoked_forgotten(
     ]  # fmt: skip
     assert (lines[0]["key_id"], lines[0]["scopes"]) == (made["id"], ["jobs", "admin"])
     assert made["key"] not in audit
+
+
+async def owner_and_jobs(url: str, key_id: str) -> tuple[str, list[str]]:
+    storage = Storage(url, retention_days=1, queue_size=1, count=lambda *_: None)
+    owner = await storage.callers.hash_of(f"key:{key_id}")
+    states = [job.state for job in await storage.jobs.newest(owner, limit=9)]
+    await storage.aclose()
+    return owner, states
+
+
+async def submit(url: str, owner: str, job_id: str) -> None:
+    storage = Storage(url, retention_days=1, queue_size=1, count=lambda *_: None)
+    await storage.jobs.begin(job_id, owner, at=1.0, most=9)
+    await storage.jobs.append(job_id, 0, ["{}"])
+    await storage.jobs.submit(job_id, total=1, key=None, body_hash="h", at=1.0)
+    await storage.aclose()
+
+
+def test_the_end_of_a_key_is_the_end_of_its_jobs_and_the_list_tells_whose_jobs_are_whose(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/x.sqlite3"
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("MOLE_AUDIT_LOG", str(tmp_path / "audit.jsonl"))
+    mine, other = run(capsys, "create", "mine"), run(capsys, "create", "other")
+    owners = {}
+    for key in (mine, other):
+        owners[key["id"]], _ = asyncio.run(owner_and_jobs(url, key["id"]))
+        asyncio.run(submit(url, owners[key["id"]], f"first-{key['id']}"))
+    assert {key["id"]: key["owner"] for key in run(capsys, "list")} == {
+        key_id: owner[:16] for key_id, owner in owners.items()
+    }
+    waited: list[float] = []
+
+    async def meanwhile(seconds: float) -> None:
+        """A coordinator that does not know yet takes another job."""
+        waited.append(seconds)
+        await submit(url, owners[mine["id"]], "late")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.keys.__main__.asyncio.sleep", meanwhile)
+        assert run(capsys, "revoke", mine["id"])["jobs_cancelled"] == 2
+    assert waited == [KNOWN_AFTER_S]
+    assert asyncio.run(owner_and_jobs(url, mine["id"]))[1] == ["cancelled"] * 2
+    assert asyncio.run(owner_and_jobs(url, other["id"]))[1] == ["queued"]
+    assert run(capsys, "revoke", mine["id"])["jobs_cancelled"] == 0
+    told = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [(line["key_id"], line["jobs"]) for line in told if line["event"] == "jobs.cancelled"] == [
+        (mine["id"], 2)
+    ]
 
 
 def test_a_key_tells_its_database_and_a_missing_one_is_made_for_a_key_alone(
