@@ -113,7 +113,7 @@ class Storage:
 
     async def _purge_regularly(self) -> None:
         while True:
-            # A task of its own: an end does not cut off what it has begun, `_end_purge` waits for it a little.
+            # A task of its own: an end waits a little for what it has begun, see `_end_purge`.
             self._purging = asyncio.create_task(self._purge_all())
             await asyncio.shield(self._purging)
             await asyncio.sleep(PURGE_EVERY_S)
