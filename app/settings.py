@@ -12,9 +12,9 @@ import moe_router
 
 PACKAGE = Path(moe_router.__file__).parent
 TOTAL_PER_ATTEMPT = 2.5
+"""The default bound on a whole request, in attempts."""
 BYTES_OF_ESCAPES, BYTES_OF_OPTIONS = 12, 64 * 1024
 """Of a character outside of the basic plane (RFC 8259, section 7), and of all of a request but its texts."""
-"""The default bound on a whole request, in attempts."""
 
 
 def _env(name: str) -> AliasChoices:

@@ -20,11 +20,12 @@ router = APIRouter(prefix="/api/v1", tags=["fleet"])
 async def tasks(request: Request) -> Response:
     """The tasks of the registry; `available` says whether a worker of the mapping serves it, or a probe."""
     runtime = runtime_of(request)
-    registry, experts = runtime.registry, runtime.experts
+    registry, experts, left_out = runtime.registry, runtime.experts, runtime.left_out
     found = []
     for key, task in registry.tasks.items():
         languages = registry.languages_of(key)
         offered = registry.all_experts(key)
+        probing = task.probe is not None and key not in left_out
         found.append(
             TaskInfo(
                 task_key=key,
@@ -34,7 +35,7 @@ async def tasks(request: Request) -> Response:
                 languages=None if languages is None else list(languages),
                 labels=list(task.label_set),
                 experts=[expert.name for expert in offered],
-                available=task.probe is not None or any(experts.served(e.base_model_key) for e in offered),
+                available=probing or any(experts.served(e.base_model_key) for e in offered),
             )
         )
     return answer(TasksAnswer(tasks=found))

@@ -119,7 +119,7 @@ class Classification:
         task = request.options.task
         if task is not None:
             spec = self._registry.task(task)  # an unknown one is refused before anything is computed
-            if spec.probe is None:  # nothing will be encoded
+            if spec.probe is None or task in self._gating.left_out:  # nothing will be encoded
                 return self._counted(await self._ask_gating(request))
         async with self._gate.place(call.caller):
             return self._counted(await self._ask_gating(request))

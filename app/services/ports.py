@@ -72,6 +72,10 @@ class Gating(Protocol):
     shipped_digest: str
     """tells them from others"""
 
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Tasks whose probe cannot be used."""
+
     async def use_router(self, weights: RouterWeights, version: int | None) -> None:
         """Takes other weights of the router, of this number; ModelAssetError where they do not fit."""
 

@@ -216,6 +216,11 @@ class Runtime:
             record=self.storage.recorder.record,
         )
 
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Tasks whose probe cannot be used."""
+        return self._gating.left_out if self._gating is not None else frozenset()
+
     def mapping_info(self) -> MappingInfo:
         """Which mapping is in force, and why the last edit is not."""
         files = self._files()
@@ -236,13 +241,14 @@ class Runtime:
         workers = self._experts.workers() if self._experts is not None else []
         stored = self._storage is not None and self._storage.database.available
         healthy = sum(worker.state == "healthy" for worker in workers)
+        gating = f"ok, without the probe of {', '.join(sorted(self.left_out))}" if self.left_out else "ok"
         unloaded = "failed" if self._failure is not None else "loading"
         return CoordinatorHealth(
             status=self.status,
             mode=self.settings.service_mode,
             detail=self.detail,
             checks={
-                "gating": unloaded if self._gating is None else "ok",
+                "gating": unloaded if self._gating is None else gating,
                 "configuration": "ok" if refused is None else f"refused: {refused.error}",
                 "database": "ok" if stored else "unavailable",
                 "api_keys": "unknown" if self.keyring is None else self.keyring.state,

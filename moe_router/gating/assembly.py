@@ -19,7 +19,7 @@ from moe_router.gating.probe import Probe
 from moe_router.gating.qnetwork import QNetwork
 from moe_router.gating.task_router import PROBE, Policy, TaskRouter
 from moe_router.gating.versions import PRIOR_SKILLS, RouterWeights
-from moe_router.gating.weights import Floats, Weights
+from moe_router.gating.weights import Floats, OtherEncoderError, Weights
 from moe_router.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ class Heads:
     domains: MixtureHead
     router: TaskRouter
     probes: dict[str, Probe]
+    left_out: frozenset[str]
+    """tasks whose probe cannot be used: for `registry` they have none"""
     prototypes: dict[str, Floats]
     """the vectors of each task's phrasings, (phrasings, hidden)"""
     threshold: float
@@ -72,19 +74,19 @@ class Assembly:
         """All that a registry needs; a probe that cannot be used is left out, and said in the log.
 
         Raises:
-            ModelAssetError: the weights do not fit.
+            ModelAssetError: the weights do not fit, or a probe was made for another encoder.
         """
         probes = self._load_probes(registry)
-        registry = registry.without_probes(
-            key for key, task in registry.tasks.items() if task.probe is not None and key not in probes
-        )
+        named = {key for key, task in registry.tasks.items() if task.probe is not None}
+        left_out = frozenset(named - probes.keys())
+        registry = registry.without_probes(left_out)
         prototypes = self.prototypes(registry)
         domains = domain.domain_head(registry, self._domain_weights, prototypes)
         for key in registry.tasks:
             if key not in prototypes and key not in weights.tasks.meta["classes"]:
                 logger.warning("task %s has no description and no weights: only options.task reaches it", key)
         router = self.router(registry, weights, probes, prototypes, version)
-        return Heads(registry, domains, router, probes, prototypes, self._threshold(weights))
+        return Heads(registry, domains, router, probes, left_out, prototypes, self._threshold(weights))
 
     def renewed(self, heads: Heads, weights: RouterWeights, version: int | None) -> Heads:
         """The same for other weights of the router: no file is read anew.
@@ -147,6 +149,8 @@ class Assembly:
             base, encoder = self._model_dir / task.probe.path, self._encoder
             try:
                 probes[key] = Probe(base, task.label_set, encoder=encoder.identity, hidden=encoder.hidden)
+            except OtherEncoderError:
+                raise
             except ModelAssetError as error:  # one task's file must not stop the others
                 logger.error("%s goes without its probe: %s", key, error.detail)
         return probes

@@ -107,6 +107,11 @@ class GatingPipeline:
         """The registry in force."""
         return self.heads.registry
 
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Tasks whose probe cannot be used."""
+        return self.heads.left_out
+
     def counts(self) -> EncoderCounts:
         """What the encoder has done, for metrics."""
         return self.encoder.counts()

@@ -19,6 +19,10 @@ from moe_router.errors import ModelAssetError
 Floats = NDArray[np.float32]
 
 
+class OtherEncoderError(ModelAssetError):
+    """Weights were made for the vectors of another encoder."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """Arrays by name, and what the JSON file says of them."""
@@ -51,7 +55,8 @@ def load(folder: Path, name: str, *, encoder: str, hidden: int) -> Weights:
         hidden: the length of its vectors.
 
     Raises:
-        ModelAssetError: a file is missing or damaged, or made for another encoder or other dimensions.
+        ModelAssetError: a file is missing or damaged.
+        OtherEncoderError: they were made for another encoder or other dimensions.
     """
     path = folder / f"{name}.safetensors"
     try:
@@ -62,12 +67,12 @@ def load(folder: Path, name: str, *, encoder: str, hidden: int) -> Weights:
     if not isinstance(meta, dict):
         raise ModelAssetError(f"the description of {path} is no JSON object")
     if meta.get("encoder") != encoder:
-        raise ModelAssetError(
+        raise OtherEncoderError(
             f"{path} was made for the encoder {meta.get('encoder')!r}, but {encoder!r} is in use: "
             "make new ones with `mole train gating`"
         )
     if meta.get("hidden") != hidden:
-        raise ModelAssetError(
+        raise OtherEncoderError(
             f"the weights {path} expect vectors of {meta.get('hidden')}, the encoder makes {hidden}"
         )
     return Weights(arrays, meta)

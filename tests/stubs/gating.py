@@ -37,6 +37,7 @@ class StubGating:
         self.closed = False
         self.shipped = RouterWeights(Weights({}, {}), Weights({}, {}))
         self.shipped_digest = "stub"
+        self.left_out: frozenset[str] = frozenset()
         self.version: int | None = None
 
     @classmethod

@@ -227,6 +227,27 @@ async def test_a_caller_has_its_limit_and_the_house_has_its_own(tmp_path: Path) 
         assert app.state.runtime.admission.requests == 0
 
 
+async def test_a_probe_that_is_left_out_is_told_and_serves_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def available() -> bool:
+        tasks = (await client.get("/api/v1/tasks")).json()["tasks"]
+        return bool(next(task["available"] for task in tasks if task["task_key"] == files.SENTIMENT))
+
+    app = application(tmp_path)
+    data = files.registry()
+    data["tasks"][files.SENTIMENT]["probe"] = {"path": "p"}
+    (tmp_path / "experts_registry.json").write_text(json.dumps(data))
+    async with serving(app) as client:
+        await until(lambda: app.state.runtime.status == "ready")
+        monkeypatch.setattr(type(app.state.runtime.experts), "served", lambda *_: False)
+        assert await available()
+        app.state.runtime._gating.left_out = frozenset({files.SENTIMENT})
+        assert not await available()
+        checks = (await client.get("/api/v1/health")).json()["checks"]
+        assert checks["gating"] == f"ok, without the probe of {files.SENTIMENT}"
+
+
 async def test_what_can_be_asked_and_who_serves_it(client: httpx.AsyncClient) -> None:
     tasks = {t["task_key"]: t for t in (await client.get("/api/v1/tasks")).json()["tasks"]}
     assert tasks[files.SENTIMENT]["labels"] == files.LABELS

@@ -335,6 +335,7 @@ class TestProbes:
     )
     async def test_one_that_cannot_be_used_is_left_out_and_said(self, load, caplog, change, reason):
         own = load(registry({"a/x": change, "a/y": {"probe": {"path": "probes/x"}}}))
+        assert own.left_out == {"a/x"}
         assert "a/x goes without its probe: the" in caplog.text
         assert reason in caplog.text
         found = await ask(own, TEXTS["a/x"], DESCRIPTIONS["a/x"])
@@ -343,6 +344,13 @@ class TestProbes:
         insisting = await ask(own, TEXTS["a/x"], DESCRIPTIONS["a/x"], via="probe")
         assert "has no probe" in insisting.abstained.detail
         assert (await ask(own, TEXTS["a/x"], task="a/y")).probe.label == "yes"
+
+    async def test_one_for_another_encoder_is_refused(self, load, models, tmp_path):
+        shutil.copytree(models / "probes", tmp_path / "mine")
+        described = tmp_path / "mine" / "x.json"
+        described.write_text(json.dumps(json.loads(described.read_text("utf-8")) | {"encoder": "another"}))
+        with pytest.raises(ModelAssetError, match="made for the encoder 'another'"):
+            load(registry({"a/x": {"probe": {"path": str(tmp_path / "mine" / "x")}}}))
 
     async def test_it_may_lie_elsewhere(self, load, models, tmp_path):
         shutil.copytree(models / "probes", tmp_path / "mine")
