@@ -69,10 +69,11 @@ async def _revoke(given: argparse.Namespace, storage: Storage, now: float) -> di
     keys = storage.api_keys
     record = await keys.revoke(given.id, at=now)
     audit.record("key.revoked", actor=audit.command_actor(), key_id=record.id, name=record.name)
-    if given.forget:
+    ended = await _end_jobs(record, storage, now)
+    if given.forget:  # last: a key that is forgotten cannot be named again, should its jobs not have ended
         await keys.forget(given.id)
         audit.record("key.forgotten", actor=audit.command_actor(), key_id=record.id, name=record.name)
-    return _told(record, now) | {"jobs_cancelled": await _end_jobs(record, storage, now)}
+    return _told(record, now) | {"jobs_cancelled": ended}
 
 
 async def _end_jobs(record: KeyRecord, storage: Storage, now: float) -> int:

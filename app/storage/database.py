@@ -19,7 +19,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from app.storage.engine import BEGIN, SQLITE, async_engine, read_url
@@ -94,7 +94,7 @@ class Database:
         Raises:
             StorageError: the database cannot be used now.
         """
-        return await self._whole(self._engine, work)
+        return await self._whole(self._engine, work, commits=False)
 
     async def write(self, work: Work[T]) -> T:
         """Commits, durably, what the work writes, and rolls back where it raises.
@@ -102,16 +102,11 @@ class Database:
         Where the caller goes meanwhile, or is cancelled, all of it is written all the same, or nothing.
 
         Raises:
-            StorageError: the database cannot be used now; nothing was written.
+            StorageError: the database cannot be used now; nothing was written, unless it failed in the very
+                commit.
             sqlalchemy.exc.IntegrityError: a constraint is violated.
         """
-
-        async def committed(session: AsyncSession) -> T:
-            found = await work(session)
-            await session.commit()
-            return found
-
-        return await self._whole(self._writing, committed)
+        return await self._whole(self._writing, work, commits=True)
 
     async def ready(self) -> None:
         """Brings the schema up to date, once; who comes meanwhile shares the attempt, and its failure.
@@ -145,14 +140,14 @@ class Database:
             await asyncio.wait(ends, timeout=CLOSE_TIMEOUT_S)
         await self._engine.dispose()
 
-    async def _whole(self, engine: AsyncEngine, work: Work[T]) -> T:
+    async def _whole(self, engine: AsyncEngine, work: Work[T], *, commits: bool) -> T:
         if not self._migrated:
             await self._until_ready()
-        return await asyncio.shield(self._keep(self._transaction(engine, work)))
+        return await asyncio.shield(self._keep(self._transaction(engine, work, commits)))
 
-    async def _transaction(self, engine: AsyncEngine, work: Work[T]) -> T:
+    async def _transaction(self, engine: AsyncEngine, work: Work[T], commits: bool) -> T:
         try:
-            return await self._in_time(engine, work)
+            return await self._in_time(Transaction(engine, work, commits=commits))
         except PoolTimeoutError as error:  # too much is asked of it at once; nothing says that it is lost
             raise self._failed(error) from error
         except DBAPIError as error:
@@ -160,9 +155,8 @@ class Database:
                 raise
             raise self._lost(error) from error
 
-    async def _in_time(self, engine: AsyncEngine, work: Work[T]) -> T:
+    async def _in_time(self, transaction: Transaction[T]) -> T:
         """Runs in a task that nobody cancels."""
-        transaction = Transaction(engine, work)
         self._under_way.add(transaction)
         try:
             return await transaction.result(TRANSACTION_TIMEOUT_S)
@@ -226,7 +220,7 @@ class Database:
         """Whether nothing is to do, told without loading Alembic."""
         query = text("SELECT version_num FROM alembic_version")
         try:
-            found = await self._in_time(self._engine, lambda session: session.scalar(query))
+            found = await self._in_time(Transaction(self._engine, lambda session: session.scalar(query)))
         except DBAPIError:  # blank, or out of reach; migrating will tell
             return False
         return bool(found == HEAD)

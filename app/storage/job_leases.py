@@ -35,6 +35,8 @@ from app.storage.jobs import UNFINISHED
 from app.storage.models import Job, JobItem
 from moe_router.errors import StorageError
 
+OWNERS_AT_ONCE = 100
+"""In one query: SQLite takes no more than 500 parts of a union."""
 _STATES = {"done": "done", "failed": "failed", "retry": "pending"}
 
 
@@ -161,23 +163,15 @@ class JobLeases:
 
     async def _with_due_items(self, owners: Sequence[str], most: int, now: float) -> list[_Due]:
         """Each one's oldest jobs of which items are due: from one of these at least one can be claimed."""
-        if not owners:
-            return []
-        oldest = [
-            select(Job.id, Job.owner, Job.state, Job.created_at, literal(place).label("place"))
-            .where(Job.owner == owner, *_due(now))
-            .order_by(Job.created_at)
-            .limit(most)
-            .subquery()
-            for place, owner in enumerate(owners)
-        ]
-        all_of = union_all(*(select(one) for one in oldest)).subquery().c
-        query = select(all_of.id, all_of.owner, all_of.state).order_by(all_of.place, all_of.created_at)
 
         async def read(session: AsyncSession) -> list[_Due]:
-            return [_Due(*row) for row in await session.execute(query)]
+            found: list[_Due] = []
+            for first in range(0, len(owners), OWNERS_AT_ONCE):
+                query = _oldest_due(owners[first : first + OWNERS_AT_ONCE], most, now)
+                found += [_Due(*row) for row in await session.execute(query)]
+            return found
 
-        return await self._database.read(read)
+        return await self._database.read(read) if owners else []
 
     async def _claim_from(
         self, session: AsyncSession, job: _Due, limit: int, now: float
@@ -279,6 +273,20 @@ def _due(now: float) -> tuple[ColumnElement[bool], ...]:
         JobItem.lease_until <= now,
     )
     return Job.state.in_(UNFINISHED), due
+
+
+def _oldest_due(owners: Sequence[str], most: int, now: float) -> Select[str, str, str]:
+    """Up to `most` jobs of each owner with due items, the oldest first, owners in their order."""
+    oldest = [
+        select(Job.id, Job.owner, Job.state, Job.created_at, literal(place).label("place"))
+        .where(Job.owner == owner, *_due(now))
+        .order_by(Job.created_at)
+        .limit(most)
+        .subquery()
+        for place, owner in enumerate(owners)
+    ]
+    all_of = union_all(*(select(one) for one in oldest)).subquery().c
+    return select(all_of.id, all_of.owner, all_of.state).order_by(all_of.place, all_of.created_at)
 
 
 def _owners(now: float, *of: ColumnElement[bool]) -> Select[str]:

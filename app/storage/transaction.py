@@ -12,7 +12,7 @@ from app.storage.engine import SQLITE
 
 T = TypeVar("T")
 Work = Callable[[AsyncSession], Awaitable[T]]
-"""What is done in a transaction; commits itself what shall stay."""
+"""What is done in a transaction; it commits nothing itself."""
 
 INTERRUPT_EVERY_S = 0.2
 
@@ -22,17 +22,18 @@ class OverdueError(Exception):
 
 
 class Transaction(Generic[T]):
-    """Begins at once; what it did not commit is rolled back.
+    """Begins at once; is rolled back at its end, unless it `commits`.
 
     A cancellation must never reach it: one that cuts off a driver's call leaves the connection busy, and on
     SQLite the lock with it, so that nobody writes until the garbage collector finds the connection.
     """
 
-    def __init__(self, engine: AsyncEngine, work: Work[T]) -> None:
+    def __init__(self, engine: AsyncEngine, work: Work[T], *, commits: bool = False) -> None:
         self._engine = engine
         self._driver: Any = None
         """the driver's connection, while the work is done on it"""
-        self._steps = asyncio.create_task(self._run(work))
+        self._broken_off = False
+        self._steps = asyncio.create_task(self._run(work, commits))
 
     async def result(self, timeout_s: float) -> T:
         """What the work gave.
@@ -47,10 +48,12 @@ class Transaction(Generic[T]):
         return self._steps.result()
 
     async def break_off(self) -> None:
-        """Ends it, rolled back; returns at its end. The pool must not lend the connection again.
+        """Ends it, rolled back unless its commit has begun; returns at its end.
 
-        Nothing can end a call that hangs in the file system; it is waited for.
+        The pool must not lend the connection again. Nothing can end a call that hangs in the file system;
+        it is waited for.
         """
+        self._broken_off = True
         if self._engine.dialect.name != SQLITE:
             self._steps.cancel()  # once: psycopg then cancels the statement at the server, or hangs up
         while not self._steps.done():
@@ -60,11 +63,20 @@ class Transaction(Generic[T]):
         if not self._steps.cancelled():
             self._steps.exception()  # looked at: it is no news
 
-    async def _run(self, work: Work[T]) -> T:
+    async def _run(self, work: Work[T], commits: bool) -> T:
         async with AsyncSession(self._engine, expire_on_commit=False) as session:
             connection = await session.connection()
             self._driver = (await connection.get_raw_connection()).driver_connection
             try:
-                return await work(session)
+                self._check()
+                found = await work(session)
+                self._check()  # between two statements there is nothing to interrupt
+                if commits:
+                    await session.commit()
+                return found
             finally:
                 self._driver = None
+
+    def _check(self) -> None:
+        if self._broken_off:
+            raise OverdueError("a transaction was broken off")

@@ -27,7 +27,7 @@ MOMENTS = 150
 STEPS = 40
 LONGEST_S = 0.02
 """Some times what a write takes: moments before, in, and after it."""
-AT_ONCE_S = 2.0
+AT_ONCE_S = 4.0
 """Less than SQLite waits for a lock."""
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
 
@@ -103,8 +103,10 @@ class _Stepped:
         self._steps.close()
 
 
-async def hang(dialect: str, session: AsyncSession) -> None:
+async def hang(dialect: str, session: AsyncSession, *, begun: asyncio.Event | None = None) -> None:
     await put("hanging", session)
+    if begun is not None:
+        begun.set()
     await session.execute(text(ENDLESS if dialect == SQLITE else "SELECT pg_sleep(600)"))
 
 
@@ -152,11 +154,13 @@ async def test_many_cancelled_at_once(database: Database, others: Database) -> N
 async def test_a_caller_who_goes_from_a_statement_that_hangs_is_free_and_the_limit_ends_it(
     database: Database, others: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TRANSACTION_TIMEOUT_S", 0.3)
-    writing = asyncio.create_task(database.write(partial(hang, database.dialect)))
-    await asyncio.sleep(0.1)
+    begun = asyncio.Event()
+    with monkeypatch.context() as patch:  # the limit is read when a transaction begins
+        patch.setattr(module, "TRANSACTION_TIMEOUT_S", 1.0)
+        writing = asyncio.create_task(database.write(partial(hang, database.dialect, begun=begun)))
+        await begun.wait()
     writing.cancel()
-    async with asyncio.timeout(0.1):
+    async with asyncio.timeout(AT_ONCE_S / 4):
         await asyncio.wait({writing})
     async with asyncio.timeout(AT_ONCE_S):
         await others.write(partial(put, "others"))
@@ -180,8 +184,9 @@ async def test_an_end_breaks_off_what_hangs(
     database: Database, others: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CLOSE_TIMEOUT_S", 0.2)
-    writing = asyncio.create_task(database.write(partial(hang, database.dialect)))
-    await asyncio.sleep(0.1)
+    begun = asyncio.Event()
+    writing = asyncio.create_task(database.write(partial(hang, database.dialect, begun=begun)))
+    await begun.wait()
     async with asyncio.timeout(AT_ONCE_S):
         await database.aclose()
         await others.write(partial(put, "others"))

@@ -53,6 +53,32 @@ async def test_who_waits_may_go_and_it_goes_on(engine: AsyncEngine) -> None:
     assert await transaction.result(9) == 1
 
 
+@pytest.mark.parametrize("before", [True, False])
+async def test_what_is_broken_off_between_two_statements_is_not_written(
+    engine: AsyncEngine, before: bool
+) -> None:
+    async def inserting(session: AsyncSession) -> None:
+        await session.execute(text("INSERT INTO t VALUES (1)"))
+        begun.set()
+        await gate.wait()
+        await session.execute(text("INSERT INTO t VALUES (2)"))
+
+    begun, gate = asyncio.Event(), asyncio.Event()
+    await Transaction(
+        engine, lambda session: session.execute(text("CREATE TABLE t (x)")), commits=True
+    ).result(9)
+    transaction = Transaction(engine, inserting, commits=True)
+    if not before:  # before anything was done on the connection
+        await begun.wait()
+    end = asyncio.create_task(transaction.break_off())
+    await asyncio.sleep(0)
+    gate.set()
+    await end
+    assert not await Transaction(
+        engine, lambda session: session.scalar(text("SELECT count(*) FROM t"))
+    ).result(9)
+
+
 async def test_a_statement_that_hangs_is_broken_off(engine: AsyncEngine) -> None:
     transaction = Transaction(engine, lambda session: session.scalar(ENDLESS))
     with pytest.raises(OverdueError):
