@@ -51,9 +51,11 @@ async def test_many_holders_at_once_share_every_item_and_count_right(postgres_ur
         job = await jobs.find(job_id, job_id)
         assert job is not None
         assert (job.state, job.done) == ("succeeded", 200)
-        assert [row.index for row in await jobs.results(job_id, after=-1, limit=999)] == list(range(200))
+        assert [row.index for row in await jobs.results(job_id, after=-1, limit=999) or ()] == list(
+            range(200)
+        )
     cancelled = await jobs.find("c", "c")
     assert cancelled is not None
-    assert cancelled.done == len(await jobs.results("c", after=-1, limit=999)) < 200
+    assert cancelled.done == len(await jobs.results("c", after=-1, limit=999) or ()) < 200
     for database in databases:
         await database.aclose()
