@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
+MOST_DEBTS = 256
+"""Of so many who are gone it is remembered what they have had above the level; then the least is let go."""
+
 
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[JobT, ResultT]):
@@ -37,8 +40,28 @@ class _Entry(Generic[JobT, ResultT]):
     place: Place[ResultT]
     index: int
     waits: bool = True
-    had: int = 0
-    """What its caller had had of the device once it was charged for it."""
+
+
+class _Debts:
+    """What those who are gone have had of the device, where that is more than the level."""
+
+    def __init__(self) -> None:
+        self._had: dict[str, int] = {}
+
+    def start(self, name: str, level: int) -> int:
+        """Where one who comes, or comes back, starts."""
+        return max(level, self._had.pop(name, 0))
+
+    def note(self, name: str, had: int, level: int) -> None:
+        """One is gone, having had so much; what the level has passed is forgotten."""
+        self._had[name] = had
+        self._had = {name: had for name, had in self._had.items() if had > level}
+        if len(self._had) > MOST_DEBTS:
+            del self._had[min(self._had, key=self._had.__getitem__)]
+
+    def add(self, name: str, more: int, level: int) -> None:
+        """Charges one who is gone."""
+        self.note(name, self.start(name, level) + more, level)
 
 
 @dataclass(slots=True)
@@ -57,6 +80,7 @@ class _Caller(Generic[JobT, ResultT]):
     had: int
     groups: dict[str, _Group[JobT, ResultT]] = field(default_factory=dict)
     level: int = 0
+    debts: _Debts = field(default_factory=_Debts)
 
     def next(self, kind: str | None) -> _Entry[JobT, ResultT] | None:
         """The next of a kind, or of any."""
@@ -82,8 +106,11 @@ class Batcher(Generic[JobT, ResultT]):
     next job is of the waiting caller that will with it have had least of the device, and what that one has
     then had is the level at which who comes, or comes back, starts; the same for the tasks of a caller. So
     a flood of one, or for one task, cannot starve another; nobody saves up; and as the level rises with each
-    job, those who keep coming cannot starve who waits. Nobody waiting has had more than the level, so that
-    who does not wait can be forgotten. What a job took beyond its cost is charged after its batch.
+    job, those who keep coming cannot starve who waits. What a job took beyond its cost is charged after its
+    batch, to its caller alone: would the level rise by it, who comes would stand behind all that wait since
+    before. For the same reason a job that only fills up a batch of its kind raises it no further than to
+    what the next in turn will have had. Who is gone with more than the level is remembered until it has
+    passed that.
 
     Args:
         run: computes a batch in a thread; returns one result, or exception, per job in their order.
@@ -112,8 +139,10 @@ class Batcher(Generic[JobT, ResultT]):
         self._admission: Admission[ResultT] = Admission(max_queue)
         self._callers: dict[str, _Caller[JobT, ResultT]] = {}
         self._level = 0
+        self._debts = _Debts()
         self._unmade = 0
         self._waiting = 0
+        self._kinds: Counter[str] = Counter()
         self._running: set[asyncio.Task[None]] = set()
         self._computing = 0
         self._pump_due = False
@@ -213,41 +242,51 @@ class Batcher(Generic[JobT, ResultT]):
         self._threads.shutdown(wait=False)
 
     def _enqueue(self, entry: _Entry[JobT, ResultT]) -> None:
-        own = self._callers.setdefault(entry.place.caller, _Caller(self._level))
-        own.groups.setdefault(entry.task, _Group(own.level)).waiting[entry] = None
+        caller = entry.place.caller
+        own = self._callers.get(caller)
+        if own is None:
+            own = self._callers[caller] = _Caller(self._debts.start(caller, self._level))
+        group = own.groups.get(entry.task)
+        if group is None:
+            group = own.groups[entry.task] = _Group(own.debts.start(entry.task, own.level))
+        group.waiting[entry] = None
         self._waiting += 1
+        self._kinds[entry.kind] += 1
         if not self._pump_due:  # once per turn of the loop, so that requests of one turn share a batch
             self._pump_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _charge(self, entry: _Entry[JobT, ResultT]) -> None:
+        """Charges a job that is in the queue still, so that there is a next in turn."""
         own = self._callers[entry.place.caller]
         group = own.groups[entry.task]
         group.had += entry.cost
-        own.level = max(own.level, group.had)
+        if (following := own.next(None)) is not None:
+            after = own.groups[following.task].had + following.cost
+            own.level = max(own.level, min(group.had, after))
         own.had += entry.cost
-        entry.had = own.had
-        self._level = max(self._level, own.had)
+        level = own.had
+        # Where all are of one kind none will have had less than who is served; to look at each takes time.
+        if len(self._kinds) > 1 and (following := self._next(None)) is not None:
+            level = min(level, self._callers[following.place.caller].had + following.cost)
+        self._level = max(self._level, level)
 
     def _charge_beyond(
         self, batch: Sequence[_Entry[JobT, ResultT]], results: Sequence[ResultT | BaseException]
     ) -> None:
-        """Of who has nothing waiting the account is gone: the level rises as if it were there."""
         if self._beyond is None:
             return
-        gone: dict[str, int] = {}
         for entry, result in zip(batch, results, strict=True):
             more = 0 if isinstance(result, BaseException) else self._beyond(result)
             own = self._callers.get(entry.place.caller)
-            if own is not None:
-                own.had += more
-                if (group := own.groups.get(entry.task)) is not None:
-                    group.had += more
-                    own.level = max(own.level, group.had)
-                self._level = max(self._level, own.had)
-            elif more:
-                gone[entry.place.caller] = more = gone.get(entry.place.caller, 0) + more
-                self._level = max(self._level, entry.had + more)
+            if own is None:
+                self._debts.add(entry.place.caller, more, self._level)
+                continue
+            own.had += more
+            if (group := own.groups.get(entry.task)) is not None:
+                group.had += more
+            else:
+                own.debts.add(entry.task, more, own.level)
 
     def _take_out(self, entry: _Entry[JobT, ResultT]) -> None:
         own = self._callers[entry.place.caller]
@@ -255,10 +294,15 @@ class Batcher(Generic[JobT, ResultT]):
         del group.waiting[entry]
         if not group.waiting:
             del own.groups[entry.task]
+            own.debts.note(entry.task, group.had, own.level)
         if not own.groups:
             del self._callers[entry.place.caller]
+            self._debts.note(entry.place.caller, own.had, self._level)
         entry.waits = False
         self._waiting -= 1
+        self._kinds[entry.kind] -= 1
+        if not self._kinds[entry.kind]:
+            del self._kinds[entry.kind]
         entry.place.waiting -= 1
         if not entry.place.waiting:
             self._leave(entry.place)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from moe_router.errors import DeadlineError, NotReadyError, OverloadedError
-from moe_router.experts.batcher import Batcher
+from moe_router.experts.batcher import MOST_DEBTS, Batcher
 
 
 class Device:
@@ -440,6 +440,108 @@ async def test_what_a_job_took_beyond_its_cost_is_charged_after_its_batch(
     device.go.release(99)
     await asyncio.gather(*asked)
     assert device.batches.index(["d"], 1) > 5
+    await batcher.aclose()
+
+
+async def batches_before_a_newcomer(device: Device, by: str, overrun: int, decoders: str) -> int:
+    """How many batches of a flood go before a newcomer's one job, beside two decoders that took too much.
+
+    Batches cost up to 100, jobs 50. The decoders come back `at once`, wait on `still`, or are `gone`.
+    """
+    batcher: Batcher[str, str] = Batcher(
+        device, max_batch_cost=100, max_queue=999, beyond=lambda result: overrun if result == "D" else 0
+    )
+    decoder = [named(by, f"decoder {i}") for i in range(2)]
+    asked = [ask(batcher, "d", *name, cost=50, kind="decode") for name in decoder]
+    await device.has_started()
+    asked += [ask(batcher, "f", *named(by, "flood"), cost=50, kind="label") for _ in range(300)]
+    if decoders == "still":
+        asked += [ask(batcher, "d", *name, cost=50, kind="decode") for name in decoder]
+    await asyncio.sleep(0)
+    device.go.release()
+    await device.has_started()
+    if decoders == "at once":
+        asked += [ask(batcher, "d", *name, cost=50, kind="decode") for name in decoder]
+    asked.append(ask(batcher, "new", *named(by, "newcomer"), cost=50, kind="label"))
+    await asyncio.sleep(0)
+    device.go.release(999)
+    await asyncio.gather(*asked)
+    await batcher.aclose()
+    return next(i for i, batch in enumerate(device.batches[2:]) if "new" in batch)
+
+
+@BY
+@pytest.mark.parametrize("decoders", ["still", "at once", "gone"])
+@pytest.mark.parametrize("overrun", [0, 200, 1000, 3000])
+async def test_what_others_took_too_much_does_not_put_a_newcomer_behind_a_flood(
+    device: Device, by: str, decoders: str, overrun: int
+) -> None:
+    assert await batches_before_a_newcomer(device, by, overrun, decoders) <= 1
+
+
+@BY
+async def test_who_fills_up_the_batch_of_another_does_not_put_a_newcomer_behind_a_flood(
+    device: Device, by: str
+) -> None:
+    batcher: Batcher[str, str] = Batcher(
+        device, max_batch_cost=100, max_queue=999, beyond=lambda result: 3000 if result == "D" else 0
+    )
+    asked = [ask(batcher, "d", *named(by, "decoder"), cost=50, kind="decode")]
+    await device.has_started()
+    asked.append(ask(batcher, "d", *named(by, "decoder"), cost=50, kind="decode"))
+    asked += [ask(batcher, "f", *named(by, "flood"), cost=50, kind="label") for _ in range(300)]
+    await asyncio.sleep(0)
+    device.go.release()
+    await device.has_started()
+    asked.append(ask(batcher, "other", *named(by, "other"), cost=50, kind="decode"))
+    await asyncio.sleep(0)
+    while "other" not in device.batches[-1]:
+        device.go.release()
+        await device.has_started()
+    assert device.batches[-1] == ["other", "d"]
+    asked.append(ask(batcher, "new", *named(by, "newcomer"), cost=50, kind="label"))
+    await asyncio.sleep(0)
+    at = len(device.batches)
+    device.go.release(999)
+    await asyncio.gather(*asked)
+    assert any("new" in batch for batch in device.batches[at : at + 2])
+    await batcher.aclose()
+
+
+@BY
+async def test_who_took_too_much_and_left_owes_it_until_the_others_have_had_as_much(
+    device: Device, by: str
+) -> None:
+    batcher: Batcher[str, str] = Batcher(
+        device, max_batch_cost=1, max_queue=99, beyond=lambda result: 10 if result == "D" else 0
+    )
+    asked = [ask(batcher, "d", *named(by, "decoder"))]
+    await device.has_started()
+    asked += [ask(batcher, f"f{i}", *named(by, "flood")) for i in range(40)]
+    for wait in (3, 20):
+        for _ in range(wait):
+            device.go.release()
+            await device.has_started()
+        asked.append(ask(batcher, "back", *named(by, "decoder")))
+        await asyncio.sleep(0)
+    device.go.release(99)
+    await asyncio.gather(*asked)
+    first, second = (i for i, batch in enumerate(device.batches) if batch == ["back"])
+    assert 10 <= first <= 13
+    assert 23 <= second <= 25
+    await batcher.aclose()
+
+
+async def test_what_is_remembered_of_those_who_are_gone_is_little_and_not_for_long(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(
+        device, max_batch_cost=1, max_queue=99, beyond=lambda result: len(result) * 2
+    )
+    device.go.release(9999)
+    for index in range(MOST_DEBTS + 40):
+        assert await batcher.submit("d", cost=0, caller=f"decoder {index}", task="t")
+    assert len(batcher._debts._had) == MOST_DEBTS
+    await batcher.submit("f", cost=9, caller="other", task="t")
+    assert list(batcher._debts._had) == ["other"]
     await batcher.aclose()
 
 
