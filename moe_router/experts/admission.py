@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from moe_router.errors import OverloadedError
@@ -75,9 +76,9 @@ class _Holder(Generic[ResultT]):
         self.weight = 0
         self.places: OrderedDict[Place[ResultT], None] = OrderedDict()
 
-    def newest(self) -> Place[ResultT] | None:
-        """The last of which no job has been in a batch: nothing was done for it in vain."""
-        return next((place for place in reversed(self.places) if not place.begun), None)
+    def newest_first(self) -> Iterator[Place[ResultT]]:
+        """Those of which no job has been in a batch: nothing was done for them in vain."""
+        return (place for place in reversed(self.places) if not place.begun)
 
 
 class Admission(Generic[ResultT]):
@@ -141,20 +142,25 @@ class Admission(Generic[ResultT]):
             del self._holders[place.caller]
 
     def _make_room(self, caller: str, more: int, bound: int) -> None:
+        """Refuses as many as must go, the newest of who then holds most; nobody where that would not do."""
         full = f"{self.held} requests are waiting for this expert's model."
         own = self._holders.get(caller)
         wanted = more + (0 if own is None else own.weight)
-        while self.held + more > bound:
-            newest = self._newest_of_more_than(wanted)
-            if newest is None:
+        weights = {name: holder.weight for name, holder in self._holders.items() if holder.weight > wanted}
+        newest = {name: self._holders[name].newest_first() for name in weights}
+        left = self.held
+        victims: list[Place[ResultT]] = []
+        while left + more > bound:
+            most = max(weights, key=weights.__getitem__, default=None)
+            if most is None or weights[most] <= wanted:
                 raise OverloadedError(full)
-            newest.refuse(OverloadedError(full))
-            self.leave(newest)
-
-    def _newest_of_more_than(self, weight: int) -> Place[ResultT] | None:
-        """The newest place of the caller who holds most, if that is more than this."""
-        heavier = [holder for holder in self._holders.values() if holder.weight > weight]
-        for holder in sorted(heavier, key=lambda holder: holder.weight, reverse=True):
-            if (newest := holder.newest()) is not None:
-                return newest
-        return None
+            victim = next(newest[most], None)
+            if victim is None:
+                del weights[most]
+                continue
+            victims.append(victim)
+            weights[most] -= victim.weight
+            left -= victim.weight
+        for victim in victims:
+            victim.refuse(OverloadedError(full))
+            self.leave(victim)
