@@ -50,13 +50,22 @@ class Rule:
     cuts: Callable[[str], Iterable[str]] = lambda value: (value,)
     possible: Callable[[str], bool] | None = None
 
-    def findings(self, text: str) -> Iterator[tuple[int, str]]:
-        """The start and the value of each, in order; IBANs may overlap."""
+    def findings(self, text: str, judged: dict[str, str | None]) -> Iterator[tuple[int, str]]:
+        """The start and the value of each, in order; IBANs may overlap.
+
+        To find candidates takes little time, to judge them much: `judged` keeps what each came to.
+        """
         for match in self.shape.finditer(text):
-            for value in self.cuts(match["value"]):
-                if self.valid(value) and self.certain(value):
-                    yield match.start("value"), value
-                    break
+            candidate = match["value"]
+            if candidate not in judged:
+                judged[candidate] = self._judge(candidate)
+            value = judged[candidate]
+            if value is not None:
+                yield match.start("value"), value
+
+    def _judge(self, candidate: str) -> str | None:
+        cuts = (value for value in self.cuts(candidate) if self.valid(value) and self.certain(value))
+        return next(cuts, None)
 
 
 _FOREIGN = re.compile("[^\\D0-9]|[Ａ-Ｚａ-ｚ＠．－＿／]|：(?=／)")
@@ -133,7 +142,9 @@ def _is_iban(value: str) -> bool:
 def _without_last_groups(value: str) -> Iterator[str]:
     """What follows a number may look like a group of it: BIC, EUR 500."""
     yield value
-    for gap in reversed([*re.finditer(_GAP, value)]):
+    for gaps_before, gap in reversed([*enumerate(re.finditer(_GAP, value))]):
+        if gap.start() - gaps_before < SHORTEST_IBAN:
+            break
         yield value[: gap.start()]
 
 
@@ -267,12 +278,13 @@ def find(text: str, types: Iterable[str]) -> list[Entity]:
     rules = {name: RULES[name] for name in types if name in RULES}
     read = _ascii(text)
     taken = Spans()
+    judged: dict[str, dict[str, str | None]] = {name: {} for name in rules}
     found: list[Entity] = []
     for form in (text, read) if read != text else (text,):  # what stands there as it is goes first
         findings = [
             (start, start + len(value), name)
             for name, rule in rules.items()
-            for start, value in rule.findings(form)
+            for start, value in rule.findings(form, judged[name])
         ]
         found += [
             Entity(type=name, start=start, end=end, value=text[start:end], confidence=rules[name].precision)

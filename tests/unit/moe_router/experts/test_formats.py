@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from unicodedata import normalize
 
 import pytest
@@ -236,3 +237,39 @@ def test_a_rule_contradicts_only_its_own_type() -> None:
     assert not contradicts("PERSON", "Bob")
     assert not contradicts("EMAIL", "bob@example.org")
     assert all(0 < rule.precision < 1 for rule in RULES.values())
+
+
+def test_a_foreign_sign_has_nothing_judged_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[str] = []
+
+    def valid(value: str) -> bool:
+        judged.append(value)
+        return rule.valid(value)
+
+    rule = RULES["IBAN"]
+    monkeypatch.setitem(RULES, "IBAN", replace(rule, valid=valid))
+    text = " ".join(f"DE12 {number:04}" for number in range(1000))
+    good = "DE89 3704 0044 0532 0130 00"
+    assert [e.value for e in find(f"{text}, {good}", TYPES)] == [good]
+    once = len(judged)
+    # Of two foreign signs one is part of a value.
+    found = find(f"{text}, {good} ١, {good.replace('3', '３')}", TYPES)
+    assert [e.value for e in found] == [good, good.replace("3", "３")]
+    assert len(judged) - once <= once + 9
+
+
+def test_nothing_too_short_for_an_iban_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[str] = []
+
+    def valid(value: str) -> bool:
+        judged.append(value)
+        return False
+
+    monkeypatch.setitem(RULES, "IBAN", replace(RULES["IBAN"], valid=valid))
+    assert find("DE12 3704 0044 0532 0130 00, NO93 8601 1117 947 EUR", ["IBAN"]) == []
+    assert judged == [
+        "DE12 3704 0044 0532 0130 00",
+        "DE12 3704 0044 0532 0130",
+        "DE12 3704 0044 0532",
+        "NO93 8601 1117 947",
+    ]
