@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from mole.batches import size_of
 from mole.files.formats import FileError, Row, Source
 from mole.files.progress import Progress
 from mole.files.sinks import Sink
-from mole.retry import RETRIED_STATUSES
 from mole.rows import COLUMNS, to_columns
 
 if TYPE_CHECKING:
@@ -23,7 +22,9 @@ NO_TEXT = "The row has no text."
 OTHER_DELIMITERS = (";", "|", "\\t")
 """as `repr` shows them"""
 OF_THE_SERVICE = frozenset({429, 503})
-"""What no text brings about: a limit, no worker."""
+"""What no text brings about: a limit, no worker; 502 and 504 may be due to a text."""
+UNSERVED_REQUESTS = 3
+"""So many in a row and the service is away; fewer may be of one task, whose worker alone is down."""
 
 
 class RowFailedError(Exception):
@@ -54,7 +55,7 @@ def classify_rows(source: Source, sink: Sink, client: Mole, wanted: Wanted, prog
     Raises:
         FileError: the input cannot be read or lacks a column.
         RowFailedError: a row failed, with `fail_fast`.
-        UnservedError: nothing of a request was served; none of its rows is written.
+        UnservedError: nothing of several requests in a row was served; none of their rows is written.
         MoleAPIError, MoleConnectionError: the service refuses, or cannot be reached.
     """
     waiting: deque[Row] = deque()
@@ -75,25 +76,35 @@ def classify_rows(source: Source, sink: Sink, client: Mole, wanted: Wanted, prog
         **wanted.options,
     )
     size = size_of(wanted.batch_size, wanted.concurrency)
+    most = 1 if wanted.fail_fast else UNSERVED_REQUESTS
+    unserved: list[list[ItemResult]] = []
+    served = False
     while results := list(islice(answers, size)):  # those of one request
-        _check_served(results)
-        for result in results:
-            writer.write_textless(waiting)
-            writer.write(waiting.popleft(), result)
+        if _is_unserved(results):
+            unserved.append(results)
+            if len(unserved) == most:
+                raise _unserved(unserved)
+        else:
+            writer.write(waiting, [*unserved, results])
+            unserved, served = [], True
+    if unserved and not served:
+        raise _unserved(unserved)
+    writer.write(waiting, unserved)
     writer.write_textless(waiting)
     if not sink.rows:
         writer.write_head(source.columns)
 
 
-def _check_served(results: Sequence[ItemResult]) -> None:
+def _is_unserved(results: Iterable[ItemResult]) -> bool:
+    return all(result.error is not None and result.error.status in OF_THE_SERVICE for result in results)
+
+
+def _unserved(requests: Sequence[Sequence[ItemResult]]) -> UnservedError:
     """A worker that is started anew is away for minutes, longer than one tries again."""
-    errors = [result.error for result in results if result.error is not None]
-    # A single row may be too slow or badly answered by itself; it must not stop every run at its place.
-    unserved = RETRIED_STATUSES if len(results) > 1 else OF_THE_SERVICE
-    if len(errors) == len(results) and all(error.status in unserved for error in errors):
-        last = errors[-1]
-        what = f"all {len(results)} rows of a request" if len(results) > 1 else "a row"
-        raise UnservedError(f"{what} failed for now: {last.title} ({last.status}): {last.detail}")
+    what = f"{len(requests)} requests in a row" if len(requests) > 1 else "a request"
+    last = requests[-1][-1].error
+    why = "" if last is None else f": {last.title} ({last.status}): {last.detail}"
+    return UnservedError(f"nothing of {what} was served{why}")
 
 
 class _Writer:
@@ -116,9 +127,12 @@ class _Writer:
             problem = {"type": "about:blank", "title": "No text", "status": 400, "detail": NO_TEXT}
             self._put(waiting.popleft(), dict.fromkeys(COLUMNS) | {"error": NO_TEXT}, problem)
 
-    def write(self, row: Row, result: ItemResult) -> None:
-        problem = result.error.model_dump(exclude_none=True) if result.error is not None else None
-        self._put(row, to_columns(result), problem)
+    def write(self, waiting: deque[Row], requests: Iterable[Iterable[ItemResult]]) -> None:
+        """Writes the rows that these requests asked for."""
+        for result in chain.from_iterable(requests):
+            self.write_textless(waiting)
+            problem = result.error.model_dump(exclude_none=True) if result.error is not None else None
+            self._put(waiting.popleft(), to_columns(result), problem)
 
     def _put(self, row: Row, columns: Row, problem: Row | None) -> None:
         number = self._sink.rows + 1

@@ -215,41 +215,61 @@ def test_a_refusal_ends_at_once_whatever_is_in_flight(service: Service, tmp_path
     )
 
 
-def test_where_nothing_is_served_the_run_ends_and_can_be_gone_on_with(service: Service, tmp_path: Path):
-    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
-    source.write_text("text\n" + "".join(f"t{i}\n" for i in range(4)) + "down 1\ndown 2\n")
-    given = ["classify-file", str(source), str(target), "--url", service.url, "--attempts", "1"]
-    done = mole(*given, "--batch-size", "2", "--concurrency", "2")
-    said = f"mole: all 2 rows of a request failed for now: No (503): down 2; {HINT}\n"
-    assert (done.returncode, done.stderr) == (3, said)
-    assert len((tmp_path / "out.csv.part").read_text().splitlines()) == 5
-    done = mole(*given, "--batch-size", "1")
-    assert (done.returncode, done.stderr) == (3, f"mole: a row failed for now: No (503): down 1; {HINT}\n")
+def of_texts(folder: Path, service: Service, texts: list[str], *more: str) -> tuple[list[str], Path]:
+    (folder / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    target = folder / "out.jsonl"
+    given = ["classify-file", str(folder / "in.jsonl"), str(target), "--url", service.url, "--attempts", "1"]
+    return [*given, *more], target
+
+
+@pytest.mark.parametrize(
+    ("size", "texts", "what", "last"),
+    [
+        ("1", ["t0", "t1", *(f"down {i}" for i in range(6))], "3 requests in a row", "2"),
+        ("2", ["t0", "t1", *(f"down {i}" for i in range(6))], "3 requests in a row", "5"),
+        ("1", ["down 0", "down 1"], "2 requests in a row", "1"),
+        ("2", ["down 0", "down 1"], "a request", "1"),
+    ],
+)  # fmt: skip
+def test_where_nothing_is_served_the_run_ends_and_can_be_gone_on_with(
+    service: Service, tmp_path: Path, size: str, texts: list[str], what: str, last: str
+):
+    given, target = of_texts(tmp_path, service, texts)
+    done = mole(*given, "--batch-size", size)
+    told = f"mole: nothing of {what} was served: No (503): down {last}; {HINT}\n"
+    assert (done.returncode, done.stderr) == (3, told)
+    written = texts.index("down 0")
+    if written:
+        assert len((tmp_path / "out.jsonl.part").read_text().splitlines()) == written
     service.recovered = True
     done = mole(*given)
     assert done.returncode == 0
-    assert "6 rows, 4 of them by earlier runs" in done.stderr
-    with target.open(newline="") as file:
-        assert [row["mole_result"] for row in csv.DictReader(file)] == [f"t{i}" for i in range(4)] + [
-            "down 1", "down 2",
-        ]  # fmt: skip
+    assert not written or f"{len(texts)} rows, {written} of them by earlier runs" in done.stderr
+    assert [json.loads(line)["mole_result"] for line in target.read_text().splitlines()] == texts
 
 
-def test_a_row_that_is_too_slow_by_itself_stops_no_run(service: Service, tmp_path: Path):
-    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text('{"text": "a"}\n{"text": "slow"}\n')
-    done = mole(
-        "classify-file",
-        str(source),
-        str(target),
-        "--url",
-        service.url,
-        "--attempts",
-        "1",
-        "--batch-size",
-        "1",
-    )
-    assert (done.returncode, len(target.read_text().splitlines())) == (1, 2)
+def test_what_fails_fast_waits_for_no_other_request(service: Service, tmp_path: Path):
+    given, _ = of_texts(tmp_path, service, ["a", "down", "b"], "--batch-size", "1", "--fail-fast")
+    done = mole(*given)
+    said = f"mole: nothing of a request was served: No (503): down; {HINT}\n"
+    assert (done.returncode, done.stderr) == (3, said)
+
+
+@pytest.mark.parametrize("size", ["1", "2", "3"])
+def test_rows_that_are_too_slow_by_themselves_stop_no_run(service: Service, tmp_path: Path, size: str):
+    texts = ["slow 1", "slow 2", "slow 3", "a"]
+    given, target = of_texts(tmp_path, service, texts, "--batch-size", size)
+    assert mole(*given).returncode == 1
+    assert [json.loads(line)["text"] for line in target.read_text().splitlines()] == texts
+
+
+def test_rows_of_a_task_whose_worker_is_down_stop_no_run(service: Service, tmp_path: Path):
+    texts = ["down 1", "", "down 2", "a", "down 3", "b", "down 4", "down 5"]
+    given, target = of_texts(tmp_path, service, texts, "--batch-size", "1")
+    assert mole(*given).returncode == 1
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [row["text"] for row in rows] == texts
+    assert [row["mole_result"] for row in rows if not row["mole_error"]] == ["a", "b"]
 
 
 def test_a_request_that_is_refused_for_now_is_exit_code_3(coordinator, tmp_path: Path):
