@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from app.services.ports import Call
 from app.services.telemetry.metrics import Metrics
+from app.services.workers.faults import Told
 from app.services.workers.worker import quantiles
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
 from moe_router.errors import ModelAssetError, MoleError, NoWorkerError
@@ -62,6 +63,7 @@ class LocalExperts:
         self._outstanding = 0
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._background: set[asyncio.Task[None]] = set()
+        self._told = Told(logger)
 
     def served(self, model_key: str) -> bool:
         """Whether the registry declares the model."""
@@ -101,7 +103,7 @@ class LocalExperts:
             return LOCAL, answer
         except (ModelAssetError, NoWorkerError) as error:
             outcome = error.slug
-            logger.warning("%s cannot be served now: %s", request.task_key, error.detail)
+            self._told.warn("%s cannot be served now: %s", request.task_key, error.detail)
             raise NoWorkerError(f"{request.task_key} cannot be served now.") from None
         except MoleError as error:
             outcome = error.slug

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,9 +38,41 @@ Outcome = Literal[
 ]  # fmt: skip
 """How a call ended; the values of a metric's label."""
 
+TOLD_AGAIN_S = 60.0
+MOST_TOLD = 256
+
 Ejects = Literal["at once", "if repeated", "no"]
 BEHIND = (UnknownTaskError.slug, UnknownExpertError.slug, UnsupportedLanguageError.slug)
 """Of a worker that has not taken an edit of the registry: by ours the request has been found right."""
+
+
+class Told:
+    """What was logged of late: requests of a broken expert are refused by the thousand, for one reason.
+
+    Args:
+        log: where it goes.
+        clock: seconds.
+    """
+
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._at: dict[int, float] = {}
+
+    def warn(self, message: str, *what: str) -> None:
+        """Logs it, unless it was within the last minute and not forgotten since for newer things."""
+        now, key = self._clock(), hash(what)
+        at = self._at.get(key)
+        if at is not None and now - at < TOLD_AGAIN_S:
+            return
+        self._at.pop(key, None)
+        self._at[key] = now
+        if len(self._at) > MOST_TOLD:
+            del self._at[next(iter(self._at))]
+        self._log.warning(message, *what)
+
+
+_told = Told(logger)
 
 
 @dataclass(eq=False)
@@ -78,7 +112,7 @@ def of_status(status: int, slug: str, detail: str, retry_after_s: float | None, 
     if status == 503 and slug == OverloadedError.slug:
         return Fault("overloaded", OverloadedError(f"{worker_id} is full."), "no", retry_after_s)
     if status == 503 and slug == NoWorkerError.slug:  # one expert of it is broken or missing, not the worker
-        logger.warning("%s cannot serve a task: %s", worker_id, detail)  # it names files and addresses
+        _told.warn("%s cannot serve a task: %s", worker_id, detail)  # it names files and addresses
         return Fault("unavailable", NoWorkerError(f"{worker_id} cannot serve this task now."), "no")
     if status == 503:
         return Fault("unavailable", NoWorkerError(f"{worker_id} is not ready."), "at once", retry_after_s)

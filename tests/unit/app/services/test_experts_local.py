@@ -84,6 +84,9 @@ async def test_why_a_task_cannot_be_served_is_for_the_log(
         await scene.experts.classify(scene.expert, TASK, ask(), call())
     assert caught.value.detail == f"{files.SENTIMENT} cannot be served now."
     assert "no such folder: /srv/models at http://llm:8080" in caplog.text
+    with pytest.raises(NoWorkerError):
+        await scene.experts.classify(scene.expert, TASK, ask(), call())
+    assert caplog.text.count("no such folder") == 1
 
 
 async def test_a_model_that_could_not_be_loaded_is_told_as_down_and_not_tried() -> None:

@@ -61,10 +61,35 @@ def test_what_statuses_mean(status: int, slug: str, answered: int, ejects: str) 
     assert fault.mendable == (answered >= 500)
 
 
-def test_why_an_expert_cannot_be_served_is_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_why_an_expert_cannot_be_served_is_for_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(faults, "_told", faults.Told(faults.logger))
     fault = faults.of_status(503, "no-worker", "no such file: /srv/adapters/x", None, "w")
     assert fault.error.detail == "w cannot serve this task now."
     assert "no such file: /srv/adapters/x" in caplog.text
+
+
+def test_why_an_expert_cannot_be_served_is_logged_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [7.0]
+    monkeypatch.setattr(faults, "_told", faults.Told(faults.logger, lambda: now[0]))
+    logged = []
+    for later_s in (0, 59, 1):
+        now[0] += later_s
+        for worker, detail in (("w", "broken"), ("v", "broken"), ("w", "missing")) * 9:
+            faults.of_status(503, "no-worker", detail, None, worker)
+        logged.append(len(caplog.records))
+    assert logged == [3, 3, 6]
+
+
+def test_what_was_logged_is_not_remembered_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    told = faults.Told(faults.logger, lambda: 7.0)
+    for number in (*range(2 * faults.MOST_TOLD), faults.MOST_TOLD, 0):
+        told.warn("number %s", str(number))
+    assert len(told._at) == faults.MOST_TOLD
+    assert len(caplog.records) == 2 * faults.MOST_TOLD + 1
 
 
 def test_every_fault_is_one_of_ours() -> None:
