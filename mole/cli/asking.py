@@ -141,8 +141,8 @@ def classify_file(
 
     OUT has the rows of IN in their order, with the answers in new columns; a row that fails says so in
     mole_error. Killed or interrupted, the same command goes on where it was: each row is in OUT once. So it
-    does where a whole request is refused or fails for now (429, 502, 503, 504), as while a worker is started
-    anew.
+    does where a request is refused as a whole, or nothing of three in a row is served (429, 503), as while a
+    worker is started anew.
 
     Exit codes: 0 every row has an answer; 1 a row failed, or the run could not go on; 2 wrong usage; 3 no
     service answers, or it serves nothing for now; 130 interrupted.
