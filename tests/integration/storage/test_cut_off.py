@@ -156,13 +156,14 @@ async def test_a_caller_who_goes_from_a_statement_that_hangs_is_free_and_the_lim
 ) -> None:
     begun = asyncio.Event()
     with monkeypatch.context() as patch:  # the limit is read when a transaction begins
-        patch.setattr(module, "TRANSACTION_TIMEOUT_S", 1.0)
+        patch.setattr(module, "TRANSACTION_TIMEOUT_S", 2.0)
         writing = asyncio.create_task(database.write(partial(hang, database.dialect, begun=begun)))
         await begun.wait()
     writing.cancel()
-    async with asyncio.timeout(AT_ONCE_S / 4):
-        await asyncio.wait({writing})
     async with asyncio.timeout(AT_ONCE_S):
+        await asyncio.wait({writing})
+    assert database._under_way, "it has not waited for the limit"
+    async with asyncio.timeout(2 * AT_ONCE_S):
         await others.write(partial(put, "others"))
         assert await others.read(names) == ["others"] * 2
 
