@@ -29,7 +29,7 @@ from moe_router.assets.cache import DEFAULT_CACHE
 from moe_router.assets.encoder import ensure_encoder
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.pipeline import GatingConfig, GatingPipeline
-from moe_router.registry import Registry, load_registry
+from moe_router.registry import load_registry
 from moe_router.training.build import GatingRun, build
 from moe_router.training.evaluate import Judged, judge
 from moe_router.training.feedback.remembered import RememberingEncoder
@@ -44,19 +44,11 @@ GROUPS = {
 }
 
 
-def without_probes(registry: Registry) -> Registry:
-    """The registry without what answers in an expert's place."""
-    found = registry.model_dump()
-    for task in found["tasks"].values():
-        task["probe"] = None
-    return Registry.model_validate(found)
-
-
 async def judge_all(
     shipped: GatingPipeline, new: frozenset[str], encoder: Any, run: GatingRun
 ) -> list[Judged]:
     """The validation requests, decided by gating that was made without the new tasks."""
-    registry = without_probes(shipped.registry)
+    registry = shipped.registry.without_probes(shipped.registry.tasks)  # they answer in an expert's place
     build(run, lacking(registry, new), encoder, lambda *_: None)
     pipeline = await serving(run.output, told(registry, new), shipped, encoder)
     texts = load_texts(run.data, "validation", run.texts_per_group, run.seed)

@@ -8,18 +8,15 @@ from functools import lru_cache
 from typing import Any, cast
 
 import orjson
-from sqlalchemy import JSON, Table, delete, select
+from sqlalchemy import JSON, Table, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage.callers import Callers
 from app.storage.database import Database
 from app.storage.engine import SQLITE
 from app.storage.models import Decision
+from app.storage.purging import purge_rows
 from app.storage.records import DecisionRecord, FoundDecision
-
-PURGE_ROWS = 1000
-"""In one transaction, so that no writer waits for long."""
-
 
 AT_ONCE = 64
 """Rows put together before the event loop may turn: about 0.4 ms."""
@@ -95,19 +92,7 @@ class Decisions:
             StorageError: the database cannot be used now.
         """
         old = select(Decision.id).where(Decision.created_at < before).order_by(Decision.created_at)
-
-        async def forget(session: AsyncSession) -> int:
-            gone = (await session.scalars(old.limit(PURGE_ROWS))).all()
-            if gone:
-                await session.execute(delete(Decision).where(Decision.id.in_(gone)))
-            return len(gone)
-
-        total = 0
-        while True:
-            gone = await self._database.write(forget)
-            total += gone
-            if gone < PURGE_ROWS:
-                return total
+        return await purge_rows(self._database, Decision, old)
 
 
 def _parts(rows: int) -> Iterator[int]:

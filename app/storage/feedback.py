@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage.database import Database
 from app.storage.models import Feedback
+from app.storage.purging import purge_rows
 from app.storage.records import FeedbackRecord
 from moe_router.errors import UnknownRequestError
-
-PURGE_ROWS = 1000
-"""In one transaction, so that no writer waits for long."""
 
 
 class FeedbackRows:
@@ -60,21 +58,5 @@ class FeedbackRows:
         Raises:
             StorageError: the database cannot be used now.
         """
-        useless = (
-            select(Feedback.id)
-            .where(Feedback.decision_id.is_(None), Feedback.updated_at < before)
-            .limit(PURGE_ROWS)
-        )
-
-        async def forget(session: AsyncSession) -> int:
-            gone = (await session.scalars(useless)).all()
-            if gone:
-                await session.execute(delete(Feedback).where(Feedback.id.in_(gone)))
-            return len(gone)
-
-        total = 0
-        while True:
-            gone = await self._database.write(forget)
-            total += gone
-            if gone < PURGE_ROWS:
-                return total
+        useless = select(Feedback.id).where(Feedback.decision_id.is_(None), Feedback.updated_at < before)
+        return await purge_rows(self._database, Feedback, useless)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import text
@@ -13,13 +12,6 @@ from app.storage.database import Database
 from app.storage.key_records import PREFIX_CHARS, Usage, key_hash
 from moe_router.errors import UnknownKeyError
 from tests.stubs.sessions import session_on
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    found = Database(url)
-    yield found
-    await found.aclose()
 
 
 async def test_a_key_is_shown_once_and_only_its_hash_is_kept(database: Database) -> None:

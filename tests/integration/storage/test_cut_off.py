@@ -40,13 +40,6 @@ def no_garbage_collector() -> Iterator[None]:
 
 
 @pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    found = Database(url)
-    yield found
-    await found.aclose()
-
-
-@pytest.fixture
 async def others(url: str, database: Database) -> AsyncIterator[Database]:
     """Another process, so to speak."""
     await database.ready()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -26,13 +25,6 @@ from moe_router.errors import StorageError, UnknownRequestError, UnknownVersionE
 from tests.stubs.records import ENCODER, HIDDEN, TASK, record, step
 from tests.stubs.schema import differences, migrate_in_processes
 from tests.stubs.sessions import session_on
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    found = Database(url)
-    yield found
-    await found.aclose()
 
 
 @pytest.fixture
@@ -84,7 +76,7 @@ async def test_a_decision_is_found_own_first_then_newest(decisions: Decisions, d
 async def test_old_decisions_are_forgotten_and_their_feedback_stays(
     decisions: Decisions, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.storage.decisions.PURGE_ROWS", 3)
+    monkeypatch.setattr("app.storage.purging.PURGE_ROWS", 3)
     await decisions.add([record(f"r-{i}", created_at=float(i)) for i in range(10)])
     found = await decisions.find("r-0", "c")
     assert found is not None
@@ -100,7 +92,7 @@ async def test_old_decisions_are_forgotten_and_their_feedback_stays(
 async def test_feedback_goes_once_it_is_old_and_its_decision_gone(
     decisions: Decisions, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.storage.feedback.PURGE_ROWS", 2)
+    monkeypatch.setattr("app.storage.purging.PURGE_ROWS", 2)
     await decisions.add([record(f"r-{i}", created_at=float(i)) for i in range(8)])
     rows = FeedbackRows(database)
     for i in range(8):
