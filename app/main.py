@@ -76,8 +76,8 @@ def create_app(
             drain.uninstall()
 
     app = Application(
+        outer=[Middleware(OpenAIErrors)],
         layers=[
-            Middleware(OpenAIErrors),
             Middleware(Envelope, metrics=runtime.metrics, drain=drain),
             Middleware(Cors, origins=lambda: runtime.settings.allowed_origins),
             Middleware(

@@ -305,7 +305,17 @@ class Registry(Entry, jsonfile.CheckedModel):
 
     def languages_of(self, task_key: str) -> tuple[str, ...] | None:
         """ISO codes of every language that the task serves; None where it serves all."""
-        task = self.task(task_key)
+        if task_key not in self._languages:
+            self._languages[task_key] = self._stated_languages(self.task(task_key))
+        return self._languages[task_key]
+
+    @cached_property
+    def _languages(self) -> dict[str, tuple[str, ...] | None]:
+        """What `languages_of` has found."""
+        return {}
+
+    @staticmethod
+    def _stated_languages(task: TaskSpec) -> tuple[str, ...] | None:
         stated = [e.languages for e in task.experts] if task.experts else [task.supported_languages]
         if task.experts:
             stated = [languages or task.supported_languages for languages in stated]

@@ -25,8 +25,10 @@ def runtime_of(request: Request) -> Runtime:
 
 def declared_type(request: Request) -> str:
     """What the body is declared as, without parameters; empty where nothing is said."""
-    given = next((value for name, value in request.scope["headers"] if name == b"content-type"), b"")
-    return media_type(str(given, "latin-1"))
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            return media_type(str(value, "latin-1"))
+    return ""
 
 
 def parse(model: type[ModelT], request: Request) -> ModelT:
@@ -40,7 +42,8 @@ def parse(model: type[ModelT], request: Request) -> ModelT:
     if not is_json(declared_type(request)):
         raise MediaTypeError(f"The body must be JSON and say so: {MEND}.")
     try:
-        return model.model_validate_json(exchange_of(request.scope).body)
+        found: ModelT = model.__pydantic_validator__.validate_json(exchange_of(request.scope).body)
+        return found
     except ValidationError as error:
         raise InvalidBodyError(error) from error
 

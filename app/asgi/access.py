@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -44,6 +45,7 @@ AUDITED_CHARS = 200
 """Of a path: strangers are told of, too."""
 
 
+@lru_cache(maxsize=1024)
 def need_of(method: str, path: str) -> str:
     """What a request needs: `open`, `any`, or a scope."""
     if path in PAGES:
@@ -80,38 +82,34 @@ class Access:
         path = exchange.path
         need = OPEN if path == "/metrics" and self.metrics_open() else need_of(scope["method"], path)
         try:
-            if need != OPEN and (refusal := await self._refusal(scope, path, need, exchange)) is not None:
-                await errors.response(refusal, exchange.request_id)(scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
+            if need != OPEN:
+                try:
+                    keyring = self.keyring()
+                    if keyring is None:
+                        raise NotReadyError("The coordinator is loading.")
+                    if not keyring.known:
+                        await keyring.wait_known()
+                    if keyring.enforced:
+                        _admit(keyring, scope, need, exchange)
+                except MoleError as refusal:
+                    await errors.response(refusal, exchange.request_id)(scope, receive, send)
+                    return
+            await self.app(scope, receive, send)
         finally:
             # What would change the service is told whoever asked for it, refused or not.
             if need == ADMIN or (need == "jobs" and scope["method"] != "POST" and exchange.is_admin):
                 told = {"method": scope["method"], "path": path[:AUDITED_CHARS], "status": exchange.status}
                 audit.record("api.called", actor=exchange.caller, request_id=exchange.request_id, **told)
 
-    async def _refusal(self, scope: Scope, path: str, need: str, exchange: Exchange) -> MoleError | None:
-        try:
-            await self._admit(scope, path, need, exchange)
-        except MoleError as error:
-            return error
-        return None
 
-    async def _admit(self, scope: Scope, path: str, need: str, exchange: Exchange) -> None:
-        keyring = self.keyring()
-        if keyring is None:
-            raise NotReadyError("The coordinator is loading.")
-        if not keyring.known:
-            await keyring.wait_known()
-        if not keyring.enforced:
-            return
-        key = keyring.find(_token(scope))
-        exchange.caller, exchange.key = key.caller, key
-        if need != ANY and not key.record.may(need):
-            raise MissingScopeError(need)
-        key.take_request()
-        if scope["method"] == "POST" and path in TEXT_ROUTES:
-            key.take_texts(1)
+def _admit(keyring: Keyring, scope: Scope, need: str, exchange: Exchange) -> None:
+    key = keyring.find(_token(scope))
+    exchange.caller, exchange.key = key.caller, key
+    if need != ANY and not key.record.may(need):
+        raise MissingScopeError(need)
+    key.take_request()
+    if scope["method"] == "POST" and exchange.path in TEXT_ROUTES:
+        key.take_texts(1)
 
 
 def _token(scope: Scope) -> str | None:

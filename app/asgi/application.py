@@ -20,12 +20,15 @@ class Application(FastAPI):
 
     Args:
         layers: ours, outermost first.
+        outer: what stands around these for all other requests.
         router: whose endpoints take nothing but the request.
         **given: as FastAPI.
     """
 
-    def __init__(self, *, layers: Sequence[Middleware], router: APIRouter, **given: Any) -> None:
-        super().__init__(**given, middleware=list(layers))
+    def __init__(
+        self, *, layers: Sequence[Middleware], outer: Sequence[Middleware], router: APIRouter, **given: Any
+    ) -> None:
+        super().__init__(**given, middleware=[*outer, *layers])
         direct = Direct(super().__call__, router=router)
         self._routes = frozenset(direct.routes)
         short: ASGIApp = direct

@@ -20,8 +20,26 @@ SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 SANE_TRACE = re.compile(r"[\x20-\x7e]{1,512}")
 PASSED_ON = ("traceparent", "tracestate")
 NO_EXPERT = "none"
+IDS_AT_ONCE = 64
 _ID = HEADER_REQUEST_ID.lower().encode()
 _PASSED_ON = tuple(name.encode() for name in PASSED_ON)
+
+
+class _Ids:
+    """Request ids, of 16 random bytes each; a call of the system gives many."""
+
+    def __init__(self) -> None:
+        self._left: list[str] = []
+
+    def new(self) -> str:
+        """One that nobody can foresee."""
+        if not self._left:
+            drawn = os.urandom(16 * IDS_AT_ONCE).hex()
+            self._left = [drawn[start : start + 32] for start in range(0, len(drawn), 32)]
+        return self._left.pop()
+
+
+_ids = _Ids()
 
 
 @dataclass(slots=True)
@@ -79,8 +97,10 @@ class Exchange:
 def open_exchange(scope: Scope) -> Exchange:
     """Starts an exchange; a sane X-Request-ID of the caller is taken, else one is made."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    given = headers.get(_ID, b"").decode("latin-1")
-    request_id = given if SANE_ID.fullmatch(given) else os.urandom(16).hex()
+    given = headers.get(_ID)
+    request_id = given.decode("latin-1") if given is not None else ""
+    if not SANE_ID.fullmatch(request_id):
+        request_id = _ids.new()
     trace = {}
     for name in _PASSED_ON:
         if name in headers and SANE_TRACE.fullmatch(value := headers[name].decode("latin-1")):
@@ -110,7 +130,10 @@ def check_headers(scope: Scope) -> None:
     Raises:
         HeadersTooLongError: they are longer than MAX_HEADER_BYTES together.
     """
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+    size = 0
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+    if size > MAX_HEADER_BYTES:
         raise HeadersTooLongError(f"The header fields are longer than {MAX_HEADER_BYTES} bytes.")
 
 

@@ -10,7 +10,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api import errors
 from app.asgi.exchange import Exchange, exchange_of
 from app.services.admission import Admission
-from app.services.within import within
 from moe_router.errors import MoleError, RequestError, TextTooLongError
 
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -60,20 +59,25 @@ class Intake:
             most = self.longest_body(ANY_PATH)
             self._bytes = Admission(max(BYTES_IN_ALL, most), max(BYTES_PER_CALLER, most), of="bytes")
         held = _Held(self._bytes, exchange.caller)
+        watch = _Watch(receive, exchange)
         try:
-            body = await _read(scope, receive, limit, held)
-        except MoleError as error:
-            held.leave()
-            await errors.response(error, exchange.request_id)(scope, receive, send)
-            return
-        except BaseException:
-            held.leave()
-            raise
-        try:
+            try:
+                body = await _read(scope, receive, limit, held)
+            except MoleError as error:
+                await errors.response(error, exchange.request_id)(scope, receive, send)
+                return
             if body is not None:
                 exchange.body = body
-                await _run_while_connected(self.app, scope, receive, send, exchange)
+                watch.body_is_read()
+                await self.app(scope, watch.receive, send)
+        except asyncio.CancelledError:
+            if watch.was_slow():
+                slow = SlowBodyError(f"The body did not arrive within {BODY_TIMEOUT_S:g} seconds.")
+                await errors.response(slow, exchange.request_id)(scope, receive, send)
+            elif not watch.has_gone():
+                raise
         finally:
+            watch.end()
             held.leave()
 
 
@@ -102,60 +106,86 @@ class _Held:
             self._admission.leave(self._caller, self._size)
 
 
-async def _run_while_connected(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send, exchange: Exchange
-) -> None:
-    """Runs the application; cancels it when the client disconnects before the answer begins."""
-    task = asyncio.current_task()
-    watch = _Watch(receive, exchange, task)
-    try:
-        await app(scope, watch.receive, send)
-    except asyncio.CancelledError:
-        if not watch.gone or task is None:
-            raise
-        task.uncancel()
-    finally:
-        watch.end()
-
-
 class _Watch:
-    """Notices that the client goes; begins late, as a task of its own costs a tenth of a short request."""
+    """Cancels the work for a client that sends its body too slowly, or goes before its answer begins.
 
-    def __init__(self, receive: Receive, exchange: Exchange, task: asyncio.Task[None] | None) -> None:
-        self.gone = False
+    It begins late, as a task of its own costs a tenth of a short request, and most are over before.
+    """
+
+    __slots__ = (
+        "_cancelling", "_exchange", "_gone", "_late", "_loop", "_reading", "_receive", "_slow", "_task",
+        "_timer", "_unread", "_watcher",
+    )  # fmt: skip
+
+    def __init__(self, receive: Receive, exchange: Exchange) -> None:
         self._receive = receive
         self._exchange = exchange
+        self._loop = loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("a request is served by a task")
         self._task = task
-        self._unread = True
+        self._cancelling = task.cancelling()
+        self._reading = self._unread = True
+        self._late = self._slow = self._gone = False
         self._watcher: asyncio.Task[None] | None = None
-        self._soon = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._begin)
+        self._timer = loop.call_later(WATCH_AFTER_S, self._begin)
+
+    def body_is_read(self) -> None:
+        """From now on the client waits for its answer."""
+        self._reading = False
+        if self._late:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(WATCH_AFTER_S, self._begin)
 
     async def receive(self) -> Message:
         """The body, once; then the end of the connection."""
         if self._unread:
             self._unread = False
             return {"type": "http.request", "body": self._exchange.body, "more_body": False}
-        await self._begin()
+        await self._watching()
         return {"type": "http.disconnect"}
+
+    def was_slow(self) -> bool:
+        """Whether it is for this, and for nothing else, that the work was cancelled."""
+        return self._slow and self._forgiven()
+
+    def has_gone(self) -> bool:
+        """The same of the client's end."""
+        return self._gone and self._forgiven()
 
     def end(self) -> None:
         """The answer is sent."""
-        self._soon.cancel()
+        self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
 
-    def _begin(self) -> asyncio.Task[None]:
+    def _begin(self) -> None:
+        if self._reading:
+            self._late = True
+            self._timer = self._loop.call_later(BODY_TIMEOUT_S - WATCH_AFTER_S, self._expire)
+        else:
+            self._watching()
+
+    def _watching(self) -> asyncio.Task[None]:
         if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch())
+            self._watcher = self._loop.create_task(self._watch())
         return self._watcher
+
+    def _expire(self) -> None:
+        self._slow = True
+        self._task.cancel()
 
     async def _watch(self) -> None:
         message = await self._receive()
         while message["type"] != "http.disconnect":
             message = await self._receive()
-        if self._exchange.status is None and self._task is not None:
-            self.gone = True
+        if self._exchange.status is None:
+            self._gone = True
             self._task.cancel()
+
+    def _forgiven(self) -> bool:
+        return self._task.uncancel() <= self._cancelling
 
 
 async def _read(scope: Scope, receive: Receive, limit: int, held: _Held) -> bytes | None:
@@ -163,29 +193,25 @@ async def _read(scope: Scope, receive: Receive, limit: int, held: _Held) -> byte
 
     Raises:
         TextTooLongError: the body is longer than `limit` bytes.
-        SlowBodyError: it did not arrive in time.
         TooManyRequestsError, OverloadedError: so many bytes are in the house, of the caller or in all.
     """
-    too_long = TextTooLongError(f"The body is longer than {limit} bytes.")
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    if declared.isdigit() and int(declared[:20]) > limit:
-        raise too_long
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            if value.isdigit() and int(value[:20]) > limit:
+                raise TextTooLongError(f"The body is longer than {limit} bytes.")
+            break
     chunks: list[bytes] = []
     size = 0
-    try:
-        with within(BODY_TIMEOUT_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > limit:
-                    raise too_long
-                if chunk:
-                    held.take(len(chunk))
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return b"".join(chunks)
-    except TimeoutError as error:
-        raise SlowBodyError(f"The body did not arrive within {BODY_TIMEOUT_S:g} seconds.") from error
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise TextTooLongError(f"The body is longer than {limit} bytes.")
+        if chunk:
+            held.take(len(chunk))
+        if not message.get("more_body", False):
+            return b"".join([*chunks, chunk]) if chunks else chunk
+        chunks.append(chunk)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
-from typing import TypeVar
 
 from app.services.course import PROBE, Course, Said, answer_of, margin, timings_of, withheld
 from app.services.limits import Limits
@@ -35,7 +33,7 @@ from moe_router.gating.decision import Decision
 from moe_router.gating.task_router import Action, Observation
 from moe_router.registry import Expert, Registry, TaskSpec
 
-T = TypeVar("T")
+TIME_IS_UP = "The time for the whole request is up."
 FLEET_FAULTS = (NoWorkerError, OverloadedError, WorkerAnswerError, AttemptTimeoutError)
 """After these another expert of the task may still answer."""
 
@@ -77,7 +75,11 @@ class Classification:
             MoleError: the request is wrong, or its time is up.
         """
         started = time.perf_counter()
-        decision = await self._within(self._decide(request, call), call)
+        try:
+            with within(call.deadline - time.monotonic()):
+                decision = await self._decide(request, call)
+        except TimeoutError as error:
+            raise DeadlineError(TIME_IS_UP) from error
         experts = [] if decision.abstained else self._gating.candidates(decision, reachable=_anything)
         near = [e for e in experts if self._experts.reachable(e)]
         preferred = (near or experts)[:1]
@@ -107,7 +109,11 @@ class Classification:
         """
         started = time.perf_counter()
         try:
-            answer, expert = await self._within(self._classify(request, call, started), call)
+            try:
+                with within(call.deadline - time.monotonic()):
+                    answer, expert = await self._classify(request, call, started)
+            except TimeoutError as error:
+                raise DeadlineError(TIME_IS_UP) from error
         except MoleError as error:
             self._stats.failed[error.slug] += 1
             raise
@@ -120,9 +126,9 @@ class Classification:
         if task is not None:
             spec = self._registry.task(task)  # an unknown one is refused before anything is computed
             if spec.probe is None or task in self._gating.left_out:  # nothing will be encoded
-                return self._counted(await self._ask_gating(request))
+                return await self._ask_gating(request)
         async with self._gate.place(call.caller):
-            return self._counted(await self._ask_gating(request))
+            return await self._ask_gating(request)
 
     async def _ask_gating(self, request: ClassifyRequest) -> Decision:
         options = request.options
@@ -144,9 +150,6 @@ class Classification:
                         "mole.encoder_passes": decision.encoder_passes,
                     }
                 )
-        return decision
-
-    def _counted(self, decision: Decision) -> Decision:
         reason = decision.abstained.reason if decision.abstained else None
         self._metrics.count_decision(decision.timings, decision.encoder_passes, reason)
         self._stats.encoder_passes += decision.encoder_passes
@@ -219,7 +222,7 @@ class Classification:
         if probe is not None:
             answer = probe.heard_with(expert, alone)
         course.answers.append(Said(answer, expert, worker_id))
-        lead, pooled = margin(answer.probabilities or {}), answer is not alone
+        lead, pooled = margin(answer.probabilities), answer is not alone
         course.observations.append(Observation(action, answer.result, answer.confidence, lead, pooled))
         course.steps += call.hedges[hedges:]
         course.note("expert", expert.name, answer.confidence, began)
@@ -248,13 +251,6 @@ class Classification:
             request_id=call.request_id,
             return_probabilities=request.options.return_probabilities or choice,
         )
-
-    async def _within(self, work: Awaitable[T], call: Call) -> T:
-        try:
-            with within(call.deadline - time.monotonic()):
-                return await work
-        except TimeoutError as error:
-            raise DeadlineError("The time for the whole request is up.") from error
 
 
 def _anything(_expert: Expert) -> bool:

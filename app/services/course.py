@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from app.services.ports import Call
 from moe_router.contracts import (
@@ -26,8 +26,7 @@ from moe_router.registry import Expert
 PROBE: Final = "probe"
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """What the probe or an expert answered."""
 
     said: ExpertAnswer | ProbeAnswer
@@ -116,8 +115,10 @@ def withheld(course: Course) -> Abstention:
     return Abstention(reason="low_confidence", detail=detail, nearest_tasks=tasks)
 
 
-def margin(probabilities: Mapping[str, float]) -> float:
+def margin(probabilities: Mapping[str, float] | None) -> float:
     """How far the best label's probability is above the second's; 0 where there are not two."""
+    if probabilities is None:
+        return 0.0
     best = sorted(probabilities.values(), reverse=True)[:2]
     return best[0] - best[1] if len(best) == 2 else 0.0
 

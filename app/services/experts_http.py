@@ -17,7 +17,7 @@ from app.services.workers.bundles import Bundles
 from app.services.workers.client import Question, WorkerClient
 from app.services.workers.faults import Fault
 from app.services.workers.fleet import Fleet
-from app.services.workers.hedging import Hedging, traced
+from app.services.workers.hedging import Hedging, attempt_span
 from app.services.workers.prober import Prober
 from app.services.workers.worker import Worker
 from app.storage.identity import opaque
@@ -125,15 +125,20 @@ class HttpExperts:
             if tried and not self._budget.allows(len(tried)):
                 raise self._refusal(expert, last) from last
             take = partial(self._take, expert, call.caller, tried, last)
-            want = (expert.task_key, *tried) if tried else expert.task_key
-            worker = await room.enter(call.caller, take, want)
+            worker = room.try_enter(call.caller, take)
+            if worker is None:
+                want = (expert.task_key, *tried) if tried else expert.task_key
+                worker = await room.enter(call.caller, take, want)
             tried.append(worker)
             try:
-                send = partial(self._attempt, body=body, request=request, task=task, call=call, tried=tried)
                 if self._hedging is not None and call.alone:
+                    send = partial(
+                        self._attempt, body=body, request=request, task=task, call=call, tried=tried
+                    )
                     take = partial(self._take, expert, call.caller, tried, None)
                     return await self._hedging.ask(worker, send, take, room, tried, call)
-                return await traced(send, worker)
+                with attempt_span(worker):
+                    return worker.worker_id, await self._attempt(worker, body, request, task, call, tried)
             except Fault as fault:
                 if not fault.mendable:
                     raise fault.error from fault
@@ -166,8 +171,12 @@ class HttpExperts:
             MoleError: there is none left.
         """
         usable = self.fleet.candidates(expert.base_model_key, expert.task_key)
-        left = [worker for worker in usable if worker not in tried]
-        found = next((worker for worker in left if not worker.full), None)
+        left = [worker for worker in usable if worker not in tried] if tried else usable
+        found = None
+        for worker in left:
+            if not worker.full:
+                found = worker
+                break
         if found is not None and self._has_its_share(caller, usable, expert.base_model_key):
             return Wait.ENOUGH
         # A connection that was reset may only have been stale: one more try where there is no replica.
@@ -186,7 +195,10 @@ class HttpExperts:
 
         What hangs at a worker that is down counts against nobody: the others have all their places.
         """
-        share = math.ceil(sum(worker.max_in_flight for worker in usable) * ONE_CALLERS_SHARE)
+        places = 0
+        for worker in usable:
+            places += worker.max_in_flight
+        share = math.ceil(places * ONE_CALLERS_SHARE)
         if self._room(model_key).held(caller) < share:  # of all workers: seldom more, and known already
             return False
         return sum(worker.held.get(caller, 0) for worker in usable) >= share

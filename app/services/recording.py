@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from app.services.course import Course
@@ -26,43 +25,53 @@ CANCELLED = "cancelled"
 """Fault of a request whose caller went before the answer."""
 
 
-@contextmanager
-def recorded(
-    course: Course, request: ClassifyRequest, call: Call, task: TaskSpec | None, record: Record | None
-) -> Iterator[None]:
+class recorded:  # noqa: N801 - read as a word: `with recorded(course, …):`
     """Records the request when the block has ended, however it did, and the event loop turns next.
 
     By then the answer is sent: nobody waits for what is done here.
     """
-    fault: str | None = None
-    try:
-        yield
-    except MoleError as error:
-        fault = error.slug if error.status >= 500 else None
-        raise
-    except asyncio.CancelledError:
-        fault = DeadlineError.slug if time.monotonic() >= call.deadline else CANCELLED
-        raise
-    finally:
-        if record is not None:
-            if fault is None and course.fault is not None:
-                fault = course.fault.slug
-            loop = asyncio.get_running_loop()
-            loop.call_soon(_record, course, request, call, task, fault, record)
 
+    __slots__ = ("_call", "_course", "_record", "_request", "_task")
 
-def _record(
-    course: Course,
-    request: ClassifyRequest,
-    call: Call,
-    task: TaskSpec | None,
-    fault: str | None,
-    record: Record,
-) -> None:
-    try:
-        record(_row(course, request, call, task, fault))
-    except Exception:
-        logger.exception("request %s cannot be recorded", call.request_id)
+    def __init__(
+        self,
+        course: Course,
+        request: ClassifyRequest,
+        call: Call,
+        task: TaskSpec | None,
+        record: Record | None,
+    ) -> None:
+        self._course = course
+        self._request = request
+        self._call = call
+        self._task = task
+        self._record = record
+
+    def __enter__(self) -> None:
+        """The request is decided."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """It is answered, or will not be."""
+        if self._record is not None:
+            fault = self._fault(error) if error is not None else None
+            if fault is None and self._course.fault is not None:
+                fault = self._course.fault.slug
+            asyncio.get_running_loop().call_soon(self._note, self._record, fault)
+
+    def _fault(self, error: BaseException) -> str | None:
+        if isinstance(error, MoleError):
+            return error.slug if error.status >= 500 else None
+        if isinstance(error, asyncio.CancelledError):
+            return DeadlineError.slug if time.monotonic() >= self._call.deadline else CANCELLED
+        return None
+
+    def _note(self, record: Record, fault: str | None) -> None:
+        try:
+            record(_row(self._course, self._request, self._call, self._task, fault))
+        except Exception:
+            logger.exception("request %s cannot be recorded", self._call.request_id)
 
 
 def label_key(label: str | None, task: TaskSpec | None) -> str | None:
@@ -77,7 +86,9 @@ def _row(
 ) -> DecisionRecord:
     decision, state = course.decision, course.decision.state
     steps = _steps(course, task, fault)
-    taken = [*course.actions, course.final] if course.final is not None else course.actions
+    propensity = course.final.propensity if course.final is not None else 1.0
+    for action in course.actions:
+        propensity *= action.propensity
     return DecisionRecord(
         request_id=call.request_id,
         caller=call.caller,
@@ -94,7 +105,7 @@ def _row(
         task_fixed=request.options.task is not None,
         abstained=decision.abstained.reason if decision.abstained is not None else None,
         action=steps[0]["action"] if steps else None,
-        propensity=math.prod(action.propensity for action in taken),
+        propensity=propensity,
         observations=steps,
         fault=fault,
         router_version=decision.router_version,
@@ -104,25 +115,29 @@ def _row(
 
 def _steps(course: Course, task: TaskSpec | None, fault: str | None) -> list[dict[str, Any]]:
     """The actions in order; one without an observation could not be asked."""
-    steps, seen = [], 0
+    steps: list[dict[str, Any]] = []
+    seen, observations = 0, course.observations
     accepted = course.final.answer if course.final is not None else None
     for action in course.actions:
         expert = action.expert
-        step: dict[str, Any] = {
-            "action": f"expert:{expert.name}"[:ACTION_CHARS] if expert is not None else "probe",
-            "cost": expert.cost if expert is not None else 0.0,
-            "label": None, "confidence": 0.0, "margin": 0.0, "pooled": False, "accepted": False,
-            "fault": fault,
-        }  # fmt: skip
-        if seen < len(course.observations) and course.observations[seen].action == action:
-            observation = course.observations[seen]
-            step |= {
-                "label": label_key(observation.label, task), "confidence": observation.confidence,
-                "margin": observation.margin, "pooled": observation.pooled,
-                "accepted": seen == accepted, "fault": None,
-            }  # fmt: skip
+        name = f"expert:{expert.name}"[:ACTION_CHARS] if expert is not None else "probe"
+        cost = expert.cost if expert is not None else 0.0
+        if seen < len(observations) and observations[seen].action == action:
+            _, label, confidence, margin, pooled = observations[seen]
+            steps.append(
+                {
+                    "action": name, "cost": cost, "label": label_key(label, task), "confidence": confidence,
+                    "margin": margin, "pooled": pooled, "accepted": seen == accepted, "fault": None,
+                }
+            )  # fmt: skip
             seen += 1
-        steps.append(step)
+        else:
+            steps.append(
+                {
+                    "action": name, "cost": cost, "label": None, "confidence": 0.0,
+                    "margin": 0.0, "pooled": False, "accepted": False, "fault": fault,
+                }
+            )  # fmt: skip
     return steps
 
 

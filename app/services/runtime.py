@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import operator
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -73,9 +72,9 @@ class Runtime:
         self._watch: ConfigWatch | None = None
         self._loading: asyncio.Task[None] | None = None
         self._failure: str | None = None
-        self._service: Classification | None = None
+        self._service: Classification
         self._in_force: tuple[object, ...] = ()
-        """what the service was made of"""
+        """what `_service` was made of"""
 
     @cached_property
     def settings(self) -> Settings:
@@ -195,11 +194,11 @@ class Runtime:
         """
         if self._gating is None or self.status != "ready":
             raise self._not_ready()
-        in_force = (self._gating, self.experts, self.registry)
-        if self._service is not None and all(map(operator.is_, self._in_force, in_force)):
-            return self._service
-        self._in_force = in_force
-        self._service = self._classification(*in_force)
+        gating, experts, registry = self._gating, self.experts, self.registry
+        made_of = self._in_force
+        if not (made_of and made_of[0] is gating and made_of[1] is experts and made_of[2] is registry):
+            self._in_force = (gating, experts, registry)
+            self._service = self._classification(gating, experts, registry)
         return self._service
 
     def _classification(self, gating: Gating, experts: Experts, registry: Registry) -> Classification:

@@ -23,8 +23,9 @@ AT_ONCE = 64
 MOST_ROWS = 128
 """Of one statement; a power of two."""
 TABLE = cast(Table, Decision.__table__)
-COLUMNS = tuple(DecisionRecord.__dataclass_fields__)
-JSON_COLUMNS = frozenset(name for name in COLUMNS if isinstance(TABLE.c[name].type, JSON))
+COLUMNS = DecisionRecord._fields
+CALLER = COLUMNS.index("caller")
+JSON_COLUMNS = tuple(place for place, name in enumerate(COLUMNS) if isinstance(TABLE.c[name].type, JSON))
 
 
 class Decisions:
@@ -115,8 +116,8 @@ def _insert(rows: int, mark: str) -> str:
 
 
 def _values(record: DecisionRecord, caller_hash: str) -> list[Any]:
-    row = {name: getattr(record, name) for name in COLUMNS}
-    row["caller"] = caller_hash
-    for name in JSON_COLUMNS:
-        row[name] = orjson.dumps(row[name]).decode()
-    return list(row.values())
+    row: list[Any] = list(record)
+    row[CALLER] = caller_hash
+    for place in JSON_COLUMNS:
+        row[place] = orjson.dumps(row[place]).decode()
+    return row

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 ACTION_CHARS = 220
 """Longest name of an action; longer ones are cut."""
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionRecord:
+class DecisionRecord(NamedTuple):
     """A row of `decisions` before its caller is hashed; the members mean what the columns do."""
 
     request_id: str

@@ -12,12 +12,12 @@ import numpy as np
 
 from moe_router.errors import ModelAssetError
 from moe_router.gating import abstention, domain
-from moe_router.gating.decision import Beliefs
+from moe_router.gating.decision import Decision
 from moe_router.gating.encoder import Encoder
-from moe_router.gating.heads import Distribution, MixtureHead
+from moe_router.gating.heads import MixtureHead
 from moe_router.gating.probe import Probe
 from moe_router.gating.qnetwork import QNetwork
-from moe_router.gating.task_router import PROBE, Policy, TaskRouter
+from moe_router.gating.task_router import PROBE, Policy, TaskRouter, Via
 from moe_router.gating.versions import PRIOR_SKILLS, RouterWeights
 from moe_router.gating.weights import Floats, OtherEncoderError, Weights
 from moe_router.registry import Registry
@@ -39,8 +39,8 @@ class Heads:
     """the vectors of each task's phrasings, (phrasings, hidden)"""
     threshold: float
     """a request whose likeliest task is less likely is abstained from"""
-    certain: dict[str, tuple[Floats, Distribution, Distribution, Beliefs]] = field(default_factory=dict)
-    """what is known of a request whose task is given and of which nothing is encoded, by task"""
+    certain: dict[tuple[str, str, Via], Decision] = field(default_factory=dict)
+    """where the caller gives task and language and nothing is encoded, all requests are decided alike"""
 
 
 class Assembly:

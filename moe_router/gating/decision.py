@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moe_router.contracts import Abstention, RouteStep, Timings
@@ -91,7 +91,6 @@ class Decision:
         watch: Stopwatch,
         *,
         router: TaskRouter,
-        beliefs: Beliefs | None = None,
         **known: Any,
     ) -> Decision:
         """Sums up.
@@ -102,10 +101,9 @@ class Decision:
             refusal: why gating abstains all the same.
             watch: with the laps language, task and, where they were, encode and domain.
             router: the one that chose.
-            beliefs: those of the state and the task, where they were summed up before.
             known: the further fields, as they are.
         """
-        found = beliefs or Beliefs.of(state.tasks, state.domains, chosen)
+        found = Beliefs.of(state.tasks, state.domains, chosen)
         domain: str | None = chosen.split("/")[0]
         if refusal is not None and refusal.reason != "expert_unavailable":
             likeliest = state.domains.names[int(state.domains.probabilities.argmax())]
@@ -126,6 +124,16 @@ class Decision:
             router_version=router.version,
             **known,
         )
+
+    @property
+    def at_no_cost(self) -> bool:
+        """Whether it was taken by what the caller has said alone, and is none to abstain."""
+        return self.encoder_passes == 0 and self.abstained is None
+
+    def again(self) -> Decision:
+        """The same for a request that says the same: nothing was spent on it."""
+        steps = [step.model_copy(update={"ms": 0.0}) for step in self.steps]
+        return replace(self, steps=steps, timings=Timings())
 
 
 def _steps(

@@ -17,7 +17,7 @@ from moe_router.errors import ModelAssetError
 from moe_router.gating import abstention, domain, ngrams, qnetwork, task_router
 from moe_router.gating.assembly import Assembly, Heads
 from moe_router.gating.batching import BatchingEncoder, EncoderCounts
-from moe_router.gating.decision import Beliefs, Decision, Stopwatch
+from moe_router.gating.decision import Decision, Stopwatch
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.heads import Distribution
 from moe_router.gating.language import LanguageGuess, LanguageIdentifier, find_model
@@ -28,7 +28,7 @@ from moe_router.gating.versions import RouterWeights, shipped_digest
 from moe_router.gating.weights import Floats, load
 from moe_router.gating.wording import Wording, joined
 from moe_router.languages import stated_language
-from moe_router.registry import Expert, Registry
+from moe_router.registry import MOST_REMEMBERED, Expert, Registry
 
 logger = logging.getLogger(__name__)
 
@@ -190,13 +190,20 @@ class GatingPipeline:
             UnknownTaskError: the registry has no such task.
         """
         heads = self.heads
-        language = stated_language(language)
+        if task is not None and language is not None:
+            known = heads.certain.get((task, language, via))
+            if known is not None and _served(heads, task, served):
+                return known
+        stated = stated_language(language)
         asked = _words(description)
         watch = Stopwatch()
-        guess = self._guess(text, asked, language)
+        guess = self._guess(text, asked, stated)
         watch.lap("language")
         if task is not None:
-            return await self._fixed(heads, text, guess, task, via, served, watch)
+            found = await self._fixed(heads, text, guess, task, via, served, watch)
+            if language is not None and stated is not None and found.at_no_cost:
+                self._remember(heads, (task, language, via), found)
+            return found
         passes, asked_vector, text_vector = await self._encode(heads, text, asked, via)
         watch.lap("encode" if passes else "task")
         domains = heads.domains(asked_vector, text_vector)
@@ -205,7 +212,7 @@ class GatingPipeline:
         encodings = heads.router.qnetwork.state(asked_vector, text_vector)
         state = State(encodings, tasks, domains, guess.code, guess.probability)
         chosen = heads.router.choose_task(state)
-        refusal = self._refusal(heads, state, chosen, asked, language, served, via)
+        refusal = self._refusal(heads, state, chosen, asked, stated, served, via)
         probe = self._probe(heads, chosen, text_vector, via) if refusal is None else None
         watch.lap("task")
         return Decision.of(
@@ -290,27 +297,22 @@ class GatingPipeline:
         if probing:
             vector = (await self.encoder.encode([text]))[0]
             watch.lap("encode")
-        known = heads.certain.get(task) if vector is None else None
-        if known is None:
-            tasks = Distribution((task,), np.ones(1, np.float32), 0.0, 0.0)
-            domains = Distribution((task.split("/")[0],), np.ones(1, np.float32), 0.0, 0.0)
-            known = (
-                heads.router.qnetwork.state(None, vector),
-                tasks,
-                domains,
-                Beliefs.of(tasks, domains, task),
-            )
-            if vector is None:
-                heads.certain[task] = known
-        encodings, tasks, domains, beliefs = known
+        tasks = Distribution((task,), np.ones(1, np.float32), 0.0, 0.0)
+        domains = Distribution((task.split("/")[0],), np.ones(1, np.float32), 0.0, 0.0)
+        encodings = heads.router.qnetwork.state(None, vector)
         state = State(encodings, tasks, domains, guess.code, guess.probability)
         refusal = self._untold(heads, task, guess.code) or self._unserved(heads, task, served, via)
         probe = self._probe(heads, task, vector, via) if refusal is None else None
         watch.lap("task")
         return Decision.of(
             state, task, refusal, watch, via=via, router=heads.router, probe=probe,
-            encoder_passes=int(probing), encoder=self._identity, text_vector=vector, beliefs=beliefs,
+            encoder_passes=int(probing), encoder=self._identity, text_vector=vector,
         )  # fmt: skip
+
+    @staticmethod
+    def _remember(heads: Heads, asked: tuple[str, str, Via], found: Decision) -> None:
+        if len(heads.certain) < MOST_REMEMBERED:  # languages come from callers
+            heads.certain[asked] = found.again()
 
     def _refusal(
         self,
@@ -341,8 +343,7 @@ class GatingPipeline:
     def _unserved(heads: Heads, task: str, served: Callable[[str], bool], via: Via) -> Abstention | None:
         if via != "expert" and task in heads.probes:
             return None
-        experts = heads.registry.all_experts(task) if via != "probe" else ()
-        if any(served(expert.base_model_key) for expert in experts):
+        if via != "probe" and _served(heads, task, served):
             return None
         return abstention.expert_unavailable(task, probe_only=via == "probe")
 
@@ -351,6 +352,14 @@ class GatingPipeline:
         if via == "expert" or text is None or task not in heads.probes:
             return None
         return heads.probes[task](text)
+
+
+def _served(heads: Heads, task: str, served: Callable[[str], bool]) -> bool:
+    """Whether one of the task's experts is."""
+    for expert in heads.registry.all_experts(task):  # noqa: SIM110  a generator takes three times as long
+        if served(expert.base_model_key):
+            return True
+    return False
 
 
 def _words(description: str | None) -> str | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,7 @@ Skills = Mapping[str, Mapping[str, float]]
 """Share of right answers by task and by name of the expert, or `probe`; where unknown, it is absent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """What to do next: ask the probe or an expert, accept an answer, or abstain."""
 
     kind: Literal["probe", "expert", "accept", "abstain"]
@@ -47,8 +46,7 @@ class Action:
     """the probability with which the router takes this action in this state"""
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """An action taken and what came of it."""
 
     action: Action
@@ -159,7 +157,7 @@ class TaskRouter:
     ) -> float:
         """The probability with which `next_action` takes an action; 0 for one that is not offered."""
         actions = self._actions(state, task_key, observations, via, reachable)
-        wanted = replace(action, propensity=1.0)
+        wanted = action._replace(propensity=1.0)
         if wanted not in actions:
             return 0.0
         values = self.values(state, task_key, actions, observations)
@@ -175,17 +173,17 @@ class TaskRouter:
         via: Via,
         reachable: Callable[[Expert], bool],
     ) -> list[Action]:
-        # A list: an expert is told by being the same one, which is quicker than to hash all that it is.
-        asked = [o.action.expert for o in observations if o.action.kind == "expert"]
-        actions = [
-            Action("expert", e)
-            for e in self.experts(task_key, state.language)
-            if e not in asked and via != "probe" and reachable(e)
-        ]
-        left = standing(observations)
-        actions += [Action("accept", o.action.expert, observations.index(o)) for o in left]
+        actions: list[Action] = []
+        if via != "probe":
+            # A list: an expert is told by being the same one, which is quicker than to hash all that it is.
+            asked = [o.action.expert for o in observations if o.action.kind == "expert"]
+            experts = self.experts(task_key, state.language)
+            actions = [Action("expert", e) for e in experts if e not in asked and reachable(e)]
+        if observations:
+            left = standing(observations)
+            actions += [Action("accept", o.action.expert, observations.index(o)) for o in left]
         # After an answer the probe is not offered: it was there to be asked first.
-        if not observations and self.registry.task(task_key).probe is not None and via != "expert":
+        elif via != "expert" and self.registry.task(task_key).probe is not None:
             actions.append(Action(PROBE))
         return actions
 
@@ -232,7 +230,7 @@ class TaskRouter:
             return actions[best]
         explored = self._rng.random() < epsilon
         chosen = int(self._rng.integers(len(actions))) if explored else best
-        return replace(actions[chosen], propensity=self._propensity(chosen == best, len(actions)))
+        return actions[chosen]._replace(propensity=self._propensity(chosen == best, len(actions)))
 
 
 def base_features(state: State, task_key: str) -> ActionFeatures:

@@ -24,7 +24,8 @@ def read_answer(body: bytes, worker_id: str) -> ExpertAnswer:
             number in [0, 1] among others).
     """
     try:
-        return ExpertAnswer.model_validate_json(body)
+        answer: ExpertAnswer = ExpertAnswer.__pydantic_validator__.validate_json(body)
+        return answer
     except ValidationError as error:
         raise _misfit(error, worker_id) from error
 
@@ -75,12 +76,12 @@ def check_answer(answer: ExpertAnswer, request: ExpertRequest, task: TaskSpec, w
         for index, entity in enumerate(answer.entities):
             _check_entity(entity, index, request.text, task, worker_id)
         return
-    labels = set(task.label_set)
+    labels = task.label_set
     if labels and task.strict_label_decoding and answer.result not in labels:
         raise WorkerAnswerError(f"{worker_id} answered with a label that {request.task_key} does not have")
     if answer.probabilities is None:
         return
-    if labels and not labels.issuperset(answer.probabilities):
+    if labels and not answer.probabilities.keys() <= set(labels):
         raise WorkerAnswerError(f"{worker_id} gave probabilities of labels that the task does not have")
     if abs(sum(answer.probabilities.values()) - 1.0) > SUM_TOLERANCE:
         raise WorkerAnswerError(f"{worker_id} gave probabilities that do not sum to 1")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -32,10 +31,10 @@ CLASSIFY = "/api/v1/expert/classify"
 BATCH = "/api/v1/expert/classify/batch"
 TASKS = "/api/v1/expert/tasks"
 READY = "/api/v1/health/ready"
+NO_ANSWER = (WorkerHttpError, ValueError, OSError)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What is asked of an expert."""
 
     body: bytes
@@ -78,12 +77,12 @@ class WorkerClient:
 
     async def health(self, worker: Worker) -> tuple[int, WorkerHealth | None]:
         """Status and body of /health/ready; None where the body is none of a worker's."""
-        reply = await self._send("GET", worker, READY, {}, None)
+        reply = await self._get(worker, READY)
         return reply.status, _read(WorkerHealth, reply.body)
 
     async def tasks(self, worker: Worker) -> tuple[int, ExpertTasksAnswer | None]:
         """Status and body of /expert/tasks."""
-        reply = await self._send("GET", worker, TASKS, {}, None)
+        reply = await self._get(worker, TASKS)
         return reply.status, _read(ExpertTasksAnswer, reply.body)
 
     async def aclose(self) -> None:
@@ -95,26 +94,26 @@ class WorkerClient:
     ) -> Reply:
         """The 200 of a call of experts."""
         headers = {
+            **self._authorization,
             "Content-Type": "application/json",
             HEADER_REQUEST_ID: question.request_id,
             HEADER_CALLER: question.caller,
             HEADER_TIMEOUT_MS: str(max(math.floor(timeout_s * 1000), 1)),
             **question.trace,
         }
-        reply = await self._send("POST", worker, path, headers, body)
+        try:
+            reply = await self._http.ask("POST", worker.spec.url + path, headers, body)
+        except NO_ANSWER as error:
+            raise faults.of_transport(error, worker.worker_id) from error
         if reply.status != HTTPStatus.OK:
             slug, detail = _problem(reply.body)
             raise faults.of_status(reply.status, slug, detail, reply.retry_after_s, worker.worker_id)
         return reply
 
-    async def _send(
-        self, method: str, worker: Worker, path: str, headers: Mapping[str, str], body: bytes | None
-    ) -> Reply:
+    async def _get(self, worker: Worker, path: str) -> Reply:
         try:
-            return await self._http.ask(
-                method, worker.spec.url + path, {**self._authorization, **headers}, body
-            )
-        except (WorkerHttpError, ValueError, OSError) as error:
+            return await self._http.ask("GET", worker.spec.url + path, self._authorization, None)
+        except NO_ANSWER as error:
             raise faults.of_transport(error, worker.worker_id) from error
 
 

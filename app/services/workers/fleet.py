@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 
 from app.services.workers.breaker import Breaker
-from app.services.workers.worker import Worker, monotonic
+from app.services.workers.worker import Worker
 from moe_router.contracts import WorkerInfo
 from moe_router.mapping import WorkerMapping
 
@@ -21,7 +22,7 @@ class Fleet:
         eject_after: int,
         eject_s: float,
         max_in_flight: int,
-        clock: Callable[[], float] = monotonic,
+        clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self.clock = clock
@@ -80,7 +81,10 @@ class Fleet:
     def reachable(self, model_key: str, task_key: str) -> bool:
         """Whether there are candidates."""
         now = self.clock()
-        return any(w.available(now) and w.serves(task_key) for w in self.of(model_key))
+        for worker in self._by_model.get(model_key, ()):
+            if worker.available(now) and worker.serves(task_key):
+                return True
+        return False
 
     def on_trial(self, model_key: str, task_key: str) -> bool:
         """Whether there may be candidates in a moment."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal
 
 from app.services.ports import Call
@@ -63,14 +64,14 @@ class Hedging:
             MoleError: the time for the whole request is up.
         """
         began, waited_ms = time.perf_counter(), call.worker_ms
-        calls = [asyncio.ensure_future(traced(send, first, hedge=False))]
+        calls = [asyncio.ensure_future(_traced(send, first, hedge=False))]
         outcome: HedgeOutcome = "cancelled"
         try:
             await asyncio.wait(calls, timeout=self._after_s)
             other = None if calls[0].done() else self._spare(room, call.caller, take)
             if other is not None:
                 tried.append(other)
-                calls.append(asyncio.ensure_future(traced(send, other, hedge=True)))
+                calls.append(asyncio.ensure_future(_traced(send, other, hedge=True)))
                 calls[1].add_done_callback(lambda _: room.leave(call.caller))
                 ms = (time.perf_counter() - began) * 1000
                 call.hedges += (RouteStep(step="hedge", choice=other.worker_id, probability=None, ms=ms),)
@@ -130,14 +131,18 @@ class Hedging:
             self._metrics.count_failover(faults[0].outcome)
 
 
-async def traced(
-    send: Callable[[Worker], Awaitable[ExpertAnswer]], worker: Worker, *, hedge: bool | None = None
-) -> Answered:
-    """One attempt in a span of its own; `hedge` tells which of two it is, None that there is but one."""
+def attempt_span(worker: Worker, *, hedge: bool | None = None) -> AbstractContextManager[tracing.Span]:
+    """The span of one attempt; `hedge` tells which of two it is, None that there is but one."""
     told: dict[str, str | bool] = {"mole.worker": worker.worker_id}
     if hedge is not None:
         told["mole.hedge"] = hedge
-    with tracing.span("POST /api/v1/expert/classify", "client", attributes=told):
+    return tracing.span("POST /api/v1/expert/classify", "client", attributes=told)
+
+
+async def _traced(
+    send: Callable[[Worker], Awaitable[ExpertAnswer]], worker: Worker, *, hedge: bool
+) -> Answered:
+    with attempt_span(worker, hedge=hedge):
         return worker.worker_id, await send(worker)
 
 

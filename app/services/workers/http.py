@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from app.services.workers.connection import ConnectError, Connection
@@ -24,8 +24,7 @@ KEEPALIVE_S = 3.0
 COMMON_HEAD = "Accept: application/json\r\nAccept-Encoding: identity\r\nUser-Agent: mole\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """Status, body and Retry-After (seconds) of a worker's answer."""
 
     status: int

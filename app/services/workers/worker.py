@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -48,6 +47,8 @@ class Worker:
     foreign_queue: int = 0
     """What other coordinators had queued there when it was last probed."""
     tasks: tuple[ServedTask, ...] | None = None
+    task_keys: frozenset[str] | None = None
+    """Of the tasks."""
     trials: int = 0
     """How many the prober has begun."""
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
@@ -128,7 +129,8 @@ class Worker:
 
     def available(self, now: float) -> bool:
         """Whether a call may be tried."""
-        return self._in_use and self.breaker.allows(now)
+        breaker = self.breaker
+        return self._in_use and (breaker.open_until is None or breaker.allows(now))
 
     def on_trial(self, now: float) -> bool:
         """Whether a call is under way that decides in a moment if others may be tried."""
@@ -142,14 +144,14 @@ class Worker:
 
     def serves(self, task_key: str) -> bool:
         """Whether it says so itself; True while it has not been asked."""
-        return self.tasks is None or any(task.task_key == task_key for task in self.tasks)
+        return self.task_keys is None or task_key in self.task_keys
 
     def probed(self, view: ProbeView, reason: str | None = None, queue_depth: int | None = None) -> None:
         """Notes what a health probe found."""
         self.view, self.view_reason, self.queue_depth, self.missed = view, reason, queue_depth, 0
         self.foreign_queue = max((queue_depth or 0) - self.outstanding, 0)
         if view in ("down", "loading"):
-            self.tasks = None  # another process may come up there, with other tasks
+            self._know(None)  # another process may come up there, with other tasks
 
     def unanswered(self, reason: str) -> None:
         """Notes a probe without an answer: one alone may be a stall, after several its calls end, too."""
@@ -166,11 +168,16 @@ class Worker:
         if answer.model_key != self.model_key:
             self.refuse(f"it serves the model {answer.model_key[:200]!r}, not {self.model_key!r}")
             return
-        self.tasks = tuple(answer.tasks)
+        self._know(tuple(answer.tasks))
 
     def refuse(self, reason: str) -> None:
         """Nothing is sent to it until a probe has read anew what it serves, and finds it right."""
-        self.view, self.view_reason, self.tasks = "refused", reason, None
+        self.view, self.view_reason = "refused", reason
+        self._know(None)
+
+    def _know(self, tasks: tuple[ServedTask, ...] | None) -> None:
+        self.tasks = tasks
+        self.task_keys = None if tasks is None else frozenset(task.task_key for task in tasks)
 
     def info(self, now: float) -> WorkerInfo:
         """What `/workers` tells."""
@@ -196,11 +203,6 @@ class Worker:
             tasks=[task.task_key for task in self.tasks or ()],
             adapters=sorted({name for task in self.tasks or () for name in task.adapters}),
         )
-
-
-def monotonic() -> float:
-    """The clock of breakers and deadlines, in seconds."""
-    return time.monotonic()
 
 
 def _wall_clock(seconds_from_now: float) -> str:

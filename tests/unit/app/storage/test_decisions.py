@@ -49,8 +49,8 @@ async def test_batches_of_any_length_make_few_statements_since_each_is_kept_comp
 
 
 async def test_all_or_none_are_written(database: Database) -> None:
-    damaged = record("bad")
-    object.__setattr__(damaged, "request_id", None)  # the last of several statements fails
+    damaged = record("bad")._replace(request_id=None)  # type: ignore[arg-type]
+    # The last of several statements fails.
     with pytest.raises(Exception, match="request_id"):
         await Decisions(database, Callers(database)).add([*(record(f"r-{i}") for i in range(4)), damaged])
     async with session_on(database) as session:
