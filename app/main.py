@@ -76,6 +76,7 @@ def create_app(
             drain.uninstall()
 
     app = Application(
+        runtime=runtime,
         outer=[Middleware(OpenAIErrors)],
         layers=[
             Middleware(Envelope, metrics=runtime.metrics, drain=drain),
@@ -95,7 +96,6 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.runtime = runtime
     for resource in (
         classify, facade, jobs, feedback, tasks, workers, stats, router_versions, health, docs_page, pages,
     ):  # fmt: skip

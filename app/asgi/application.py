@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.asgi.direct import Direct
 from app.asgi.exchange import route_path
+from app.services.runtime import Runtime
 
 
 class Application(FastAPI):
@@ -19,6 +20,7 @@ class Application(FastAPI):
     FastAPI wraps ours into five of its own, which do nothing for an endpoint that takes the request itself.
 
     Args:
+        runtime: what the endpoints serve.
         layers: ours, outermost first.
         outer: what stands around these for all other requests.
         router: whose endpoints take nothing but the request.
@@ -26,9 +28,16 @@ class Application(FastAPI):
     """
 
     def __init__(
-        self, *, layers: Sequence[Middleware], outer: Sequence[Middleware], router: APIRouter, **given: Any
+        self,
+        *,
+        runtime: Runtime,
+        layers: Sequence[Middleware],
+        outer: Sequence[Middleware],
+        router: APIRouter,
+        **given: Any,
     ) -> None:
         super().__init__(**given, middleware=[*outer, *layers])
+        self.runtime = self.state.runtime = runtime
         direct = Direct(super().__call__, router=router)
         self._routes = frozenset(direct.routes)
         short: ASGIApp = direct

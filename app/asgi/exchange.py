@@ -6,7 +6,6 @@ import os
 import re
 import time
 from dataclasses import dataclass, field
-from typing import cast
 
 from starlette.types import Scope
 
@@ -139,4 +138,5 @@ def check_headers(scope: Scope) -> None:
 
 def exchange_of(scope: Scope) -> Exchange:
     """The exchange that the envelope opened."""
-    return cast(Exchange, scope["mole"])
+    exchange: Exchange = scope["mole"]
+    return exchange

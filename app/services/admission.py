@@ -42,19 +42,22 @@ class Admission:
         Raises:
             TooManyRequestsError, OverloadedError: as `request`.
         """
-        self._check(caller, amount)
-        self._callers[caller] += amount
+        held = self._callers.get(caller, 0)
+        if held + amount > self._max_per_caller or self.requests + amount > self._max_requests:
+            self._check(held, amount)
+        self._callers[caller] = held + amount
         self.requests += amount
 
     def leave(self, caller: str, amount: int = 1) -> None:
         """It has ended."""
         self.requests -= amount
-        self._callers[caller] -= amount
-        if not self._callers[caller]:
+        left = self._callers[caller] - amount
+        if left:
+            self._callers[caller] = left
+        else:
             del self._callers[caller]
 
-    def _check(self, caller: str, amount: int) -> None:
-        held = self._callers.get(caller, 0)
+    def _check(self, held: int, amount: int) -> None:
         own, total = held + amount, self.requests + amount
         if own > self._max_per_caller:
             raise TooManyRequestsError(f"{held} of your {self._of} are under way; that is the limit.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from app.services.course import PROBE, Course, Said, answer_of, margin, timings_of, withheld
+from app.services.course import PROBE, Course, Said, answer_of, margin, timings_of
 from app.services.limits import Limits
 from app.services.ports import AttemptTimeoutError, Call, Experts, Gating
 from app.services.recording import Record, recorded
@@ -165,21 +165,17 @@ class Classification:
         with recorded(course, request, call, registry.tasks.get(decision.task or ""), self._record):
             if decision.abstained is None:
                 self._check_language(decision)
-                await self._ask(course, request, call)
+                while (action := self._next(course)).kind in ("probe", "expert"):
+                    course.actions.append(action)
+                    if action.expert is None:
+                        _read_probe(action, course)
+                    else:
+                        await self._ask(action, action.expert, course, request, call)
+                course.end(action)
             abstained = course.abstained
             if abstained is not None and request.options.on_abstain == "error":
                 raise AbstainedError(abstained.reason, abstained.detail, tuple(abstained.nearest_tasks))
         return answer_of(request, course, call, started), course.expert
-
-    async def _ask(self, course: Course, request: ClassifyRequest, call: Call) -> None:
-        """Asks until the router accepts an answer or abstains."""
-        while (action := self._next(course)).kind in ("probe", "expert"):
-            await self._act(action, course, request, call)
-        course.final = action
-        if action.answer is not None:
-            course.accepted = course.answers[action.answer]
-        else:
-            course.abstained = withheld(course)
 
     @staticmethod
     def _check_language(decision: Decision) -> None:
@@ -202,16 +198,13 @@ class Classification:
         on_trial = self._experts.on_trial
         return self._gating.next_action(course.decision, course.observations, reachable=on_trial)
 
-    async def _act(self, action: Action, course: Course, request: ClassifyRequest, call: Call) -> None:
-        """Asks the probe or an expert, and notes what it said or that it could not be asked."""
+    async def _ask(
+        self, action: Action, expert: Expert, course: Course, request: ClassifyRequest, call: Call
+    ) -> None:
+        """Asks an expert, and notes what it said or that it could not be asked."""
         began, hedges = time.perf_counter(), len(call.hedges)
-        course.actions.append(action)
-        expert = action.expert
-        if expert is None:
-            self._read_probe(action, course, began)
-            return
         task = course.decision.router.registry.task(expert.task_key)
-        wanted = self._expert_request(request, course.decision, expert, task, call)
+        wanted = _expert_request(request, course.decision, expert, task, call)
         try:
             worker_id, answer = await self._experts.classify(expert, task, wanted, call)
         except FLEET_FAULTS as fault:
@@ -227,31 +220,33 @@ class Classification:
         course.steps += call.hedges[hedges:]
         course.note("expert", expert.name, answer.confidence, began)
 
-    def _read_probe(self, action: Action, course: Course, began: float) -> None:
-        answer = course.decision.probe
-        if answer is None:
-            raise RuntimeError("the router chose a probe that has not answered")
-        course.answers.append(Said(answer))
-        course.observations.append(Observation(action, answer.label, answer.confidence, answer.margin))
-        course.note(PROBE, PROBE, answer.confidence, began)
-
-    def _expert_request(
-        self, request: ClassifyRequest, decision: Decision, expert: Expert, task: TaskSpec, call: Call
-    ) -> ExpertRequest:
-        # Where there is a choice left, the router judges the answer by its whole distribution.
-        choice = task.probe is not None or len(task.experts) > 1
-        return ExpertRequest(
-            task_key=expert.task_key,
-            text=request.text,
-            language=decision.language,
-            description=request.description,
-            fields=request.fields,
-            # Of several experts some may have no adapter, or the same one: the name tells them apart.
-            adapter_name=expert.name if task.experts else expert.adapter_name,
-            request_id=call.request_id,
-            return_probabilities=request.options.return_probabilities or choice,
-        )
-
 
 def _anything(_expert: Expert) -> bool:
     return True
+
+
+def _read_probe(action: Action, course: Course) -> None:
+    answer, began = course.decision.probe, time.perf_counter()
+    if answer is None:
+        raise RuntimeError("the router chose a probe that has not answered")
+    course.answers.append(Said(answer))
+    course.observations.append(Observation(action, answer.label, answer.confidence, answer.margin))
+    course.note(PROBE, PROBE, answer.confidence, began)
+
+
+def _expert_request(
+    request: ClassifyRequest, decision: Decision, expert: Expert, task: TaskSpec, call: Call
+) -> ExpertRequest:
+    # Where there is a choice left, the router judges the answer by its whole distribution.
+    choice = task.probe is not None or len(task.experts) > 1
+    return ExpertRequest(
+        task_key=expert.task_key,
+        text=request.text,
+        language=decision.language,
+        description=request.description,
+        fields=request.fields,
+        # Of several experts some may have no adapter, or the same one: the name tells them apart.
+        adapter_name=expert.name if task.experts else expert.adapter_name,
+        request_id=call.request_id,
+        return_probabilities=request.options.return_probabilities or choice,
+    )

@@ -56,6 +56,14 @@ class Course:
         """The LLM expert whose answer was accepted."""
         return self.accepted.expert if self.accepted is not None else None
 
+    def end(self, final: Action) -> None:
+        """The router accepts an answer, or trusts none."""
+        self.final = final
+        if final.answer is not None:
+            self.accepted = self.answers[final.answer]
+        else:
+            self.abstained = withheld(self)
+
     def note(self, step: Step, choice: str, probability: float, began: float) -> None:
         """Adds a step to the routing path."""
         self.steps.append(RouteStep(step=step, choice=choice, probability=probability, ms=ms_since(began)))

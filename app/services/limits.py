@@ -22,15 +22,17 @@ class Limits:
             RequestError: the text is empty, or a member holds U+0000.
             TextTooLongError: a member passes its limit.
         """
-        if not request.text.strip():
+        if not request.text or request.text.isspace():
             raise RequestError("text: there is no text in it.")
-        fields = "".join(request.fields.values()) if request.fields else ""
-        for name, value, limit in (
-            ("text", request.text, self.text),
-            ("description", request.description or "", self.description),
-            ("fields", fields, self.text),
-        ):
-            if len(value) > limit:
-                raise TextTooLongError(f"{name}: {len(value)} characters; the limit is {limit}.")
-            if "\0" in value:
-                raise RequestError(f"{name}: holds U+0000, which is no text.")
+        _check("text", request.text, self.text)
+        if request.description is not None:
+            _check("description", request.description, self.description)
+        if request.fields:
+            _check("fields", "".join(request.fields.values()), self.text)
+
+
+def _check(name: str, value: str, limit: int) -> None:
+    if len(value) > limit:
+        raise TextTooLongError(f"{name}: {len(value)} characters; the limit is {limit}.")
+    if "\0" in value:
+        raise RequestError(f"{name}: holds U+0000, which is no text.")

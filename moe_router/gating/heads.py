@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -36,7 +37,7 @@ above the other; of the requests 86 % and 93 % are that near to one of their own
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Distribution:
     """Probabilities over the classes in use; with `none` they sum to 1."""
 
@@ -53,7 +54,11 @@ class Distribution:
         return float(self.probabilities[self.names.index(name)])
 
     def as_dict(self) -> dict[str, float]:
-        """By name, without `none`."""
+        """By name, without `none`; not to be changed."""
+        return self._by_name
+
+    @cached_property
+    def _by_name(self) -> dict[str, float]:
         return dict(zip(self.names, self.probabilities.tolist(), strict=True))
 
 

@@ -173,19 +173,20 @@ class TaskRouter:
         via: Via,
         reachable: Callable[[Expert], bool],
     ) -> list[Action]:
-        actions: list[Action] = []
-        if via != "probe":
-            # A list: an expert is told by being the same one, which is quicker than to hash all that it is.
-            asked = [o.action.expert for o in observations if o.action.kind == "expert"]
-            experts = self.experts(task_key, state.language)
-            actions = [Action("expert", e) for e in experts if e not in asked and reachable(e)]
-        if observations:
-            left = standing(observations)
-            actions += [Action("accept", o.action.expert, observations.index(o)) for o in left]
-        # After an answer the probe is not offered: it was there to be asked first.
-        elif via != "expert" and self.registry.task(task_key).probe is not None:
-            actions.append(Action(PROBE))
-        return actions
+        experts = self.registry.experts_for(task_key, state.language) if via != "probe" else ()
+        if not observations:
+            actions = [Action("expert", e) for e in experts if reachable(e)]
+            # After an answer the probe is not offered: it was there to be asked first.
+            if via != "expert" and self.registry.task(task_key).probe is not None:
+                actions.append(Action(PROBE))
+            return actions
+        # A list: an expert is told by being the same one, which is quicker than to hash all that it is.
+        asked = [o.action.expert for o in observations if o.action.kind == "expert"]
+        left = standing(observations)
+        return [
+            *[Action("expert", e) for e in experts if e not in asked and reachable(e)],
+            *[Action("accept", o.action.expert, observations.index(o)) for o in left],
+        ]
 
     def _propensity(self, best: bool, offered: int) -> float:
         epsilon = self.policy.exploration if offered > 1 else 0.0
@@ -288,6 +289,6 @@ def features(
 
 def standing(observations: Sequence[Observation]) -> Sequence[Observation]:
     """The answers that count: the probe's does not where it is part of another."""
-    if not any(o.pooled for o in observations):
+    if len(observations) == 1 or not any(o.pooled for o in observations):
         return observations
     return [o for o in observations if o.action.kind != PROBE]

@@ -96,6 +96,9 @@ class Traffic:
         self._started = clock()
         self._process = uuid.uuid4().hex[:8]
         self._buckets: deque[_Bucket] = deque(maxlen=BUCKETS)
+        self._newest = _Bucket(0)
+        self._ends = 0.0
+        """When `_newest` does; 0 before there is one."""
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Notes an answered request, where its route (the path's template) classifies."""
@@ -128,11 +131,12 @@ class Traffic:
         )
 
     def _now(self) -> _Bucket:
-        number = int(self._clock() // BUCKET_S)
-        # A clock that was set back adds to the newest bucket.
-        if not self._buckets or self._buckets[-1].number < number:
-            self._buckets.append(_Bucket(number))
-        return self._buckets[-1]
+        now = self._clock()
+        if now >= self._ends:  # a clock that was set back adds to the newest bucket
+            self._newest = _Bucket(int(now // BUCKET_S))
+            self._buckets.append(self._newest)
+            self._ends = (self._newest.number + 1) * BUCKET_S
+        return self._newest
 
 
 def _note(counter: Counter[str], name: str) -> None:
