@@ -138,11 +138,14 @@ class Metrics:
 
     def count_decision(self, timings: Timings, encoder_passes: int, abstained: str | None) -> None:
         """Notes one gating decision; steps that were not taken are 0 ms and not noted."""
-        if timings.total:
-            for step in ("language", "encode", "domain", "task"):
-                milliseconds: float = getattr(timings, step)
-                if milliseconds:
-                    self._steps.observe(milliseconds / 1000, step)
+        for step, milliseconds in (
+            ("language", timings.language),
+            ("encode", timings.encode),
+            ("domain", timings.domain),
+            ("task", timings.task),
+        ):
+            if milliseconds:
+                self._steps.observe(milliseconds / 1000, step)
         if encoder_passes:
             self._encoder_passes.inc(encoder_passes)
         if abstained is not None:
