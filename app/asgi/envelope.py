@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import errors
 from app.asgi.exchange import Exchange, check_headers, open_exchange
+from app.asgi.one_write import HeldWrites, hold_writes
 from app.asgi.security_headers import security_headers
 from app.services.telemetry.metrics import Metrics
 from app.services.text_routes import TEXT_ROUTES
@@ -41,12 +42,23 @@ class Envelope:
         exchange = open_exchange(scope)
         logs.request_id.set(exchange.request_id)
 
+        held: HeldWrites | None = None
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal held
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 given = message["headers"]
                 message["headers"] = [*given, *_headers(exchange), *security_headers(exchange.path, given)]
-            await send(message)
+                held = hold_writes(send)
+                await send(message)
+                return
+            try:
+                await send(message)
+            finally:
+                if held is not None:
+                    held.let_go()
+                    held = None
 
         try:
             with (

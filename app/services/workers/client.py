@@ -31,7 +31,7 @@ CLASSIFY = "/api/v1/expert/classify"
 BATCH = "/api/v1/expert/classify/batch"
 TASKS = "/api/v1/expert/tasks"
 READY = "/api/v1/health/ready"
-NO_ANSWER = (WorkerHttpError, ValueError, OSError)
+OK = HTTPStatus.OK.value
 
 
 class Question(NamedTuple):
@@ -56,7 +56,10 @@ class WorkerClient:
 
     async def classify(self, worker: Worker, question: Question) -> ExpertAnswer:
         """One call of an expert; the answer fits the schema and comes from the right model."""
-        reply = await self._post(worker, CLASSIFY, question, question.timeout_s, question.body)
+        headers = self._headers(question, question.timeout_s)
+        reply = await self._send("POST", worker, CLASSIFY, headers, question.body)
+        if reply.status != OK:
+            raise _refusal(reply, worker)
         try:
             return _checked(read_answer(reply.body, worker.worker_id), worker)
         except WorkerAnswerError as error:
@@ -68,7 +71,10 @@ class WorkerClient:
             return [await self.classify(worker, questions[0])]
         body = b'{"items":[' + b",".join(question.body for question in questions) + b"]}"
         longest_s = max(question.timeout_s for question in questions)
-        reply = await self._post(worker, BATCH, questions[0], longest_s, body)
+        headers = self._headers(questions[0], longest_s)
+        reply = await self._send("POST", worker, BATCH, headers, body)
+        if reply.status != OK:
+            raise _refusal(reply, worker)
         try:
             results = read_batch(reply.body, len(questions), worker.worker_id)
         except WorkerAnswerError as error:
@@ -77,23 +83,20 @@ class WorkerClient:
 
     async def health(self, worker: Worker) -> tuple[int, WorkerHealth | None]:
         """Status and body of /health/ready; None where the body is none of a worker's."""
-        reply = await self._get(worker, READY)
+        reply = await self._send("GET", worker, READY, self._authorization, None)
         return reply.status, _read(WorkerHealth, reply.body)
 
     async def tasks(self, worker: Worker) -> tuple[int, ExpertTasksAnswer | None]:
         """Status and body of /expert/tasks."""
-        reply = await self._get(worker, TASKS)
+        reply = await self._send("GET", worker, TASKS, self._authorization, None)
         return reply.status, _read(ExpertTasksAnswer, reply.body)
 
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._http.aclose()
 
-    async def _post(
-        self, worker: Worker, path: str, question: Question, timeout_s: float, body: bytes
-    ) -> Reply:
-        """The 200 of a call of experts."""
-        headers = {
+    def _headers(self, question: Question, timeout_s: float) -> dict[str, str]:
+        return {
             **self._authorization,
             "Content-Type": "application/json",
             HEADER_REQUEST_ID: question.request_id,
@@ -101,20 +104,20 @@ class WorkerClient:
             HEADER_TIMEOUT_MS: str(max(math.floor(timeout_s * 1000), 1)),
             **question.trace,
         }
-        try:
-            reply = await self._http.ask("POST", worker.spec.url + path, headers, body)
-        except NO_ANSWER as error:
-            raise faults.of_transport(error, worker.worker_id) from error
-        if reply.status != HTTPStatus.OK:
-            slug, detail = _problem(reply.body)
-            raise faults.of_status(reply.status, slug, detail, reply.retry_after_s, worker.worker_id)
-        return reply
 
-    async def _get(self, worker: Worker, path: str) -> Reply:
+    async def _send(
+        self, method: str, worker: Worker, path: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Reply:
         try:
-            return await self._http.ask("GET", worker.spec.url + path, self._authorization, None)
-        except NO_ANSWER as error:
+            return await self._http.ask(method, worker.spec.url + path, headers, body)
+        except (WorkerHttpError, ValueError, OSError) as error:
             raise faults.of_transport(error, worker.worker_id) from error
+
+
+def _refusal(reply: Reply, worker: Worker) -> Fault:
+    """What an answer to a call of experts says that is no 200."""
+    slug, detail = _problem(reply.body)
+    return faults.of_status(reply.status, slug, detail, reply.retry_after_s, worker.worker_id)
 
 
 def _read(model: type[ModelT], body: bytes) -> ModelT | None:

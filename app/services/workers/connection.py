@@ -9,6 +9,7 @@ import httptools
 
 MAX_ANSWER_BYTES = 16 * 2**20
 MAX_HEAD_BYTES = 64 * 1024
+FIELD_LENGTHS = frozenset(map(len, (b"content-length", b"transfer-encoding", b"retry-after")))
 
 
 class WorkerHttpError(Exception):
@@ -133,6 +134,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field of the head."""
+        if len(name) not in FIELD_LENGTHS:  # most are not ours to read
+            return
         lower = name.lower()
         if lower in (b"content-length", b"transfer-encoding"):
             self._bounded = True

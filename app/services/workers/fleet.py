@@ -69,7 +69,7 @@ class Fleet:
     def candidates(self, model_key: str, task_key: str) -> list[Worker]:
         """The workers to try, best first; empty where none can be reached now."""
         now = self.clock()
-        found = [w for w in self.of(model_key) if w.available(now) and w.serves(task_key)]
+        found = [w for w in self._by_model.get(model_key, ()) if w.available(now) and w.serves(task_key)]
         if len(found) < 2:
             return found
         # Power of two choices: the least loaded of all would draw every coordinator at once.

@@ -129,15 +129,13 @@ class Worker:
 
     def available(self, now: float) -> bool:
         """Whether a call may be tried."""
-        breaker = self.breaker
-        return self._in_use and (breaker.open_until is None or breaker.allows(now))
+        return self._in_use() and (self.breaker.open_until is None or self.breaker.allows(now))
 
     def on_trial(self, now: float) -> bool:
         """Whether a call is under way that decides in a moment if others may be tried."""
         breaker = self.breaker
-        return self._in_use and breaker.trial and now < breaker.trial_at + TRIAL_PATIENCE_S
+        return self._in_use() and breaker.trial and now < breaker.trial_at + TRIAL_PATIENCE_S
 
-    @property
     def _in_use(self) -> bool:
         """Whether probes and mapping let calls pass; a worker not probed yet can only refuse them."""
         return self.view in ("ready", "unknown") and not self.spec.drain
