@@ -52,7 +52,8 @@ async def classify(request: Request) -> Response:
     exchange = exchange_of(request.scope)
     runtime = runtime_of(request)
     service = runtime.classification()
-    with runtime.admission.request(exchange.caller):
+    runtime.admission.enter(exchange.caller)
+    try:
         asked = parse(ClassifyRequest, request)
         call = Call(exchange.request_id, service.deadline(asked), exchange.trace, exchange.caller, alone=True)
         try:
@@ -60,6 +61,8 @@ async def classify(request: Request) -> Response:
         finally:
             exchange.worker_ms = call.worker_ms
             exchange.hedged = bool(call.hedges)
+    finally:
+        runtime.admission.leave(exchange.caller)
     exchange.expert = expert_name(found, expert)
     return answer(found)
 

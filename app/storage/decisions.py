@@ -20,7 +20,7 @@ from app.storage.records import DecisionRecord, FoundDecision
 
 AT_ONCE = 64
 """Rows put together before the event loop may turn: about 0.4 ms."""
-MOST_ROWS = 128
+MOST_ROWS = 512
 """Of one statement; a power of two."""
 TABLE = cast(Table, Decision.__table__)
 COLUMNS = DecisionRecord._fields
