@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api import errors
 from app.asgi.exchange import Exchange, exchange_of
 from app.services.admission import Admission
+from app.services.alarms import alarms_of
 from moe_router.errors import MoleError, RequestError, TextTooLongError
 
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -113,14 +114,14 @@ class _Watch:
     """
 
     __slots__ = (
-        "_cancelling", "_exchange", "_gone", "_late", "_loop", "_reading", "_receive", "_slow", "_task",
-        "_timer", "_unread", "_watcher",
+        "_alarms", "_cancelling", "_exchange", "_gone", "_late", "_reading", "_receive", "_slot", "_slow",
+        "_task", "_unread", "_watcher",
     )  # fmt: skip
 
     def __init__(self, receive: Receive, exchange: Exchange) -> None:
         self._receive = receive
         self._exchange = exchange
-        self._loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a request is served by a task")
@@ -129,14 +130,15 @@ class _Watch:
         self._reading = self._unread = True
         self._late = self._slow = self._gone = False
         self._watcher: asyncio.Task[None] | None = None
-        self._timer = loop.call_later(WATCH_AFTER_S, self._begin)
+        self._alarms = alarms_of(loop)
+        self._slot = self._alarms.set(self, WATCH_AFTER_S)
 
     def body_is_read(self) -> None:
         """From now on the client waits for its answer."""
         self._reading = False
         if self._late:
-            self._timer.cancel()
-            self._timer = self._loop.call_later(WATCH_AFTER_S, self._begin)
+            self._slot.discard(self)
+            self._slot = self._alarms.set(self, WATCH_AFTER_S)
 
     async def receive(self) -> Message:
         """The body, once; then the end of the connection."""
@@ -156,25 +158,25 @@ class _Watch:
 
     def end(self) -> None:
         """The answer is sent."""
-        self._timer.cancel()
+        self._slot.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
 
-    def _begin(self) -> None:
-        if self._reading:
-            self._late = True
-            self._timer = self._loop.call_later(BODY_TIMEOUT_S - WATCH_AFTER_S, self._expire)
-        else:
+    def ring(self) -> None:
+        """The client takes longer than most; or, once more, than it may to send its body."""
+        if not self._reading:
             self._watching()
+        elif not self._late:
+            self._late = True
+            self._slot = self._alarms.set(self, BODY_TIMEOUT_S - WATCH_AFTER_S)
+        else:
+            self._slow = True
+            self._task.cancel()
 
     def _watching(self) -> asyncio.Task[None]:
         if self._watcher is None:
-            self._watcher = self._loop.create_task(self._watch())
+            self._watcher = asyncio.create_task(self._watch())
         return self._watcher
-
-    def _expire(self) -> None:
-        self._slow = True
-        self._task.cancel()
 
     async def _watch(self) -> None:
         message = await self._receive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from app.services.text_routes import TEXT_ROUTES
 from moe_router import swagger
 
 Header = tuple[bytes, bytes]
@@ -26,6 +27,9 @@ def _headers(policy: str) -> tuple[Header, ...]:
 
 _PAGES, _DOCS = _headers(CSP_PAGES), _headers(swagger.CSP)
 _ANSWERS = (*_headers(CSP_ANSWERS), (b"cache-control", b"no-store"))
+_TEXTS = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", CSP_ANSWERS.encode()))
+"""JSON, which only a POST of JSON gets: it is never a page, refers to nothing, and is kept in no cache (RFC 9111,
+section 4.2.2). On a busy machine each header takes one or two hundredths of what a short request costs."""
 _API = ("/api/", "/v1/", "/metrics", "/openapi.json")
 
 
@@ -36,8 +40,10 @@ def security_headers(path: str, given: Sequence[Header]) -> Sequence[Header]:
         path: of the request.
         given: the headers that the answer has; what it sets itself stays as it is.
     """
-    if path.startswith(_API):
-        wanted: Sequence[Header] = _ANSWERS
+    if path in TEXT_ROUTES:
+        wanted: Sequence[Header] = _TEXTS
+    elif path.startswith(_API):
+        wanted = _ANSWERS
     else:
         wanted = _DOCS if path.startswith("/docs") else _PAGES
     # Nearly all answers have no more than their type and length.

@@ -15,7 +15,7 @@ ORIGIN = "https://pages.example"
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/v1/health", "/metrics", "/openapi.json", "/docs", "/nowhere", CLASSIFY]
+    "path", ["/api/v1/health", "/metrics", "/openapi.json", "/docs", "/nowhere", "/api/v1/tasks"]
 )
 async def test_every_answer_carries_them(tmp_path: Path, path: str) -> None:
     async with serving(application(tmp_path)) as client:
@@ -27,6 +27,17 @@ async def test_every_answer_carries_them(tmp_path: Path, path: str) -> None:
     assert policy.startswith("default-src 'self'" if path in ("/docs", "/nowhere") else "default-src 'none'")
     assert "script-src" not in policy
     assert ("cache-control" in answer.headers) == (path not in ("/docs", "/nowhere"))
+
+
+async def test_the_answer_to_a_text_is_never_a_page(tmp_path: Path) -> None:
+    async with serving(application(tmp_path)) as client:
+        for answer in (await client.post(CLASSIFY, json={"text": "x"}), await client.get(CLASSIFY)):
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            policy = answer.headers["content-security-policy"]
+            assert policy == "default-src 'none'; frame-ancestors 'none'"
+            assert "json" in answer.headers["content-type"]
+            assert "cache-control" not in answer.headers
+            assert "etag" not in answer.headers
 
 
 def test_what_an_answer_sets_itself_stays() -> None:

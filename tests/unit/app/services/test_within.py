@@ -17,8 +17,12 @@ async def test_a_block_in_time_leaves_nothing_behind() -> None:
     assert task.cancelling() == 0
 
 
+@pytest.mark.parametrize("long", [1.0, 0.0], ids=["timer", "alarm"])
 @pytest.mark.parametrize("seconds", [0.001, 0.0, -1.0])
-async def test_a_block_that_waits_too_long_times_out(seconds: float) -> None:
+async def test_a_block_that_waits_too_long_times_out(
+    seconds: float, long: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.within.LONG_S", long)
     task = asyncio.current_task()
     assert task is not None
     with pytest.raises(TimeoutError), within(seconds):
