@@ -28,8 +28,10 @@ def _headers(policy: str) -> tuple[Header, ...]:
 _PAGES, _DOCS = _headers(CSP_PAGES), _headers(swagger.CSP)
 _ANSWERS = (*_headers(CSP_ANSWERS), (b"cache-control", b"no-store"))
 _TEXTS = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", CSP_ANSWERS.encode()))
-"""JSON, which only a POST of JSON gets: it is never a page, refers to nothing, and is kept in no cache (RFC 9111,
-section 4.2.2). On a busy machine each header takes one or two hundredths of what a short request costs."""
+"""JSON, which only a POST of JSON gets: it is never a page, refers to nothing, and no cache keeps it.
+
+RFC 9110, section 9.3.3, on caches. On a busy machine each header takes a hundredth of a short request's cost.
+"""
 _API = ("/api/", "/v1/", "/metrics", "/openapi.json")
 
 
