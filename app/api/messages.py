@@ -65,7 +65,7 @@ class JsonResponse(Response):
         self.background = None
         self.raw_headers = [
             (b"content-length", str(len(body)).encode()),
-            (b"content-type", b"application/json"),
+            (b"content-type", JSON.encode()),
         ]
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,24 +43,7 @@ class Envelope:
         exchange = open_exchange(scope)
         logs.request_id.set(exchange.request_id)
 
-        held: HeldWrites | None = None
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal held
-            if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                given = message["headers"]
-                message["headers"] = [*given, *_headers(exchange), *security_headers(exchange.path, given)]
-                held = hold_writes(send)
-                await send(message)
-                return
-            try:
-                await send(message)
-            finally:
-                if held is not None:
-                    held.let_go()
-                    held = None
-
+        send_with_headers = _with_headers(scope, exchange, send)
         try:
             with (
                 self.drain.request(counted=scope["method"] != "GET"),
@@ -81,6 +65,39 @@ class Envelope:
             status = exchange.status or CLIENT_GONE
             seconds = exchange.elapsed_ms() / 1000
             self.metrics.count_request(scope["method"], _route(scope, exchange), status, seconds)
+
+
+def _with_headers(scope: Scope, exchange: Exchange, send: Send) -> Send:
+    """Adds the headers, notes the status, and lets head and body leave together."""
+    held: HeldWrites | None = None
+
+    async def send_with_headers(message: Message) -> None:
+        nonlocal held
+        if message["type"] == "http.response.start":
+            exchange.status = message["status"]
+            given = message["headers"]
+            added = security_headers(scope["method"], exchange.path, exchange.status, given)
+            message["headers"] = [*given, *_headers(exchange), *added]
+            if _is_whole(given):
+                held = hold_writes(send)
+            await send(message)
+            return
+        try:
+            await send(message)
+        finally:
+            if held is not None:
+                held.let_go()
+                held = None
+
+    return send_with_headers
+
+
+def _is_whole(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether the body's length is known: then it comes at once, and else perhaps piece by piece."""
+    for name, _ in headers:  # noqa: SIM110  a generator takes three times as long
+        if name == b"content-length":
+            return True
+    return False
 
 
 def _route(scope: Scope, exchange: Exchange) -> str:

@@ -65,6 +65,8 @@ class Intake:
             try:
                 body = await _read(scope, receive, limit, held)
             except MoleError as error:
+                watch.end()
+                held.leave()
                 await errors.response(error, exchange.request_id)(scope, receive, send)
                 return
             if body is not None:
@@ -105,6 +107,7 @@ class _Held:
         """They are not needed any more."""
         if self._size:
             self._admission.leave(self._caller, self._size)
+            self._size = 0
 
 
 class _Watch:

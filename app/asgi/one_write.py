@@ -11,6 +11,9 @@ from typing import Any
 
 from starlette.types import Send
 
+CYCLES = frozenset({"uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.http.h11_impl"})
+"""Where uvicorn's cycles of a request are, each with a connection of its own."""
+
 
 class HeldWrites:
     """Stands for a connection's transport and keeps what is written to it, from now until `let_go`."""
@@ -47,6 +50,4 @@ class HeldWrites:
 def hold_writes(send: Send) -> HeldWrites | None:
     """Begins to hold what the server's `send` writes; None where it is not known how."""
     cycle = getattr(send, "__self__", None)
-    if not hasattr(getattr(cycle, "transport", None), "writelines"):
-        return None
-    return HeldWrites(cycle)
+    return HeldWrites(cycle) if type(cycle).__module__ in CYCLES else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final
 
 from app.services.text_routes import TEXT_ROUTES
@@ -28,21 +29,23 @@ def _headers(policy: str) -> tuple[Header, ...]:
 _PAGES, _DOCS = _headers(CSP_PAGES), _headers(swagger.CSP)
 _ANSWERS = (*_headers(CSP_ANSWERS), (b"cache-control", b"no-store"))
 _TEXTS = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", CSP_ANSWERS.encode()))
-"""JSON, which only a POST of JSON gets: it is never a page, refers to nothing, and no cache keeps it.
+"""Of the 200 to a POST of a text, which must be JSON: no browser sends one for a page, and no cache keeps it.
 
 RFC 9110, section 9.3.3, on caches. On a busy machine each header takes a hundredth of a short request's cost.
 """
 _API = ("/api/", "/v1/", "/metrics", "/openapi.json")
 
 
-def security_headers(path: str, given: Sequence[Header]) -> Sequence[Header]:
+def security_headers(method: str, path: str, status: int | None, given: Sequence[Header]) -> Sequence[Header]:
     """The headers to add to an answer.
 
     Args:
+        method: of the request.
         path: of the request.
+        status: of the answer.
         given: the headers that the answer has; what it sets itself stays as it is.
     """
-    if path in TEXT_ROUTES:
+    if method == "POST" and status == HTTPStatus.OK and path in TEXT_ROUTES:
         wanted: Sequence[Header] = _TEXTS
     elif path.startswith(_API):
         wanted = _ANSWERS

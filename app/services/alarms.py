@@ -7,12 +7,15 @@ They are kept in slots of some milliseconds, which one timer visits as they come
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
 
+logger = logging.getLogger(__name__)
+
 TICK_S = 0.01
-"""An alarm rings up to so much too late, never too early."""
+"""An alarm rings up to twice so much too late, never too early."""
 SWEEP_TICKS = 100
-"""After so many it is looked whether any alarm is left; else the timer rests."""
+"""After so many the slots are let go whose alarms are all unset; where none is left, the timer rests."""
 
 
 class Alarm(Protocol):
@@ -54,9 +57,12 @@ class Alarms:
         before, self._visited = self._visited, due
         for number in range(before + 1, due + 1):
             for alarm in list(self._slots.pop(number, ())):
-                alarm.ring()
-        if due // SWEEP_TICKS > before // SWEEP_TICKS and not any(self._slots.values()):
-            self._slots.clear()
+                try:
+                    alarm.ring()
+                except Exception:  # it must not silence the others
+                    logger.exception("an alarm failed")
+        if due // SWEEP_TICKS > before // SWEEP_TICKS:
+            self._slots = {number: slot for number, slot in self._slots.items() if slot}
         self._timer = self.loop.call_later(TICK_S, self._tick) if self._slots else None
 
 
@@ -66,6 +72,7 @@ _alarms: Alarms | None = None
 def alarms_of(loop: asyncio.AbstractEventLoop) -> Alarms:
     """The alarms of a loop: of the process's only one, or of that which runs now."""
     global _alarms
-    if _alarms is None or _alarms.loop is not loop:
-        _alarms = Alarms(loop)
-    return _alarms
+    found = _alarms
+    if found is None or found.loop is not loop:
+        found = _alarms = Alarms(loop)
+    return found

@@ -128,7 +128,7 @@ class HttpExperts:
             worker = room.try_enter(call.caller, take)
             if worker is None:
                 want = (expert.task_key, *tried) if tried else expert.task_key
-                worker = await room.enter(call.caller, take, want)
+                worker = await room.wait(call.caller, take, want)
             tried.append(worker)
             try:
                 if self._hedging is not None and call.alone:

@@ -112,10 +112,17 @@ class WaitingRoom(Generic[T]):
             OverloadedError: the room is full.
             MoleError: what `take` raises.
         """
-        others = bool(self._queues)
         taken = self.try_enter(caller, take)
-        if taken is not None:
-            return taken
+        return taken if taken is not None else await self.wait(caller, take, want)
+
+    async def wait(self, caller: str, take: Callable[[], T | Wait], want: Hashable = None) -> T:
+        """The same after a `try_enter` in this turn of the event loop that found nothing.
+
+        Raises:
+            OverloadedError: the room is full.
+            MoleError: what `take` raises.
+        """
+        others = bool(self._queues)
         waiter = _Waiter(next(self._numbers), want, take, asyncio.get_running_loop().create_future())
         self._enqueue(caller, waiter)
         if others and not self._full():

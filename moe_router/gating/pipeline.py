@@ -28,10 +28,12 @@ from moe_router.gating.versions import RouterWeights, shipped_digest
 from moe_router.gating.weights import Floats, load
 from moe_router.gating.wording import Wording, joined
 from moe_router.languages import stated_language
-from moe_router.registry import MOST_REMEMBERED, Expert, Registry
+from moe_router.registry import Expert, Registry
 
 logger = logging.getLogger(__name__)
 
+MOST_REMEMBERED = 512
+"""Decisions that callers have taken themselves."""
 MODELS = Path(__file__).parent / "models"
 """Where the shipped weights lie."""
 
@@ -190,19 +192,19 @@ class GatingPipeline:
             UnknownTaskError: the registry has no such task.
         """
         heads = self.heads
-        if task is not None and language is not None:
-            known = heads.certain.get((task, language, via))
+        stated = stated_language(language)
+        if task is not None and stated is not None:
+            known = heads.certain.get((task, stated, via))
             if known is not None and _served(heads, task, served):
                 return known
-        stated = stated_language(language)
         asked = _words(description)
         watch = Stopwatch()
         guess = self._guess(text, asked, stated)
         watch.lap("language")
         if task is not None:
             found = await self._fixed(heads, text, guess, task, via, served, watch)
-            if language is not None and stated is not None and found.at_no_cost:
-                self._remember(heads, (task, language, via), found)
+            if stated is not None and found.at_no_cost:
+                self._remember(heads, (task, stated, via), found)
             return found
         passes, asked_vector, text_vector = await self._encode(heads, text, asked, via)
         watch.lap("encode" if passes else "task")
@@ -311,8 +313,13 @@ class GatingPipeline:
 
     @staticmethod
     def _remember(heads: Heads, asked: tuple[str, str, Via], found: Decision) -> None:
-        if len(heads.certain) < MOST_REMEMBERED:  # languages come from callers
-            heads.certain[asked] = found.again()
+        task, language, _ = asked
+        languages = heads.registry.languages_of(task)
+        if languages is not None and language not in languages:  # it will be refused
+            return
+        if len(heads.certain) >= MOST_REMEMBERED:  # the oldest goes: languages come from callers
+            del heads.certain[next(iter(heads.certain))]
+        heads.certain[asked] = found.again()
 
     def _refusal(
         self,

@@ -57,11 +57,9 @@ class WorkerClient:
     async def classify(self, worker: Worker, question: Question) -> ExpertAnswer:
         """One call of an expert; the answer fits the schema and comes from the right model."""
         headers = self._headers(question, question.timeout_s)
-        reply = await self._send("POST", worker, CLASSIFY, headers, question.body)
-        if reply.status != OK:
-            raise _refusal(reply, worker)
+        body = _sound(await self._send("POST", worker, CLASSIFY, headers, question.body), worker)
         try:
-            return _checked(read_answer(reply.body, worker.worker_id), worker)
+            return _checked(read_answer(body, worker.worker_id), worker)
         except WorkerAnswerError as error:
             raise faults.invalid(error) from error
 
@@ -69,14 +67,12 @@ class WorkerClient:
         """Several calls in one request of one caller: an answer or a fault each, in their order."""
         if len(questions) == 1:
             return [await self.classify(worker, questions[0])]
-        body = b'{"items":[' + b",".join(question.body for question in questions) + b"]}"
+        asked = b'{"items":[' + b",".join(question.body for question in questions) + b"]}"
         longest_s = max(question.timeout_s for question in questions)
         headers = self._headers(questions[0], longest_s)
-        reply = await self._send("POST", worker, BATCH, headers, body)
-        if reply.status != OK:
-            raise _refusal(reply, worker)
+        body = _sound(await self._send("POST", worker, BATCH, headers, asked), worker)
         try:
-            results = read_batch(reply.body, len(questions), worker.worker_id)
+            results = read_batch(body, len(questions), worker.worker_id)
         except WorkerAnswerError as error:
             raise faults.invalid(error) from error
         return [_item(result, worker) for result in results]
@@ -114,10 +110,12 @@ class WorkerClient:
             raise faults.of_transport(error, worker.worker_id) from error
 
 
-def _refusal(reply: Reply, worker: Worker) -> Fault:
-    """What an answer to a call of experts says that is no 200."""
+def _sound(reply: Reply, worker: Worker) -> bytes:
+    """The body of the 200 to a call of experts; any other answer is a fault."""
+    if reply.status == OK:
+        return reply.body
     slug, detail = _problem(reply.body)
-    return faults.of_status(reply.status, slug, detail, reply.retry_after_s, worker.worker_id)
+    raise faults.of_status(reply.status, slug, detail, reply.retry_after_s, worker.worker_id)
 
 
 def _read(model: type[ModelT], body: bytes) -> ModelT | None:

@@ -120,7 +120,7 @@ async def test_an_answer_in_parts_is_whole_too(protocol: Any, monkeypatch: pytes
     async with Server(in_parts, protocol, monkeypatch) as server:
         answered = await server.exchange(GET, LAST)
     assert answered.count(b"3\r\nin \r\n5\r\nparts\r\n0\r\n\r\n") == 2
-    assert server.writes[0].endswith(b"3\r\nin \r\n")
+    assert server.writes[0].endswith(b"\r\n\r\n"), "what may take its time does not keep the head back"
 
 
 @PROTOCOLS
@@ -139,8 +139,8 @@ async def test_a_head_whose_body_fails_ends_the_connection(
 ) -> None:
     async with Server(broken, protocol, monkeypatch) as server:
         answered = await server.exchange(GET)
-    assert b"of ours" not in answered
-    assert not answered.endswith(b"whole")
+    assert answered.startswith(b"HTTP/1.1 200")
+    assert answered.endswith(b"\r\n\r\n")
 
 
 @PROTOCOLS

@@ -31,18 +31,19 @@ async def test_every_answer_carries_them(tmp_path: Path, path: str) -> None:
 
 async def test_the_answer_to_a_text_is_never_a_page(tmp_path: Path) -> None:
     async with serving(application(tmp_path)) as client:
-        for answer in (await client.post(CLASSIFY, json={"text": "x"}), await client.get(CLASSIFY)):
-            assert answer.headers["x-content-type-options"] == "nosniff"
-            policy = answer.headers["content-security-policy"]
-            assert policy == "default-src 'none'; frame-ancestors 'none'"
-            assert "json" in answer.headers["content-type"]
-            assert "cache-control" not in answer.headers
-            assert "etag" not in answer.headers
+        refusals = [await client.get(CLASSIFY), await client.post(CLASSIFY, content="x")]
+    assert [answer.status_code for answer in refusals] == [405, 415]
+    assert {answer.headers["cache-control"] for answer in refusals} == {"no-store"}
+    added = dict(security_headers("POST", CLASSIFY, 200, [(b"content-type", b"application/json")]))
+    assert added == {
+        b"x-content-type-options": b"nosniff",
+        b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    }
 
 
 def test_what_an_answer_sets_itself_stays() -> None:
     own = [(b"content-type", b"x"), (b"Content-Security-Policy", b"own"), (b"cache-control", b"public")]
-    added = dict(security_headers("/", own))
+    added = dict(security_headers("GET", "/", 200, own))
     assert b"content-security-policy" not in added
     assert added[b"x-frame-options"] == b"DENY"
 

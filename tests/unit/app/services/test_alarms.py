@@ -100,6 +100,33 @@ def test_the_timer_rests_when_no_alarm_is_left() -> None:
     assert bell.rung == 1
 
 
+def test_one_that_fails_does_not_silence_the_others() -> None:
+    alarms, clock = at_rest()
+    after = Bell()
+
+    class Broken:
+        def ring(self) -> None:
+            raise RuntimeError("a fault of ours")
+
+    alarms.set(Broken(), 0.0)
+    alarms.set(after, 0.1)
+    clock.turn(0.05)
+    clock.turn(0.1)
+    assert after.rung == 1
+
+
+def test_slots_do_not_pile_up_while_one_alarm_is_set() -> None:
+    alarms, clock = at_rest()
+    kept, passing = Bell(), Bell()
+    alarms.set(kept, 3600.0)
+    for _ in range(5 * SWEEP_TICKS):
+        alarms.set(passing, 3600.0).discard(passing)
+        clock.turn(TICK_S)
+    assert len(alarms._slots) <= SWEEP_TICKS + 2
+    clock.turn(3600.0)
+    assert (kept.rung, passing.rung) == (1, 0)
+
+
 def test_each_loop_has_its_own() -> None:
     async def ring_here() -> None:
         rung = asyncio.Event()

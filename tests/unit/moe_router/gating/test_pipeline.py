@@ -19,6 +19,7 @@ import pytest
 
 from moe_router.errors import ModelAssetError, NoWorkerError, UnknownTaskError
 from moe_router.gating import domain, qnetwork, task_router
+from moe_router.gating import pipeline as pipeline_module
 from moe_router.gating.assembly import Assembly
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.ngrams import BUCKETS, IDENTITY, buckets
@@ -117,6 +118,53 @@ def outcome(decision: Decision) -> tuple[Any, ...]:
         {k: round(v, 5) for k, v in decision.domain_probabilities.items()},
         round(decision.confidence, 5), [(s.step, s.choice) for s in decision.steps],
     )  # fmt: skip
+
+
+class TestADecisionThatTheCallerHasTaken:
+    """Task and language are given and nothing is encoded: it is taken once, as long as it holds."""
+
+    SAID = {"language": "en", "task": "a/y"}  # noqa: RUF012
+
+    async def test_it_is_taken_once(self, gating):
+        first, second = [await ask(gating, **self.SAID) for _ in range(2)]
+        assert outcome(first) == outcome(second)
+        assert await ask(gating, "other words", **self.SAID) is second
+        assert second.timings.total == sum(step.ms for step in second.steps) == 0.0
+
+    async def test_it_does_not_outlive_the_workers(self, gating):
+        await ask(gating, **self.SAID)
+        nowhere = await ask(gating, **self.SAID, served=lambda _: False)
+        assert nowhere.abstained.reason == "expert_unavailable"
+        assert (await ask(gating, **self.SAID)).abstained is None
+
+    async def test_it_is_one_of_each_way_to_answer(self, load):
+        gating = load(registry({"a/x": {"probe": {"path": "probes/x"}}, "a/y": {}, "b/z": {}}))
+        own = {"language": "en", "task": "a/x"}
+        assert (await ask(gating, **own, via="expert")).probe is None
+        for via in ("auto", "probe", "expert"):
+            found = await ask(gating, **own, via=via)
+            assert (found.via, found.probe is None) == (via, via == "expert")
+
+    async def test_it_does_not_outlive_the_registry_or_the_router(self, gating):
+        for change in (gating.use_registry(registry()), gating.use_router(gating.shipped, 7)):
+            await ask(gating, **self.SAID)
+            await change
+            found = await ask(gating, **self.SAID)
+            assert found.router is gating.heads.router
+        assert found.router_version == 7
+
+    async def test_invented_languages_take_nobodys_place(self, gating, monkeypatch):
+        monkeypatch.setattr(pipeline_module, "MOST_REMEMBERED", 3)
+        for code in ("qaa", "qab", "qac", "qad", "en"):
+            await ask(gating, task="a/y", language=code)
+        assert len(gating.heads.certain) == 3
+        assert ("a/y", "en", "auto") in gating.heads.certain
+
+    async def test_what_will_be_refused_is_not_kept(self, load):
+        gating = load(registry({"a/y": {"supported_languages": ["en"]}, "b/z": {}}))
+        for code in ("de", "en"):
+            await ask(gating, task="a/y", language=code)
+        assert [language for _, language, _ in gating.heads.certain] == ["en"]
 
 
 class TestWhatIsDecided:
