@@ -67,7 +67,10 @@ class Metrics:
             registry=self.registry,
         )
         self._steps = self._histogram(
-            "mole_gating_step_duration_seconds", "Duration of each gating step.", ("step",), STEP_SECONDS
+            "mole_gating_step_duration_seconds",
+            "Duration of each gating step that was taken.",
+            ("step",),
+            STEP_SECONDS,
         )
         self._encoder_passes = Counter(
             "mole_encoder_passes_total", "Passes of the text encoder.", registry=self.registry
