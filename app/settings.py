@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -224,7 +225,7 @@ class Settings(BaseSettings):
         description="Longest request body, in bytes.",
     )
 
-    @property
+    @cached_property
     def one_text_bytes(self) -> int:
         """Longest body of a request for one text, in bytes: all that its members can hold, as JSON's escapes.
 

@@ -38,7 +38,7 @@ class Application(FastAPI):
     ) -> None:
         super().__init__(**given, middleware=[*outer, *layers])
         self.runtime = self.state.runtime = runtime
-        direct = Direct(super().__call__, router=router)
+        direct = Direct(router=router)
         self._routes = frozenset(direct.routes)
         short: ASGIApp = direct
         for layer in reversed(layers):

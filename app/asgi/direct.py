@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.api import errors
 from app.asgi.exchange import exchange_of
@@ -22,23 +22,19 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Direct:
-    """Calls the endpoints of a router that take nothing but the request; passes everything else on."""
+    """Calls the endpoints of a router that take nothing but the request; other requests do not come here."""
 
-    def __init__(self, app: ASGIApp, *, router: APIRouter) -> None:
-        self.app = app
+    def __init__(self, *, router: APIRouter) -> None:
         self.routes = dict(_simple(router))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        route = self.routes.get((scope["method"], exchange_of(scope).path))
-        if route is None:
-            await self.app(scope, receive, send)
-            return
-        scope["route"] = route
+        exchange = exchange_of(scope)
+        scope["route"] = route = self.routes[scope["method"], exchange.path]
         try:
             response = await route.endpoint(Request(scope, receive))
         except MoleError as error:
-            response = errors.response(error, exchange_of(scope).request_id)
+            response = errors.response(error, exchange.request_id)
         await response(scope, receive, send)
 
 
