@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.asgi.security_headers import security_headers
-from tests.stubs.serving import serving
+from tests.stubs.serving import serving, until
 from tests.unit.app.api.test_service import CLASSIFY, application
 
 ORIGIN = "https://pages.example"
@@ -30,7 +30,9 @@ async def test_every_answer_carries_them(tmp_path: Path, path: str) -> None:
 
 
 async def test_the_answer_to_a_text_is_never_a_page(tmp_path: Path) -> None:
-    async with serving(application(tmp_path)) as client:
+    app = application(tmp_path)
+    async with serving(app) as client:
+        await until(lambda: app.state.runtime.status == "ready")
         refusals = [await client.get(CLASSIFY), await client.post(CLASSIFY, content="x")]
     assert [answer.status_code for answer in refusals] == [405, 415]
     assert {answer.headers["cache-control"] for answer in refusals} == {"no-store"}
