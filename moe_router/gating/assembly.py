@@ -12,9 +12,9 @@ import numpy as np
 
 from moe_router.errors import ModelAssetError
 from moe_router.gating import abstention, domain
-from moe_router.gating.decision import Decision
+from moe_router.gating.decision import Beliefs, Decision
 from moe_router.gating.encoder import Encoder
-from moe_router.gating.heads import MixtureHead
+from moe_router.gating.heads import Distribution, MixtureHead
 from moe_router.gating.probe import Probe
 from moe_router.gating.qnetwork import QNetwork
 from moe_router.gating.task_router import PROBE, Policy, TaskRouter, Via
@@ -39,8 +39,10 @@ class Heads:
     """the vectors of each task's phrasings, (phrasings, hidden)"""
     threshold: float
     """a request whose likeliest task is less likely is abstained from"""
-    certain: dict[tuple[str, str, Via], Decision] = field(default_factory=dict)
-    """where the caller gives task and language and nothing is encoded, all requests are decided alike"""
+    certain: dict[str, tuple[Floats, Distribution, Distribution, Beliefs]] = field(default_factory=dict)
+    """what is known of a request whose task is given and of which nothing is encoded, by task"""
+    decided: dict[tuple[str, str, Via], Decision] = field(default_factory=dict)
+    """where its language is given, too, all such requests are decided alike"""
 
 
 class Assembly:
@@ -95,7 +97,7 @@ class Assembly:
             ModelAssetError: the weights do not fit.
         """
         router = self.router(heads.registry, weights, heads.probes, heads.prototypes, version)
-        return replace(heads, router=router, threshold=self._threshold(weights), certain={})
+        return replace(heads, router=router, threshold=self._threshold(weights), certain={}, decided={})
 
     def _threshold(self, weights: RouterWeights) -> float:
         return abstention.threshold_for(weights.tasks.meta, self._target_risk)

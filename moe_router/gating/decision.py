@@ -91,6 +91,7 @@ class Decision:
         watch: Stopwatch,
         *,
         router: TaskRouter,
+        beliefs: Beliefs | None = None,
         **known: Any,
     ) -> Decision:
         """Sums up.
@@ -101,9 +102,10 @@ class Decision:
             refusal: why gating abstains all the same.
             watch: with the laps language, task and, where they were, encode and domain.
             router: the one that chose.
+            beliefs: those of the state and the task, where they were summed up before.
             known: the further fields, as they are.
         """
-        found = Beliefs.of(state.tasks, state.domains, chosen)
+        found = beliefs or Beliefs.of(state.tasks, state.domains, chosen)
         domain: str | None = chosen.split("/")[0]
         if refusal is not None and refusal.reason != "expert_unavailable":
             likeliest = state.domains.names[int(state.domains.probabilities.argmax())]

@@ -17,7 +17,7 @@ from moe_router.errors import ModelAssetError
 from moe_router.gating import abstention, domain, ngrams, qnetwork, task_router
 from moe_router.gating.assembly import Assembly, Heads
 from moe_router.gating.batching import BatchingEncoder, EncoderCounts
-from moe_router.gating.decision import Decision, Stopwatch
+from moe_router.gating.decision import Beliefs, Decision, Stopwatch
 from moe_router.gating.encoder import Encoder
 from moe_router.gating.heads import Distribution
 from moe_router.gating.language import LanguageGuess, LanguageIdentifier, find_model
@@ -194,7 +194,7 @@ class GatingPipeline:
         heads = self.heads
         stated = stated_language(language)
         if task is not None and stated is not None:
-            known = heads.certain.get((task, stated, via))
+            known = heads.decided.get((task, stated, via))
             if known is not None and _served(heads, task, served):
                 return known
         asked = _words(description)
@@ -299,16 +299,26 @@ class GatingPipeline:
         if probing:
             vector = (await self.encoder.encode([text]))[0]
             watch.lap("encode")
-        tasks = Distribution((task,), np.ones(1, np.float32), 0.0, 0.0)
-        domains = Distribution((task.split("/")[0],), np.ones(1, np.float32), 0.0, 0.0)
-        encodings = heads.router.qnetwork.state(None, vector)
+        known = heads.certain.get(task) if vector is None else None
+        if known is None:
+            tasks = Distribution((task,), np.ones(1, np.float32), 0.0, 0.0)
+            domains = Distribution((task.split("/")[0],), np.ones(1, np.float32), 0.0, 0.0)
+            known = (
+                heads.router.qnetwork.state(None, vector),
+                tasks,
+                domains,
+                Beliefs.of(tasks, domains, task),
+            )
+            if vector is None:
+                heads.certain[task] = known
+        encodings, tasks, domains, beliefs = known
         state = State(encodings, tasks, domains, guess.code, guess.probability)
         refusal = self._untold(heads, task, guess.code) or self._unserved(heads, task, served, via)
         probe = self._probe(heads, task, vector, via) if refusal is None else None
         watch.lap("task")
         return Decision.of(
             state, task, refusal, watch, via=via, router=heads.router, probe=probe,
-            encoder_passes=int(probing), encoder=self._identity, text_vector=vector,
+            encoder_passes=int(probing), encoder=self._identity, text_vector=vector, beliefs=beliefs,
         )  # fmt: skip
 
     @staticmethod
@@ -317,9 +327,9 @@ class GatingPipeline:
         languages = heads.registry.languages_of(task)
         if languages is not None and language not in languages:  # it will be refused
             return
-        if len(heads.certain) >= MOST_REMEMBERED:  # the oldest goes: languages come from callers
-            del heads.certain[next(iter(heads.certain))]
-        heads.certain[asked] = found.again()
+        if len(heads.decided) >= MOST_REMEMBERED:  # the oldest goes: languages come from callers
+            del heads.decided[next(iter(heads.decided))]
+        heads.decided[asked] = found.again()
 
     def _refusal(
         self,

@@ -173,7 +173,7 @@ class TaskRouter:
         via: Via,
         reachable: Callable[[Expert], bool],
     ) -> list[Action]:
-        experts = self.registry.experts_for(task_key, state.language) if via != "probe" else ()
+        experts = self.experts(task_key, state.language) if via != "probe" else ()
         if not observations:
             actions = [Action("expert", e) for e in experts if reachable(e)]
             # After an answer the probe is not offered: it was there to be asked first.

@@ -157,16 +157,16 @@ class TestADecisionThatTheCallerHasTaken:
         monkeypatch.setattr(pipeline_module, "MOST_REMEMBERED", 3)
         for code in ("en", "qaa", "qab", "qac", "qad"):
             await ask(gating, task="a/y", language=code)
-        assert [language for _, language, _ in gating.heads.certain] == ["qab", "qac", "qad"]
+        assert [language for _, language, _ in gating.heads.decided] == ["qab", "qac", "qad"]
         first, second = [await ask(gating, **self.SAID) for _ in range(2)]
         assert outcome(first) == outcome(second)
-        assert len(gating.heads.certain) == 3
+        assert len(gating.heads.decided) == 3
 
     async def test_what_will_be_refused_is_not_kept(self, load):
         gating = load(registry({"a/y": {"supported_languages": ["en"]}, "b/z": {}}))
         for code in ("de", "en"):
             await ask(gating, task="a/y", language=code)
-        assert [language for _, language, _ in gating.heads.certain] == ["en"]
+        assert [language for _, language, _ in gating.heads.decided] == ["en"]
 
 
 class TestWhatIsDecided:
