@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from app.asgi.application import Application
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+_JSON = JSON.encode()
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -32,7 +33,7 @@ def declared_type(request: Request) -> str:
     """What the body is declared as, without parameters; empty where nothing is said."""
     for name, value in request.scope["headers"]:
         if name == b"content-type":
-            return media_type(str(value, "latin-1"))
+            return JSON if value == _JSON else media_type(str(value, "latin-1"))
     return ""
 
 
@@ -64,8 +65,8 @@ class JsonResponse(Response):
         self.body = body
         self.background = None
         self.raw_headers = [
-            (b"content-length", str(len(body)).encode()),
-            (b"content-type", JSON.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", _JSON),
         ]
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:

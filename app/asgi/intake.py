@@ -17,8 +17,8 @@ BODY_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 STREAMED = frozenset({("POST", "/api/v1/jobs")})
 """Read by their handlers, as the body arrives and within limits of their own."""
 ANY_PATH = ""
-WATCH_AFTER_S = 0.02
-"""A client that goes sooner is noticed then; most requests that no model has to compute are over before."""
+WATCH_AFTER_S = 0.05
+"""A client that goes sooner is noticed then; most requests of a fast expert are over before."""
 BYTES_IN_ALL, BYTES_PER_CALLER = 256 * 2**20, 64 * 2**20
 """Of bodies that are being read or worked on, or a single longest body where that is more."""
 BODY_TIMEOUT_S = 30.0

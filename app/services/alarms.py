@@ -12,7 +12,7 @@ from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 0.01
+TICK_S = 0.02
 """An alarm rings up to twice so much too late, never too early."""
 SWEEP_TICKS = 100
 """After so many the slots are let go whose alarms are all unset; where none is left, the timer rests."""
@@ -40,9 +40,9 @@ class Alarms:
         """number of the last slot that came due"""
 
     def set(self, alarm: Alarm, seconds: float) -> Slot:
-        """Lets an alarm ring after so many seconds; to unset it, discard it from the slot."""
+        """Lets an alarm ring after so many seconds, or soon; to unset it, discard it from the slot."""
         now = self.loop.time()
-        number = int((now + seconds) / TICK_S) + 1
+        number = int((now + max(seconds, 0.0)) / TICK_S) + 1
         slot = self._slots.get(number)
         if slot is None:
             slot = self._slots[number] = set()

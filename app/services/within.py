@@ -8,7 +8,7 @@ from types import TracebackType
 from app.services.alarms import Slot, alarms_of
 
 LONG_S = 1.0
-"""A longer time may be over 20 ms late, see `alarms`."""
+"""A longer time may be over 40 ms late, see `alarms`."""
 
 
 class within:  # noqa: N801 - read as a word: `with within(seconds):`

@@ -41,12 +41,12 @@ def at_rest() -> tuple[Alarms, Clock]:
 
 def test_it_rings_once_and_never_too_early() -> None:
     alarms, clock = at_rest()
-    for seconds in (0.0, 0.004, 0.05, 0.333, 2.0):
+    for seconds in (-0.05, 0.0, 0.004, 0.05, 0.333, 2.0):
         bell, began = Bell(), clock.now
         alarms.set(bell, seconds)
         while not bell.rung:
             clock.turn(TICK_S)
-        assert seconds <= clock.now - began <= seconds + 2 * TICK_S + 1e-6
+        assert seconds <= clock.now - began <= max(seconds, 0.0) + 2 * TICK_S + 1e-6
         clock.turn(TICK_S)
         assert bell.rung == 1
 
