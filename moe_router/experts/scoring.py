@@ -146,6 +146,9 @@ class LabelTrie:
             if not node.children:
                 continue
             children = list(node.children.values())
+            if len(children) == 1:  # most of a big trie's nodes
+                arrived[children[0]] = arrived[index]
+                continue
             known = logits.get(index)
             steps = log_softmax(known if known is not None else np.log(self._leaves(children)))
             arrived[children] = arrived[index] + steps

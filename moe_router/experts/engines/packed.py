@@ -9,7 +9,7 @@ request's numbers cannot depend on what else is in the pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache
 
+from moe_router.experts.engines.blocks import LEAST_ROWS, Block, masks_of
 from moe_router.experts.engines.cpu_products import rounded_rows
 from moe_router.experts.engines.mixed import MixedLora, Run, runs_of
 
@@ -48,16 +49,17 @@ class PackedModel:
         config: its configuration.
         device: where its embedding lives.
         mixed: adds the adapters' updates.
-        eager: whether attention wants an additive mask rather than a boolean one.
+        in_blocks: whether it attends in blocks, see `blocks.use_blocks`.
     """
 
     def __init__(
-        self, decoder: Any, config: Any, device: torch.device, mixed: MixedLora, *, eager: bool = False
+        self, decoder: Any, config: Any, device: torch.device, mixed: MixedLora, *, in_blocks: bool = False
     ) -> None:
         self._decoder = decoder
         self._mixed = mixed
         self.device = device
-        self._eager = eager
+        self.in_blocks = in_blocks
+        self._eager = getattr(config, "_attn_implementation", "sdpa") == "eager"
         window = getattr(config, "sliding_window", None)
         self._window = int(window) if window else None
         default = "sliding_attention" if self._window else "full_attention"
@@ -67,13 +69,12 @@ class PackedModel:
         self,
         tokens: Sequence[int],
         positions: Slots,
-        allowed: npt.NDArray[np.bool_],
-        distance: Slots,
+        blocks: Sequence[Block],
         cache: DynamicCache,
         runs: Sequence[Run],
     ) -> torch.Tensor:
         """Hidden states (n_tokens, hidden_size) of one packed row, whose keys and values join the cache."""
-        masks = {kind: self._mask(kind, allowed, distance) for kind in self._kinds}
+        masks = {kind: self._mask(kind, blocks) for kind in self._kinds}
         with self._mixed.using(runs):
             output = self._decoder(
                 input_ids=torch.tensor([list(tokens)], device=self.device),
@@ -85,11 +86,12 @@ class PackedModel:
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
 
-    def _mask(self, kind: str, allowed: npt.NDArray[np.bool_], distance: Slots) -> torch.Tensor:
-        seen = allowed
-        if kind == "sliding_attention" and self._window is not None:
-            seen = allowed & (distance < self._window)
-        mask = torch.from_numpy(seen)[None, None].to(self.device)
+    def _mask(self, kind: str, blocks: Sequence[Block]) -> torch.Tensor:
+        window = self._window if kind == "sliding_attention" else None
+        if self.in_blocks:
+            return masks_of(blocks, window, next(self._decoder.parameters()).dtype)
+        [all_of_it] = blocks
+        mask = torch.from_numpy(all_of_it.seen(window))[None, None].to(self.device)
         if not self._eager:
             return mask
         dtype = next(self._decoder.parameters()).dtype
@@ -146,21 +148,50 @@ class PackedSession:
         queue, self._queue = self._queue, []
         fresh = np.concatenate([np.arange(s.start, s.start + len(s.tokens)) for s in queue])
         self._positions = np.concatenate([self._positions, fresh])
-        allowed = np.zeros((len(fresh), self._next), dtype=np.bool_)
-        for segment in queue:
-            first, last = int(segment.slots[0]), int(segment.slots[-1]) + 1
-            rows = slice(first - base, last - base)
-            allowed[rows, segment.context] = True
-            allowed[rows, first:last] = np.tri(last - first, dtype=np.bool_)
-        distance = fresh[:, None] - self._positions[None, :]
+        least = LEAST_ROWS if self._model.in_blocks else self._next
+        blocks = [self._block(part, base) for part in _parts(queue, least)]
         tokens = [token for segment in queue for token in segment.tokens]
         runs = runs_of([(segment.adapter, len(segment.tokens)) for segment in queue])
-        return self._model.forward(tokens, fresh, allowed, distance, self._cache, runs)[:wanted]
+        return self._model.forward(tokens, fresh, blocks, self._cache, runs)[:wanted]
+
+    def _block(self, segments: Sequence[Segment], base: int) -> Block:
+        """What the tokens of neighbouring segments see; the pass's first token has the slot `base`."""
+        first, last = int(segments[0].slots[0]), int(segments[-1].slots[-1]) + 1
+        seen = np.zeros(self._next, dtype=np.bool_)
+        seen[first:last] = True
+        for segment in segments:
+            seen[segment.context] = True
+        if not self._model.in_blocks:
+            seen[:] = True  # the mask of a whole pass has a column for every slot
+        slots = np.flatnonzero(seen)
+        place = np.cumsum(seen) - 1
+        allowed = np.zeros((last - first, len(slots)), dtype=np.bool_)
+        for segment in segments:
+            size, row = len(segment.tokens), int(segment.slots[0]) - first
+            column = int(place[segment.slots[0]])
+            allowed[row : row + size, place[segment.context]] = True
+            allowed[row : row + size, column : column + size] = np.tri(size, dtype=np.bool_)
+        distance = self._positions[first:last, None] - self._positions[None, slots]
+        return Block(slice(first - base, last - base), slots, allowed, distance)
 
     def key_values(self, count: int) -> KeyValues:
         """Keys and values of the first slots."""
         layers: Any = self._cache.layers
         return [(layer.keys[:, :, :count].clone(), layer.values[:, :, :count].clone()) for layer in layers]
+
+
+def _parts(queue: Sequence[Segment], least: int) -> Iterator[list[Segment]]:
+    """Neighbours of at least so many tokens together; the last may have fewer."""
+    part: list[Segment] = []
+    size = 0
+    for segment in queue:
+        part.append(segment)
+        size += len(segment.tokens)
+        if size >= least:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _concatenated(layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,6 +24,7 @@ from moe_router.experts.engines.base import (
     OutOfMemoryError,
     Prompt,
 )
+from moe_router.experts.engines.blocks import use_blocks
 from moe_router.experts.engines.lm_head import LmHead
 from moe_router.experts.engines.loading import is_out_of_memory
 from moe_router.experts.engines.mixed import MixedLora, is_plain
@@ -77,11 +78,13 @@ class TransformersEngine:
         self._heads: OrderedDict[tuple[str | None, tuple[int, ...]], KeyValues] = OrderedDict()
         self._adapters: set[str] = set(loaded)
         device = model.get_input_embeddings().weight.device
-        eager = getattr(model.config, "_attn_implementation", "sdpa") == "eager"
         self._mixed = MixedLora.of(model)
         self._odd: set[str] = set()
         self._attach()
-        self._packed = PackedModel(model.get_decoder(), model.config, device, self._mixed, eager=eager)
+        in_blocks = use_blocks(model)
+        self._packed = PackedModel(
+            model.get_decoder(), model.config, device, self._mixed, in_blocks=in_blocks
+        )
         self._lm_head = LmHead(model)
         with _translated("the model's first pass"):
             check_packing(model, self._packed, tokens, self._lm_head)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from moe_router.experts.engines import transformers
+from moe_router.experts.engines.base import LabelJob
+from moe_router.experts.engines.blocks import LEAST_ROWS, NAME, Block
+from moe_router.experts.engines.loading import load_model
+from moe_router.experts.engines.packed import PackedModel
+from moe_router.experts.engines.tokens import HfTokens
+from moe_router.experts.engines.transformers import TransformersEngine
+from moe_router.experts.prompting import Template
+from moe_router.experts.scoring import LabelTrie
+from moe_router.registry import BaseModelSpec
+
+LABELS = [
+    f"card {a} {b} {c}" for a in ("lost", "late") for b in ("fee", "arrival", "pin") for c in ("x", "y")
+]
+TEMPLATES = (
+    Template("Text: {{input}}\nLabel:"),
+    Template("Some words of a text that come before. Text: card payment Label: neutral\n{{input}} =>"),
+)
+
+
+def model_of(folder: Path) -> tuple[Any, HfTokens]:
+    model, tokenizer = load_model(folder, BaseModelSpec(hf_name=str(folder), torch_dtype="float32"))
+    return model, HfTokens(tokenizer, max_text_tokens=200)
+
+
+def jobs_of(engine: TransformersEngine) -> list[LabelJob]:
+    """Of all lengths, with two heads, each with a second pass over its labels."""
+    found = []
+    for size in (1, 5, 17, 40, 90, 120, 3, 200):
+        template = TEMPLATES[size % 2]
+        prompt = engine.tokens.prompt(template, {"input": "card payment declined "[: size % 23] * 9}, None)
+        sequences = [engine.tokens.encode(template.label_prefix + label, trusted=False) for label in LABELS]
+        found.append(LabelJob(prompt, LabelTrie(sequences, engine.tokens.line_end), exact=True))
+    return found
+
+
+@pytest.mark.parametrize("whole", ["sdpa", "eager"])
+@pytest.mark.parametrize("folder", ["gemma_folder", "llama_folder"])
+def test_blocks_say_what_one_mask_for_all_says(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, folder: str, whole: str
+) -> None:
+    model, tokens = model_of(request.getfixturevalue(folder))
+    engine = TransformersEngine(model, tokens)
+    in_blocks = engine.infer(jobs_of(engine))
+    model.set_attn_implementation(whole)
+    monkeypatch.setattr(transformers, "use_blocks", lambda _model: False)
+    other = TransformersEngine(model, tokens)
+    for found, wanted in zip(in_blocks, other.infer(jobs_of(other)), strict=True):
+        assert np.exp(found) == pytest.approx(np.exp(wanted), abs=1e-5)
+
+
+def test_no_block_holds_what_its_requests_do_not_see(
+    gemma_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TransformersEngine(*model_of(gemma_folder))
+    passes: list[Sequence[Block]] = []
+    forward = PackedModel.forward
+
+    def spy(self: PackedModel, tokens: Any, positions: Any, blocks: Any, cache: Any, runs: Any) -> Any:
+        passes.append(blocks)
+        return forward(self, tokens, positions, blocks, cache, runs)
+
+    monkeypatch.setattr(PackedModel, "forward", spy)
+    engine.infer(jobs_of(engine))
+    assert len(passes) == 4  # two heads, the prompts, the labels
+    for blocks in passes:
+        ends = [0, *(block.rows.stop for block in blocks)]
+        assert [block.rows.start for block in blocks] == ends[:-1]
+        for block in blocks:
+            assert block.allowed.any(axis=0).all()  # a slot that nobody sees would be computed for nothing
+            assert block.allowed.any(axis=1).all()
+    sizes = [block.rows.stop - block.rows.start for block in passes[2][:-1]]
+    assert len(sizes) > 2
+    assert min(sizes) >= LEAST_ROWS
+
+
+def test_what_is_not_packed_goes_as_without_blocks(gemma_folder: Path) -> None:
+    model, _ = model_of(gemma_folder)
+    ids = torch.arange(3, 53).reshape(2, 25)
+    mask = torch.ones_like(ids)
+    mask[1, :7] = 0
+    with torch.inference_mode():
+        wanted = model(ids, attention_mask=mask).logits
+        model.set_attn_implementation(NAME)
+        found = model(ids, attention_mask=mask).logits
+    assert torch.allclose(found[mask.bool()], wanted[mask.bool()], atol=1e-6)
