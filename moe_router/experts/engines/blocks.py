@@ -18,6 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from moe_router.experts.engines.cpu_products import by_mkl
+
 NAME: Final = "mole_blocks"
 """Under which transformers knows it (https://huggingface.co/docs/transformers/en/attention_interface)."""
 LEAST_ROWS = 48
@@ -87,15 +89,16 @@ def _attend(
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **given)
     shared = query.shape[1] != key.shape[1]
     attended = query.new_empty(1, query.shape[2], query.shape[1], value.shape[-1])
-    for rows, slots, mask in blocks:
-        attended[:, rows] = scaled_dot_product_attention(
-            query[:, :, rows],
-            key.index_select(2, slots),
-            value.index_select(2, slots),
-            attn_mask=mask,
-            scale=scaling,
-            enable_gqa=shared,
-        ).transpose(1, 2)
+    with by_mkl():
+        for rows, slots, mask in blocks:
+            attended[:, rows] = scaled_dot_product_attention(
+                query[:, :, rows],
+                key.index_select(2, slots),
+                value.index_select(2, slots),
+                attn_mask=mask,
+                scale=scaling,
+                enable_gqa=shared,
+            ).transpose(1, 2)
     return attended, None
 
 

@@ -10,12 +10,16 @@ dozen lengths and not in a thousand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
 TOLERANCE = 1e-4
 """Greatest error of a product of length 640 of unit variance: 5e-6 in float32, 5e-3 in bfloat16."""
+MKL, ONEDNN = "highest", "medium"
+"""What torch calls the leave to round, by the library that then multiplies float32."""
+_in_force = MKL
 
 
 def prefer_onednn() -> bool:
@@ -23,13 +27,30 @@ def prefer_onednn() -> bool:
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(64, 640, generator=generator), torch.randn(640, 640, generator=generator)
     right /= 640**0.5
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision(ONEDNN)
     with torch.inference_mode():
         error = (left @ right - left.double() @ right.double()).abs().max().item()
-    if error > TOLERANCE:
-        torch.set_float32_matmul_precision(before)
+    _take(ONEDNN if error <= TOLERANCE else MKL)
     return error <= TOLERANCE
+
+
+@contextmanager
+def by_mkl() -> Iterator[None]:
+    """Within, products are MKL's: of many small ones in ever other shapes, which oneDNN would compile anew.
+
+    Such a product took four times as long there, and 1,500 of them a gigabyte.
+    """
+    torch.set_float32_matmul_precision(MKL)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(_in_force)
+
+
+def _take(library: str) -> None:
+    global _in_force
+    _in_force = library
+    torch.set_float32_matmul_precision(library)
 
 
 def computes_bfloat16() -> bool:

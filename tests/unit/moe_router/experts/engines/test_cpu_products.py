@@ -9,7 +9,8 @@ from moe_router.experts.engines import cpu_products
 
 
 @pytest.fixture(autouse=True)
-def precision() -> Iterator[None]:
+def precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(cpu_products, "_in_force", cpu_products.MKL)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     yield
@@ -27,6 +28,22 @@ def test_a_processor_that_rounds_is_left_as_it_was(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(cpu_products, "TOLERANCE", 0.0)  # less than any processor's error
     assert not cpu_products.prefer_onednn()
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("tolerance", [cpu_products.TOLERANCE, 0.0], ids=["as it may be", "refused"])
+def test_a_block_by_mkl_leaves_what_was_chosen(tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_products, "TOLERANCE", tolerance)
+    cpu_products.prefer_onednn()
+    chosen = torch.get_float32_matmul_precision()
+
+    def fail() -> None:
+        with cpu_products.by_mkl():
+            assert torch.get_float32_matmul_precision() == "highest"
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    assert torch.get_float32_matmul_precision() == chosen
 
 
 def test_passes_come_in_few_lengths() -> None:
