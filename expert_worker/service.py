@@ -18,6 +18,7 @@ from moe_router.errors import MoleError, NotReadyError
 from moe_router.experts.engines.base import ServerAwayError
 from moe_router.experts.memory import reclaim
 from moe_router.file_watch import FileWatch
+from moe_router.own_thread import in_own_thread
 from moe_router.registry import Expert, Registry, load_registry
 from moe_router.tally import SizeTally
 
@@ -253,7 +254,7 @@ class Service:
         while self._pool is None:
             pool = await asyncio.to_thread(self._built)
             try:
-                await asyncio.to_thread(self._preload, pool)
+                await in_own_thread(self._preload, pool)
             except ServerAwayError as error:
                 await pool.aclose()
                 self.detail, self.progress = error.detail, 0.0

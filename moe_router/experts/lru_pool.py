@@ -17,6 +17,7 @@ from moe_router.experts.load_failures import LoadFailure, LoadFailures
 from moe_router.experts.memory import available_memory, weights_bytes
 from moe_router.experts.model_host import MakeEngine, ModelHost, PoolConfig
 from moe_router.experts.roster import Roster
+from moe_router.own_thread import in_own_thread
 from moe_router.registry import BaseModelSpec, Expert, Registry
 
 logger = logging.getLogger(__name__)
@@ -182,13 +183,13 @@ class LruModelPool:
     async def _load_within_budget(self, key: str, host: ModelHost) -> LoadFailure | None:
         """Loads a model, or tells why it cannot be."""
         await self._make_room(self._measured.get(key, 0))
-        failure = await asyncio.to_thread(_load_and_warm, host, alone=not self._hosts)
+        failure = await in_own_thread(_load_and_warm, host, alone=not self._hosts)
         if failure is not None and failure.kind is OutOfMemoryError and self._hosts:
             logger.warning("the device's memory does not hold the base model %s beside others", key)
             for other in list(self._hosts):
                 self._let_go(other)
             await self._all_left()
-            failure = await asyncio.to_thread(_load_and_warm, host, alone=True)
+            failure = await in_own_thread(_load_and_warm, host, alone=True)
         if failure is None:
             self._measured[key] = host.engine.memory_bytes()
             await self._make_room(self._measured[key])

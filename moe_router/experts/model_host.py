@@ -20,6 +20,7 @@ from moe_router.experts.engines.factory import EngineOptions, make_engine
 from moe_router.experts.memory import reclaim
 from moe_router.experts.roster import Roster, RosterBuilder, Served
 from moe_router.experts.task_expert import Finding, TaskExpert
+from moe_router.own_thread import in_own_thread
 from moe_router.registry import BaseModelSpec, Expert, Registry
 from moe_router.tally import SizeTally
 
@@ -177,7 +178,7 @@ class ModelHost:
         Raises:
             ModelAssetError: a new or changed expert cannot be made.
         """
-        return await asyncio.to_thread(self._builder().rebuild, registry, self._roster)
+        return await in_own_thread(self._builder().rebuild, registry, self._roster)
 
     def take(self, registry: Registry, staged: Roster) -> None:
         """Serves what was staged; the adapters that it does without go once no request uses them."""
@@ -189,13 +190,13 @@ class ModelHost:
 
     async def discard(self, staged: Roster) -> None:
         """Lets go what was staged and is not wanted after all."""
-        await asyncio.to_thread(self._builder().discard, staged, self._roster)
+        await in_own_thread(self._builder().discard, staged, self._roster)
 
     async def _retire(self, adapter: str) -> None:
         while self._users[adapter]:
             self._unused.clear()
             await self._unused.wait()
-        await asyncio.to_thread(self.engine.unload_adapter, adapter)
+        await in_own_thread(self.engine.unload_adapter, adapter)
 
     def _builder(self) -> RosterBuilder:
         config = self._config

@@ -29,6 +29,7 @@ class StubPool:
         self.may_load = threading.Event()
         self.may_load.set()
         self.warmed = False
+        self.loaded_in: threading.Thread | None = None
         self.depth = 0
         self.cancelled = 0
         self.broken = False
@@ -39,6 +40,7 @@ class StubPool:
         self.callers: list[str] = []
 
     def preload(self, progress: Callable[[str, float], None]) -> None:
+        self.loaded_in = threading.current_thread()
         progress("reading weights", 0.5)
         self.may_load.wait(10)
         if self.broken:

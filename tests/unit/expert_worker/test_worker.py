@@ -75,6 +75,13 @@ def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
     return body
 
 
+async def test_the_thread_that_loads_is_gone_when_that_is_done(scene: Scene) -> None:
+    """What computes there leaves nothing behind, see own_thread."""
+    assert scene.stub.loaded_in is not None
+    scene.stub.loaded_in.join(5)
+    assert not scene.stub.loaded_in.is_alive()
+
+
 async def test_the_caller_reaches_the_queue(scene: Scene) -> None:
     await scene.ask({"X-MoLE-Caller": "abc"})
     await scene.ask()

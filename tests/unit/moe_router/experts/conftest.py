@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from moe_router.experts.engines.base import Job, Outcome
+from moe_router.experts.engines.transformers import TransformersEngine
 from moe_router.experts.model_host import PoolConfig
 from moe_router.registry import Registry
 from tests.unit.moe_router.experts import tiny
@@ -73,3 +77,17 @@ def registry(gemma_folder: Path, llama_folder: Path) -> Registry:
             },
         }
     )
+
+
+@pytest.fixture
+def computed_in(monkeypatch: pytest.MonkeyPatch) -> set[threading.Thread]:
+    """The threads in which models have computed."""
+    found: set[threading.Thread] = set()
+    infer = TransformersEngine.infer
+
+    def noting(self: TransformersEngine, jobs: Sequence[Job]) -> list[Outcome]:
+        found.add(threading.current_thread())
+        return infer(self, jobs)
+
+    monkeypatch.setattr(TransformersEngine, "infer", noting)
+    return found

@@ -50,6 +50,23 @@ async def test_requests_for_a_loading_model_wait_once(registry: Registry, config
         await pool.classify(expert, ask("a/plain"))
 
 
+async def test_of_the_threads_that_computed_one_stays(
+    registry: Registry, config: PoolConfig, computed_in: set[threading.Thread]
+) -> None:
+    """See own_thread: each that stays makes the others' passes slower."""
+    pool = LruModelPool(registry, config)
+    [expert] = registry.all_experts("a/plain")
+    await pool.classify(expert, ask("a/plain"))
+    await pool.reload(edited(registry, "a/new", template_path="t.json"))
+    await pool.classify(expert, ask("a/plain"))
+    assert len(computed_in) == 3  # at the load, for the requests, at the edit
+    for thread in computed_in:
+        thread.join(0.0 if thread.name.startswith("engine") else 5.0)
+    [stays] = [thread for thread in computed_in if thread.is_alive()]
+    assert stays.name.startswith("engine")
+    await pool.aclose()
+
+
 async def test_models_stay_while_they_fit_and_the_least_recently_used_goes(
     registry: Registry, config: PoolConfig
 ) -> None:
