@@ -19,6 +19,7 @@ async def in_own_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     OpenMP keeps helpers for every thread that has computed, until it ends. Once there are more of them than
     processors they sleep where they would spin, and each of the thousand parallel loops of a pass waits until
     one is awake: on two cores a request took an expert 1.6 times as long.
+    The end of the event loop does not wait for the work, that of the interpreter does.
     """
     threads = ThreadPoolExecutor(1, thread_name_prefix="own")
     task = partial(copy_context().run, partial(work, *args, **kwargs))

@@ -6,7 +6,9 @@ third of the whole pass on a CPU. On a GPU one big kernel is faster than many sm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from moe_router.errors import ModelAssetError
 from moe_router.experts.engines.cpu_products import by_mkl
 
 NAME: Final = "mole_blocks"
@@ -45,29 +48,58 @@ class Block:
 
 
 def use_blocks(model: Any) -> bool:
-    """Lets a model on a CPU attend in blocks; whether it does."""
-    if model.config._attn_implementation == "sdpa" and model.device.type == "cpu":
+    """Lets a model that is on a CPU as a whole attend in blocks; whether it does."""
+    on_cpu = all(weights.device.type == "cpu" for weights in model.parameters())
+    if on_cpu and _implementation(model) == "sdpa" and model._can_set_attn_implementation():
         model.set_attn_implementation(NAME)
-    return bool(model.config._attn_implementation == NAME)
+    return _implementation(model) == NAME
 
 
-def masks_of(blocks: Sequence[Block], window: int | None, dtype: torch.dtype) -> torch.Tensor:
+def use_one_mask(model: Any) -> None:
+    """Takes that back."""
+    model.set_attn_implementation("sdpa")
+
+
+def _implementation(model: Any) -> str:
+    """Of the decoder: a model of several parts may have others."""
+    return str(model.get_decoder().config._attn_implementation)
+
+
+def masks_of(blocks: Sequence[Block], window: int | None) -> torch.Tensor:
     """What is handed to a model as its mask: it passes it on unread, to `_attend`.
 
     Args:
         blocks: of the pass, in its order.
         window: how far a token sees; None: however far.
-        dtype: of the model.
     """
     parts = []
     for block in blocks:
         hidden = ~torch.from_numpy(block.seen(window))
-        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
+        mask = torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)  # float32 goes with any query
         parts.append((block.rows, torch.from_numpy(block.slots), mask[None, None]))
-    carrier: Any = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    carrier: Any = torch.full((1, 1, 1, 1), torch.nan)  # whoever reads it must not take it for a mask
     carrier.blocks = parts
     found: torch.Tensor = carrier
     return found
+
+
+class _Passes(threading.local):
+    """Whether this thread is in a packed pass."""
+
+    packed = False
+
+
+_passes = _Passes()
+
+
+@contextmanager
+def packed_pass() -> Iterator[None]:
+    """Within, a mask without blocks is none: some models make their own of what they are given."""
+    _passes.packed = True
+    try:
+        yield
+    finally:
+        _passes.packed = False
 
 
 def _attend(
@@ -83,9 +115,14 @@ def _attend(
 
     Returns:
         (1, n_tokens, n_heads, head_dim).
+
+    Raises:
+        ModelAssetError: the model has not passed on the mask of a packed pass.
     """
     blocks = getattr(attention_mask, "blocks", None)
     if blocks is None:
+        if _passes.packed:
+            raise ModelAssetError(f"{type(module).__name__} does not pass its mask on")
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **given)
     shared = query.shape[1] != key.shape[1]
     attended = query.new_empty(1, query.shape[2], query.shape[1], value.shape[-1])

@@ -5,11 +5,12 @@ takes half the time there. torch hands them over only with the leave to round th
 makes no use of it without AMX, but would with it, so the numbers are looked at before it may stay.
 
 oneDNN compiles code for each shape and keeps it, about half a megabyte a product, so passes come in a few
-dozen lengths and not in a thousand.
+dozen lengths and not in a thousand. The leave is the whole process's, whichever model's pass it is.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -19,38 +20,71 @@ TOLERANCE = 1e-4
 """Greatest error of a product of length 640 of unit variance: 5e-6 in float32, 5e-3 in bfloat16."""
 MKL, ONEDNN = "highest", "medium"
 """What torch calls the leave to round, by the library that then multiplies float32."""
-_in_force = MKL
+
+
+class _Leave:
+    """Which library multiplies, now and after the blocks that ask for MKL."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._after = MKL
+        self._exact: bool | None = None
+
+    def decide(self) -> bool:
+        """Gives oneDNN the leave where it is exact; once, since passes that run would disturb another look."""
+        with self._lock:
+            if self._exact is None:
+                before = torch.get_float32_matmul_precision()
+                self._exact = _onednn_is_exact()
+                self._after = ONEDNN if self._exact else MKL
+                torch.set_float32_matmul_precision(before if self._blocks else self._after)
+            return self._exact
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._blocks:
+                self._after = torch.get_float32_matmul_precision()
+                torch.set_float32_matmul_precision(MKL)
+            self._blocks += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if not self._blocks:
+                torch.set_float32_matmul_precision(self._after)
+
+
+_leave = _Leave()
 
 
 def prefer_onednn() -> bool:
-    """Lets oneDNN compute the process's float32 products from now on; whether it may."""
-    generator = torch.Generator().manual_seed(0)
-    left, right = torch.randn(64, 640, generator=generator), torch.randn(640, 640, generator=generator)
-    right /= 640**0.5
-    torch.set_float32_matmul_precision(ONEDNN)
-    with torch.inference_mode():
-        error = (left @ right - left.double() @ right.double()).abs().max().item()
-    _take(ONEDNN if error <= TOLERANCE else MKL)
-    return error <= TOLERANCE
+    """Lets oneDNN compute the process's float32 products from now on; whether it may, decided once."""
+    return _leave.decide()
 
 
 @contextmanager
 def by_mkl() -> Iterator[None]:
     """Within, products are MKL's: of many small ones in ever other shapes, which oneDNN would compile anew.
 
-    Such a product took four times as long there, and 1,500 of them a gigabyte.
+    Such a product took four times as long there, and 1,500 of them a gigabyte. What other threads multiply
+    meanwhile is MKL's, too.
     """
-    torch.set_float32_matmul_precision(MKL)
+    _leave.enter()
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(_in_force)
+        _leave.leave()
 
 
-def _take(library: str) -> None:
-    global _in_force
-    _in_force = library
-    torch.set_float32_matmul_precision(library)
+def _onednn_is_exact() -> bool:
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(64, 640, generator=generator), torch.randn(640, 640, generator=generator)
+    right /= 640**0.5
+    torch.set_float32_matmul_precision(ONEDNN)
+    with torch.inference_mode():
+        error = (left @ right - left.double() @ right.double()).abs().max().item()
+    return error <= TOLERANCE
 
 
 def computes_bfloat16() -> bool:

@@ -10,6 +10,7 @@ request's numbers cannot depend on what else is in the pass.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache
 
-from moe_router.experts.engines.blocks import LEAST_ROWS, Block, masks_of
+from moe_router.experts.engines.blocks import LEAST_ROWS, Block, masks_of, packed_pass
 from moe_router.experts.engines.cpu_products import rounded_rows
 from moe_router.experts.engines.mixed import MixedLora, Run, runs_of
 
@@ -75,7 +76,7 @@ class PackedModel:
     ) -> torch.Tensor:
         """Hidden states (n_tokens, hidden_size) of one packed row, whose keys and values join the cache."""
         masks = {kind: self._mask(kind, blocks) for kind in self._kinds}
-        with self._mixed.using(runs):
+        with self._mixed.using(runs), packed_pass() if self.in_blocks else nullcontext():
             output = self._decoder(
                 input_ids=torch.tensor([list(tokens)], device=self.device),
                 position_ids=torch.from_numpy(positions).unsqueeze(0).to(self.device),
@@ -89,7 +90,7 @@ class PackedModel:
     def _mask(self, kind: str, blocks: Sequence[Block]) -> torch.Tensor:
         window = self._window if kind == "sliding_attention" else None
         if self.in_blocks:
-            return masks_of(blocks, window, next(self._decoder.parameters()).dtype)
+            return masks_of(blocks, window)
         [all_of_it] = blocks
         mask = torch.from_numpy(all_of_it.seen(window))[None, None].to(self.device)
         if not self._eager:

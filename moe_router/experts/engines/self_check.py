@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from moe_router.errors import ModelAssetError
+from moe_router.experts.engines.blocks import LEAST_ROWS
 from moe_router.experts.engines.lm_head import LmHead
 from moe_router.experts.engines.packed import NO_SLOTS, PackedModel, PackedSession
 from moe_router.experts.engines.tokens import HfTokens
@@ -39,11 +40,17 @@ def check_packing(
         plain = model(torch.tensor([text], device=packed.device)).logits[0, -1]
         rows = list(range(0, plain.shape[0], -(-plain.shape[0] // ROWS)))
         session = PackedSession(packed)
+        # Neighbours that must not be seen: other texts, each long enough to be a block of its own.
+        others = (text[::-1] * LEAST_ROWS)[:LEAST_ROWS]
+        session.add(others, NO_SLOTS, 0)
         first = session.add(text[:4], NO_SLOTS, 0)
-        session.add(text[:4], NO_SLOTS, 0)  # a neighbour that must not be seen
+        session.add(others, NO_SLOTS, 0)
         session.run()
+        session.add(others[1:], NO_SLOTS, 0)
         session.add(text[4:], first, 4)
-        [own] = head.logits(session.run()[-1:], [rows])
+        session.add(others[2:], NO_SLOTS, 0)
+        at = LEAST_ROWS - 1 + len(text) - 4 - 1
+        [own] = head.logits(session.run()[at : at + 1], [rows])
     wanted = plain[rows].double().cpu().numpy()
     difference = float(np.std(own - wanted) / np.std(wanted))
     exact = model.get_input_embeddings().weight.dtype.itemsize > 2

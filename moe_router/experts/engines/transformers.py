@@ -24,7 +24,7 @@ from moe_router.experts.engines.base import (
     OutOfMemoryError,
     Prompt,
 )
-from moe_router.experts.engines.blocks import use_blocks
+from moe_router.experts.engines.blocks import use_blocks, use_one_mask
 from moe_router.experts.engines.lm_head import LmHead
 from moe_router.experts.engines.loading import is_out_of_memory
 from moe_router.experts.engines.mixed import MixedLora, is_plain
@@ -81,13 +81,25 @@ class TransformersEngine:
         self._mixed = MixedLora.of(model)
         self._odd: set[str] = set()
         self._attach()
-        in_blocks = use_blocks(model)
-        self._packed = PackedModel(
-            model.get_decoder(), model.config, device, self._mixed, in_blocks=in_blocks
-        )
         self._lm_head = LmHead(model)
+        self._packed = self._in_blocks(model, device) or self._checked(model, device, in_blocks=False)
+
+    def _in_blocks(self, model: Any, device: torch.device) -> PackedModel | None:
+        """None where the model is not on a CPU, or is served right with one mask only."""
+        if not use_blocks(model):
+            return None
+        try:
+            return self._checked(model, device, in_blocks=True)
+        except (ModelAssetError, RuntimeError) as error:
+            logger.info("%s attends under one mask for a whole pass: %s", type(model).__name__, error)
+        use_one_mask(model)
+        return None
+
+    def _checked(self, model: Any, device: torch.device, *, in_blocks: bool) -> PackedModel:
+        packed = PackedModel(model.get_decoder(), model.config, device, self._mixed, in_blocks=in_blocks)
         with _translated("the model's first pass"):
-            check_packing(model, self._packed, tokens, self._lm_head)
+            check_packing(model, packed, self._tokens, self._lm_head)
+        return packed
 
     @property
     def tokens(self) -> HfTokens:

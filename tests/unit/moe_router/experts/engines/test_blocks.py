@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from moe_router.experts.engines import blocks as attention
 from moe_router.experts.engines import transformers
 from moe_router.experts.engines.base import LabelJob
-from moe_router.experts.engines.blocks import LEAST_ROWS, NAME, Block
+from moe_router.experts.engines.blocks import LEAST_ROWS, NAME, Block, use_blocks
 from moe_router.experts.engines.loading import load_model
 from moe_router.experts.engines.packed import PackedModel
 from moe_router.experts.engines.tokens import HfTokens
@@ -44,6 +45,10 @@ def jobs_of(engine: TransformersEngine) -> list[LabelJob]:
     return found
 
 
+def probabilities(engine: TransformersEngine) -> list[Any]:
+    return [np.exp(outcome) for outcome in engine.infer(jobs_of(engine))]
+
+
 @pytest.mark.parametrize("whole", ["sdpa", "eager"])
 @pytest.mark.parametrize("folder", ["gemma_folder", "llama_folder"])
 def test_blocks_say_what_one_mask_for_all_says(
@@ -51,12 +56,69 @@ def test_blocks_say_what_one_mask_for_all_says(
 ) -> None:
     model, tokens = model_of(request.getfixturevalue(folder))
     engine = TransformersEngine(model, tokens)
-    in_blocks = engine.infer(jobs_of(engine))
+    assert engine._packed.in_blocks
+    in_blocks = probabilities(engine)
     model.set_attn_implementation(whole)
     monkeypatch.setattr(transformers, "use_blocks", lambda _model: False)
     other = TransformersEngine(model, tokens)
-    for found, wanted in zip(in_blocks, other.infer(jobs_of(other)), strict=True):
-        assert np.exp(found) == pytest.approx(np.exp(wanted), abs=1e-5)
+    assert not other._packed.in_blocks
+    for found, wanted in zip(in_blocks, probabilities(other), strict=True):
+        assert found == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_that_makes_masks_of_its_own_is_served_under_one(llama_folder: Path, dtype: Any) -> None:
+    spec = BaseModelSpec(hf_name=str(llama_folder), torch_dtype=dtype)
+    model, tokenizer = load_model(llama_folder, spec)
+    tokens = HfTokens(tokenizer, max_text_tokens=200)
+    assert TransformersEngine(model, tokens)._packed.in_blocks
+
+    def copying(_layer: Any, args: Any, given: dict[str, Any]) -> Any:
+        mask = given["attention_mask"]
+        return args, {**given, "attention_mask": mask.clone() if mask is not None else None}
+
+    for layer in model.get_decoder().layers:
+        layer.register_forward_pre_hook(copying, with_kwargs=True)
+    model.set_attn_implementation("sdpa")
+    engine = TransformersEngine(model, tokens)
+    assert not engine._packed.in_blocks
+    assert engine._model.config._attn_implementation == "sdpa"
+    alone = engine.infer(jobs_of(engine)[:1])[0]
+    assert np.exp(alone) == pytest.approx(probabilities(engine)[0], abs=1e-5 if dtype == "float32" else 0.05)
+
+
+def test_a_model_that_is_partly_elsewhere_attends_under_one_mask(llama_folder: Path) -> None:
+    model, _ = model_of(llama_folder)
+    model.get_decoder().layers[1].to("meta")
+    assert not use_blocks(model)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_attention_is_multiplied_by_mkl_and_all_else_as_was_chosen(
+    gemma_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[str]] = {"attention": set(), "layers": set()}
+    attend = attention.scaled_dot_product_attention
+
+    def attending(*given: Any, **more: Any) -> Any:
+        seen["attention"].add(torch.get_float32_matmul_precision())
+        return attend(*given, **more)
+
+    model, tokens = model_of(gemma_folder)
+    for layer in model.get_decoder().layers:
+        layer.mlp.register_forward_pre_hook(
+            lambda *_: seen["layers"].add(torch.get_float32_matmul_precision())
+        )
+    engine = TransformersEngine(model, tokens)
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", attending)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        seen["layers"].clear()
+        probabilities(engine)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == {"attention": {"highest"}, "layers": {"high"}}
 
 
 def test_no_block_holds_what_its_requests_do_not_see(

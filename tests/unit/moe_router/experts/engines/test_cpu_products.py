@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ from moe_router.experts.engines import cpu_products
 
 @pytest.fixture(autouse=True)
 def precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(cpu_products, "_in_force", cpu_products.MKL)
+    monkeypatch.setattr(cpu_products, "_leave", cpu_products._Leave())  # nothing is decided yet
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     yield
@@ -43,6 +44,42 @@ def test_a_block_by_mkl_leaves_what_was_chosen(tolerance: float, monkeypatch: py
 
     with pytest.raises(LookupError):
         fail()
+    assert torch.get_float32_matmul_precision() == chosen
+
+
+def test_it_is_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = cpu_products.prefer_onednn()
+    monkeypatch.setattr(cpu_products, "_onednn_is_exact", lambda: not first)
+    assert cpu_products.prefer_onednn() is first
+    with cpu_products.by_mkl():
+        assert cpu_products.prefer_onednn() is first
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_decision_within_a_block_holds_after_it() -> None:
+    with cpu_products.by_mkl():
+        used = cpu_products.prefer_onednn()
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.get_float32_matmul_precision() == ("medium" if used else "highest")
+
+
+def test_the_last_of_several_threads_gives_the_leave_back() -> None:
+    cpu_products.prefer_onednn()
+    chosen = torch.get_float32_matmul_precision()
+    inside, go = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with cpu_products.by_mkl():
+            inside.set()
+            go.wait(5)
+
+    thread = threading.Thread(target=other)
+    with cpu_products.by_mkl():
+        thread.start()
+        assert inside.wait(5)
+    assert torch.get_float32_matmul_precision() == "highest"
+    go.set()
+    thread.join(5)
     assert torch.get_float32_matmul_precision() == chosen
 
 
