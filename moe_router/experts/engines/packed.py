@@ -3,7 +3,7 @@
 Each *segment* is a chain of tokens that sees a stated set of earlier tokens (its context) and its own
 past. Prompts are segments that see a template's cached head; the branches of a label trie are
 segments that see their prompt and the branch they grow from. So one pass serves requests of any
-lengths and templates and whole label trees; no key or value is ever copied for a row; and a
+lengths and templates and whole label trees; no key or value is kept twice; and a
 request's numbers cannot depend on what else is in the pass.
 """
 
