@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from app.api.errors import MEDIA_TYPE
 from app.asgi.access import OPEN, need_of
 from app.facade.schemas import ChatRequest, ClassifyInputs
+from app.services.ports import TIME_IS_UP
 from app.services.router_report import PromoteRequest, RollbackRequest
 from moe_router.contracts import BatchRequest, ClassifyRequest, FeedbackRequest, JobRequest, Problem
 
@@ -55,7 +56,7 @@ _EXAMPLES: dict[int, tuple[str, str, str]] = {
     500: ("internal-error", "Internal error", "The fault is ours; the log has it under the request id."),
     502: ("bad-worker-answer", "Invalid answer from a worker", "worker-0 answered with status 500."),
     503: ("no-worker", "No worker can be reached", "No worker that holds llama-2-7b-hf can be reached now."),
-    504: ("deadline-exceeded", "Deadline exceeded", "The time for the whole request is up."),
+    504: ("deadline-exceeded", "Deadline exceeded", TIME_IS_UP),
 }
 
 

@@ -6,7 +6,7 @@ import time
 
 from app.services.course import PROBE, Course, Said, answer_of, margin, timings_of
 from app.services.limits import Limits
-from app.services.ports import AttemptTimeoutError, Call, Experts, Gating
+from app.services.ports import TIME_IS_UP, AttemptTimeoutError, Call, Experts, Gating
 from app.services.recording import Record, recorded
 from app.services.telemetry.metrics import Metrics
 from app.services.telemetry.stats import Stats
@@ -33,7 +33,6 @@ from moe_router.gating.decision import Decision
 from moe_router.gating.task_router import Action, Observation
 from moe_router.registry import Expert, Registry, TaskSpec
 
-TIME_IS_UP = "The time for the whole request is up."
 FLEET_FAULTS = (NoWorkerError, OverloadedError, WorkerAnswerError, AttemptTimeoutError)
 """After these another expert of the task may still answer."""
 

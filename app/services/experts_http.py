@@ -6,7 +6,7 @@ import logging
 import math
 from functools import partial
 
-from app.services.ports import Call
+from app.services.ports import TIME_IS_UP, Call
 from app.services.telemetry.metrics import Metrics
 from app.services.waiting import Wait, WaitingRoom
 from app.services.within import within
@@ -222,7 +222,7 @@ class HttpExperts:
         left_s = call.deadline - started
         if left_s <= 0:
             worker.give_back(call.caller)
-            raise DeadlineError("The time for the whole request is up.")
+            raise DeadlineError(TIME_IS_UP)
         hasty = left_s <= self._attempt_timeout_s
         timeout_s = self._part(left_s, worker, request.task_key, tried) if hasty else self._attempt_timeout_s
         # Where time is left for another, the worker is to say itself that it was too slow: then it lives.
@@ -250,7 +250,7 @@ class HttpExperts:
             ejects = "no" if bound.was_cut else _blame(worker, started, timeout_s, hasty=hasty)
             fault = self._note(worker, faults.timed_out(worker.worker_id, ejects), started)
             if timeout_s >= left_s and not bound.was_cut:
-                raise DeadlineError("The time for the whole request is up.") from error
+                raise DeadlineError(TIME_IS_UP) from error
             raise fault from error
         except WorkerAnswerError as error:
             outcome = "invalid"

@@ -15,6 +15,8 @@ from moe_router.gating.versions import RouterWeights
 from moe_router.mapping import WorkerMapping
 from moe_router.registry import Expert, Registry, TaskSpec
 
+TIME_IS_UP = "The time for the whole request is up."
+
 
 class AttemptTimeoutError(DeadlineError):
     """A worker's time is up, and not yet that of the whole request: another expert may still answer."""

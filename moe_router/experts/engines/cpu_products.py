@@ -32,7 +32,7 @@ class _Leave:
         self._exact: bool | None = None
 
     def decide(self) -> bool:
-        """Gives oneDNN the leave where it is exact; once, since passes that run would disturb another look."""
+        """Gives oneDNN the leave where it is exact; once, as passes that run would disturb a second look."""
         with self._lock:
             if self._exact is None:
                 before = torch.get_float32_matmul_precision()
