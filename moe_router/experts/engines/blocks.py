@@ -62,7 +62,7 @@ def use_one_mask(model: Any) -> None:
 
 def _implementation(model: Any) -> str:
     """Of the decoder: a model of several parts may have others."""
-    return str(model.get_decoder().config._attn_implementation)
+    return str(getattr(getattr(model.get_decoder(), "config", None), "_attn_implementation", None))
 
 
 def masks_of(blocks: Sequence[Block], window: int | None) -> torch.Tensor:

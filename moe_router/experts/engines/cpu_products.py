@@ -35,10 +35,13 @@ class _Leave:
         """Gives oneDNN the leave where it is exact; once, as passes that run would disturb a second look."""
         with self._lock:
             if self._exact is None:
-                before = torch.get_float32_matmul_precision()
-                self._exact = _onednn_is_exact()
-                self._after = ONEDNN if self._exact else MKL
-                torch.set_float32_matmul_precision(before if self._blocks else self._after)
+                now = torch.get_float32_matmul_precision()
+                try:
+                    self._exact = _onednn_is_exact()
+                    self._after = ONEDNN if self._exact else MKL
+                    now = now if self._blocks else self._after
+                finally:
+                    torch.set_float32_matmul_precision(now)
             return self._exact
 
     def enter(self) -> None:

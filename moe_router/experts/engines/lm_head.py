@@ -19,7 +19,7 @@ class LmHead:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._softcap = getattr(model.config, "final_logit_softcapping", None)
+        self._softcap = getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
 
     def rows(
         self, hidden: torch.Tensor, choices: Sequence[Sequence[int]]

@@ -46,10 +46,10 @@ def check_packing(
         first = session.add(text[:4], NO_SLOTS, 0)
         session.add(others, NO_SLOTS, 0)
         session.run()
-        session.add(others[1:], NO_SLOTS, 0)
+        session.add(others[1:] + others[:1], NO_SLOTS, 0)
         session.add(text[4:], first, 4)
-        session.add(others[2:], NO_SLOTS, 0)
-        at = LEAST_ROWS - 1 + len(text) - 4 - 1
+        session.add(others[2:] + others[:2], NO_SLOTS, 0)
+        at = LEAST_ROWS + len(text) - 4 - 1
         [own] = head.logits(session.run()[at : at + 1], [rows])
     wanted = plain[rows].double().cpu().numpy()
     difference = float(np.std(own - wanted) / np.std(wanted))

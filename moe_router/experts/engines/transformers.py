@@ -88,15 +88,23 @@ class TransformersEngine:
         """None where the model is not on a CPU, or is served right with one mask only."""
         if not use_blocks(model):
             return None
+        found = None
         try:
-            return self._checked(model, device, in_blocks=True)
-        except (ModelAssetError, RuntimeError) as error:
+            found = self._checked(model, device, in_blocks=True)
+        except OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever a model makes of a mask that is none
             logger.info("%s attends under one mask for a whole pass: %s", type(model).__name__, error)
-        use_one_mask(model)
-        return None
+        finally:
+            if found is None:
+                use_one_mask(model)
+        return found
 
     def _checked(self, model: Any, device: torch.device, *, in_blocks: bool) -> PackedModel:
-        packed = PackedModel(model.get_decoder(), model.config, device, self._mixed, in_blocks=in_blocks)
+        config = model.config.get_text_config(
+            decoder=True
+        )  # of a model that reads images, too, its part for text
+        packed = PackedModel(model.get_decoder(), config, device, self._mixed, in_blocks=in_blocks)
         with _translated("the model's first pass"):
             check_packing(model, packed, self._tokens, self._lm_head)
         return packed

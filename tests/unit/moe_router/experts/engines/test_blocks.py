@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
+from moe_router.errors import ModelAssetError
 from moe_router.experts.engines import blocks as attention
-from moe_router.experts.engines import transformers
+from moe_router.experts.engines import packed, transformers
 from moe_router.experts.engines.base import LabelJob
-from moe_router.experts.engines.blocks import LEAST_ROWS, NAME, Block, use_blocks
+from moe_router.experts.engines.blocks import (
+    LEAST_ROWS,
+    NAME,
+    Block,
+    _attend,
+    masks_of,
+    packed_pass,
+    use_blocks,
+)
 from moe_router.experts.engines.loading import load_model
 from moe_router.experts.engines.packed import PackedModel
 from moe_router.experts.engines.tokens import HfTokens
@@ -85,6 +96,96 @@ def test_a_model_that_makes_masks_of_its_own_is_served_under_one(llama_folder: P
     assert engine._model.config._attn_implementation == "sdpa"
     alone = engine.infer(jobs_of(engine)[:1])[0]
     assert np.exp(alone) == pytest.approx(probabilities(engine)[0], abs=1e-5 if dtype == "float32" else 0.05)
+
+
+class FaultyMasks:
+    """Those of the first block are right; the others see slots that are not theirs."""
+
+    def __call__(self, blocks: Sequence[Block], window: int | None) -> torch.Tensor:
+        carrier = attention.masks_of(blocks, window)
+        parts = carrier.blocks  # type: ignore[attr-defined]
+        parts[1:] = [(rows, torch.arange(len(slots)), mask) for rows, slots, mask in parts[1:]]
+        return carrier
+
+
+def test_a_fault_that_only_neighbours_show_is_found_at_the_load(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "masks_of", FaultyMasks())
+    assert not TransformersEngine(*model_of(llama_folder))._packed.in_blocks
+
+
+@pytest.mark.parametrize("fault", [ValueError, IndexError, TypeError, RuntimeError])
+def test_a_model_that_cannot_do_with_what_it_is_given_is_served_under_one_mask(
+    llama_folder: Path, fault: type[Exception]
+) -> None:
+    model, tokens = model_of(llama_folder)
+
+    def looking(_layer: Any, _args: Any, given: dict[str, Any]) -> None:
+        mask = given["attention_mask"]
+        if mask is not None and mask.shape[-1] == 1:
+            raise fault("Attention mask should be of another size")
+
+    model.get_decoder().layers[0].register_forward_pre_hook(looking, with_kwargs=True)
+    engine = TransformersEngine(model, tokens)
+    assert not engine._packed.in_blocks
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_in_a_packed_pass_a_mask_without_blocks_is_none() -> None:
+    heads = torch.randn(1, 2, 5, 4)
+    plain = torch.ones(1, 1, 5, 5, dtype=torch.bool)
+    module = torch.nn.Module()
+    failures: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            _attend(module, heads, heads, heads, plain)
+        except Exception as error:  # noqa: BLE001  told to the test
+            failures.append(error)
+
+    with packed_pass():
+        for mask in (plain, None):
+            with pytest.raises(ModelAssetError, match="mask"):
+                _attend(module, heads, heads, heads, mask)
+        other = threading.Thread(target=elsewhere)
+        other.start()
+        other.join(5)
+    assert failures == []
+    found, _ = _attend(module, heads, heads, heads, plain)
+    assert torch.isfinite(found).all()
+
+
+def test_what_carries_the_blocks_is_no_mask() -> None:
+    block = Block(slice(0, 1), np.arange(1), np.ones((1, 1), bool), np.zeros((1, 1), np.int64))
+    copied = masks_of([block], None).clone()
+    heads = torch.randn(1, 2, 5, 4)
+    found, _ = _attend(torch.nn.Module(), heads, heads, heads, copied)
+    assert found.isnan().all()
+
+
+def test_a_model_of_several_parts_attends_as_its_part_for_text_says(
+    gemma_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, tokens = model_of(gemma_folder)
+    seeing = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(
+        text_config=text.config.to_dict(),
+        vision_config={**seeing, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+    )
+    torch.manual_seed(5)
+    whole = Gemma3ForConditionalGeneration(config).eval()
+    whole.get_decoder().load_state_dict(text.get_decoder().state_dict())
+    whole.lm_head.load_state_dict(text.lm_head.state_dict())
+    wanted = probabilities(TransformersEngine(text, tokens))
+    for use in (use_blocks, lambda _model: False):
+        monkeypatch.setattr(transformers, "use_blocks", use)
+        engine = TransformersEngine(whole, tokens)
+        assert set(engine._packed._kinds) == {"full_attention", "sliding_attention"}
+        for found, known in zip(probabilities(engine), wanted, strict=True):
+            assert found == pytest.approx(known, abs=1e-5)
+        whole.set_attn_implementation("sdpa")
 
 
 def test_a_model_that_is_partly_elsewhere_attends_under_one_mask(llama_folder: Path) -> None:
