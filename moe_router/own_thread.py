@@ -22,7 +22,7 @@ async def in_own_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     The end of the event loop does not wait for the work, that of the interpreter does.
     """
     threads = ThreadPoolExecutor(1, thread_name_prefix="own")
-    task = partial(copy_context().run, partial(work, *args, **kwargs))
+    task = partial(copy_context().run, work, *args, **kwargs)
     try:
         return await asyncio.get_running_loop().run_in_executor(threads, task)
     finally:

@@ -33,7 +33,7 @@ def declared_type(request: Request) -> str:
     """What the body is declared as, without parameters; empty where nothing is said."""
     for name, value in request.scope["headers"]:
         if name == b"content-type":
-            return JSON if value == _JSON else media_type(str(value, "latin-1"))
+            return media_type(str(value, "latin-1"))
     return ""
 
 

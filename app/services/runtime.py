@@ -192,10 +192,10 @@ class Runtime:
         Raises:
             NotReadyError: loading, draining or failed.
         """
-        gating, experts, files = self._gating, self._experts, self._files()
-        if gating is None or experts is None or files is None or self._draining():
+        if self._gating is None or self.status != "ready":
             raise self._not_ready()
-        registry, made_of = files.registry, self._in_force
+        gating, experts, registry = self._gating, self.experts, self.registry
+        made_of = self._in_force
         if not (made_of and made_of[0] is gating and made_of[1] is experts and made_of[2] is registry):
             self._in_force = (gating, experts, registry)
             self._service = self._classification(gating, experts, registry)

@@ -101,9 +101,7 @@ class TransformersEngine:
         return found
 
     def _checked(self, model: Any, device: torch.device, *, in_blocks: bool) -> PackedModel:
-        config = model.config.get_text_config(
-            decoder=True
-        )  # of a model that reads images, too, its part for text
+        config = model.config.get_text_config(decoder=True)  # a model that reads images, too, has several
         packed = PackedModel(model.get_decoder(), config, device, self._mixed, in_blocks=in_blocks)
         with _translated("the model's first pass"):
             check_packing(model, packed, self._tokens, self._lm_head)
