@@ -141,7 +141,7 @@ class Settings(BaseSettings):
         1024,
         ge=64,
         validation_alias=_env("MOLE_MAX_BATCH_TOKENS"),
-        description="Bound on the tokens of one batch, in monolithic mode.",
+        description="Bound on the tokens of one batch, in monolithic mode; a quarter more if that takes all.",
     )
     require_4bit: bool = Field(
         False,

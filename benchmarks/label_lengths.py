@@ -96,13 +96,14 @@ class Scorer:
                 node = self.trie.nodes[index]
                 slot = session.add([node.token], seen[node.parent], start + node.depth)
                 seen[index] = np.concatenate([seen[node.parent], slot])
-        return session.run()[len(prompt.tail) - 1 :]
+        first = len(prompt.tail) - 1
+        return session.run(range(first, first + len(nodes)))
 
     def _head(self, head: tuple[int, ...]) -> KeyValues:
         if self._kept is None:
             session = PackedSession(self._packed)
             session.add(head, NO_SLOTS, 0)
-            session.run()
+            session.run([len(head) - 1])
             self._kept = session.key_values(len(head))
         return self._kept
 

@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         1024,
         ge=64,
         validation_alias=AliasChoices("MOLE_MAX_BATCH_TOKENS"),
-        description="Bound on the tokens of one batch.",
+        description="Bound on the tokens of one batch; a quarter more if that takes all.",
     )
     num_threads: int | None = Field(
         None,

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
+REST = 0.25
+"""Of a batch's bound: so much more it may cost where nothing of its kind is then left. A rest in a batch of
+its own has the device read all weights once more for a few tokens."""
 MOST_DEBTS = 256
 """Of so many who are gone it is remembered what they have had above the level; then the least is let go."""
 
@@ -114,7 +117,8 @@ class Batcher(Generic[JobT, ResultT]):
 
     Args:
         run: computes a batch in a thread; returns one result, or exception, per job in their order.
-        max_batch_cost: bound on the sum of the costs in a batch; a job that costs more goes alone.
+        max_batch_cost: bound on the sum of the costs in a batch, or `REST` more where that takes in all that
+            waits of a kind; a job that costs more goes alone.
         max_queue: bound on the requests that wait, those of many jobs counted as several.
         max_in_flight: batches that may run at a time.
         beyond: what a job has taken beyond its cost, by its result.
@@ -143,6 +147,8 @@ class Batcher(Generic[JobT, ResultT]):
         self._unmade = 0
         self._waiting = 0
         self._kinds: Counter[str] = Counter()
+        self._costs: Counter[str] = Counter()
+        """of what waits, by kind"""
         self._running: set[asyncio.Task[None]] = set()
         self._computing = 0
         self._pump_due = False
@@ -252,6 +258,7 @@ class Batcher(Generic[JobT, ResultT]):
         group.waiting[entry] = None
         self._waiting += 1
         self._kinds[entry.kind] += 1
+        self._costs[entry.kind] += entry.cost
         if not self._pump_due:  # once per turn of the loop, so that requests of one turn share a batch
             self._pump_due = True
             asyncio.get_running_loop().call_soon(self._pump)
@@ -301,8 +308,9 @@ class Batcher(Generic[JobT, ResultT]):
         entry.waits = False
         self._waiting -= 1
         self._kinds[entry.kind] -= 1
+        self._costs[entry.kind] -= entry.cost
         if not self._kinds[entry.kind]:
-            del self._kinds[entry.kind]
+            del self._kinds[entry.kind], self._costs[entry.kind]
         entry.place.waiting -= 1
         if not entry.place.waiting:
             self._leave(entry.place)
@@ -322,14 +330,16 @@ class Batcher(Generic[JobT, ResultT]):
     def _form(self) -> list[_Entry[JobT, ResultT]]:
         batch: list[_Entry[JobT, ResultT]] = []
         kind: str | None = None
-        spent = 0
+        spent, most = 0, self._max_batch_cost
         now = self._clock()
         while (entry := self._next(kind)) is not None:
             place = entry.place
             live = not place.settled and (entry.deadline is None or entry.deadline > now)
-            if live and batch and spent + entry.cost > self._max_batch_cost:
+            if live and batch and spent + entry.cost > most:
                 break
             if live:
+                if not batch and self._costs[entry.kind] <= most * (1 + REST):
+                    most = self._costs[entry.kind]
                 batch.append(entry)
                 kind = entry.kind
                 place.begun = True

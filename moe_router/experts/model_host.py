@@ -39,7 +39,7 @@ class PoolConfig:
         worker_id: named in answers.
         max_concurrent: batches in flight for a model; an engine still computes one at a time.
         max_queue: requests that may wait for a model, long texts counted as several; more are refused.
-        max_batch_tokens: bound on the tokens of a batch, template heads not counted.
+        max_batch_tokens: bound on the tokens of a batch, template heads not counted; see `Batcher`.
         max_text_tokens: a text is cut off after so many tokens; extraction reads it whole, in windows.
         num_threads: CPU threads of a pass; None leaves it to torch.
         require_4bit: whether a model that asks for 4 bits is refused where they cannot be had.

@@ -88,9 +88,11 @@ class TaskExpert:
         self._adapter = adapter
         self._description = task.description or ""
         self._max_text_tokens = max_text_tokens
-        constants = {"labels": ", ".join(task.label_set), "task": expert.task_key}
         self._trained = trained
-        self._template = self._load_template(template_path, constants)
+        source = self._source(template_path)
+        self._words = self._choose_words(source)
+        constants = {"labels": ", ".join(self.labels if adapter else self._words), "task": expert.task_key}
+        self._template = self._parsed(source, template_path, constants)
         self._encode = partial(tokens.encode, trusted=False)
         if self.extracts:
             self._grammar = extraction.Grammar.of(task.label_set, self._encode)
@@ -205,25 +207,47 @@ class TaskExpert:
         entities = [e.model_copy(update={"confidence": e.confidence**power}) for e in found.entities]
         return extraction.Found(entities, found.log_probability * power)
 
-    def _load_template(self, path: Path | None, constants: Mapping[str, str]) -> Template:
+    def _source(self, path: Path | None) -> str | None:
+        """The template's text; None where one is made of the task's description."""
         if path is None:
-            own = None if self._trained is None else self._trained.template
-            return Template(own or default_template(self._description, self.labels), constants)
+            return None if self._trained is None else self._trained.template
         source = load_template(path, self.expert.base_model_key)
         if self._trained is not None and source != self._trained.template:
             logger.warning(
                 "%s: %s holds another prompt than its adapter was trained on", self.expert.task_key, path
             )
+        return source
+
+    def _parsed(self, source: str | None, path: Path | None, constants: Mapping[str, str]) -> Template:
         try:
-            return Template(source, constants)
+            return Template(source or default_template(self._description, self._words), constants)
         except ValueError as error:
+            if path is None:
+                raise
             raise ConfigError(path, "$", str(error)) from error
+
+    def _choose_words(self, source: str | None) -> tuple[str, ...]:
+        """What stands for the labels: what an adapter was trained on, or what a base model would write."""
+        if self._trained is not None and self._trained.words is not None:
+            return self._trained.words
+        return self.labels if self._adapter or self.extracts else spoken(self.labels, source)
 
     def _label_trie(self) -> LabelTrie:
         prefix = self._template.label_prefix
-        words = (self._trained and self._trained.words) or self.labels
-        sequences = [self._tokens.encode(prefix + word, trusted=False) for word in words]
+        sequences = [self._tokens.encode(prefix + word, trusted=False) for word in self._words]
         try:
             return LabelTrie(sequences, self._tokens.line_end)
         except ValueError as error:
             raise ModelAssetError(f"{self.expert.task_key}: {error} in this model's tokens") from error
+
+
+def spoken(labels: Sequence[str], template: str | None) -> tuple[str, ...]:
+    """The labels as a model that was not trained on them would write them: `card arrival` for `card_arrival`.
+
+    It knows words better than identifiers, and reads half as many tokens of 77 of them. They stay as they are
+    where the template spells one of them out, as in an example, and where two would become the same.
+    """
+    words = tuple(" ".join(label.replace("_", " ").split()) or label for label in labels)
+    changed = [label for label, word in zip(labels, words, strict=True) if label != word]
+    spelt = template is not None and any(label in template for label in changed)
+    return tuple(labels) if spelt or len(set(words)) < len(words) else words

@@ -25,7 +25,8 @@ class MixedLora:
     """The hooks on a model's LoRA layers; there is one of these for a model."""
 
     def __init__(self) -> None:
-        self._runs: Sequence[Run] = ()
+        self.runs: Sequence[Run] = ()
+        """of the tokens that pass now"""
         self._hooked: set[int] = set()
 
     @classmethod
@@ -49,14 +50,14 @@ class MixedLora:
     @contextmanager
     def using(self, runs: Sequence[Run]) -> Iterator[None]:
         """Within, passes are of these runs of tokens."""
-        self._runs = runs
+        self.runs = runs
         try:
             yield
         finally:
-            self._runs = ()
+            self.runs = ()
 
     def _add(self, layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        for name, start, stop in self._runs:
+        for name, start, stop in self.runs:
             if name is not None and name in layer.lora_A:
                 down = layer.lora_A[name]
                 # As many rows as `rounded_rows` says, with those before or after; their update is dropped.

@@ -22,6 +22,7 @@ from transformers import DynamicCache
 
 from moe_router.experts.engines.blocks import LEAST_ROWS, Block, masks_of, packed_pass
 from moe_router.experts.engines.cpu_products import rounded_rows
+from moe_router.experts.engines.last_layer import LastLayer
 from moe_router.experts.engines.mixed import MixedLora, Run, runs_of
 
 Slots = npt.NDArray[np.int64]
@@ -51,13 +52,22 @@ class PackedModel:
         device: where its embedding lives.
         mixed: adds the adapters' updates.
         in_blocks: whether it attends in blocks, see `blocks.use_blocks`.
+        last_layer: spares it what nobody reads.
     """
 
     def __init__(
-        self, decoder: Any, config: Any, device: torch.device, mixed: MixedLora, *, in_blocks: bool = False
+        self,
+        decoder: Any,
+        config: Any,
+        device: torch.device,
+        mixed: MixedLora,
+        *,
+        in_blocks: bool = False,
+        last_layer: LastLayer | None = None,
     ) -> None:
         self._decoder = decoder
         self._mixed = mixed
+        self._last_layer = last_layer
         self.device = device
         self.in_blocks = in_blocks
         self._eager = getattr(config, "_attn_implementation", "sdpa") == "eager"
@@ -73,10 +83,19 @@ class PackedModel:
         blocks: Sequence[Block],
         cache: DynamicCache,
         runs: Sequence[Run],
+        wanted: Sequence[int],
     ) -> torch.Tensor:
-        """Hidden states (n_tokens, hidden_size) of one packed row, whose keys and values join the cache."""
+        """Passes one packed row, whose keys and values join the cache.
+
+        Returns:
+            Hidden states of the wanted tokens, in that order: (n_wanted, hidden_size).
+        """
         masks = {kind: self._mask(kind, blocks) for kind in self._kinds}
-        with self._mixed.using(runs), packed_pass() if self.in_blocks else nullcontext():
+        with (
+            self._mixed.using(runs),
+            packed_pass() if self.in_blocks else nullcontext(),
+            self._last_layer.only(wanted) if self._last_layer is not None else nullcontext(),
+        ):
             output = self._decoder(
                 input_ids=torch.tensor([list(tokens)], device=self.device),
                 position_ids=torch.from_numpy(positions).unsqueeze(0).to(self.device),
@@ -84,7 +103,7 @@ class PackedModel:
                 past_key_values=cache,
                 use_cache=True,
             )
-        hidden: torch.Tensor = output.last_hidden_state[0]
+        hidden: torch.Tensor = output.last_hidden_state[0, list(wanted)]
         return hidden
 
     def _mask(self, kind: str, blocks: Sequence[Block]) -> torch.Tensor:
@@ -140,11 +159,18 @@ class PackedSession:
         self._queue.append(Segment(tokens, context, slots, start, adapter))
         return slots
 
-    def run(self) -> torch.Tensor:
-        """Computes what is queued: (n_queued_tokens, hidden_size), in the order of the queue."""
+    def run(self, wanted: Sequence[int]) -> torch.Tensor:
+        """Computes what is queued.
+
+        Args:
+            wanted: places of tokens in the queue, whose hidden states are wanted: at least one.
+
+        Returns:
+            These, in that order: (n_wanted, hidden_size).
+        """
         base = len(self._positions)
-        wanted = self._next - base
-        if self._model.device.type == "cpu" and (spare := rounded_rows(wanted) - wanted):
+        queued = self._next - base
+        if self._model.device.type == "cpu" and (spare := rounded_rows(queued) - queued):
             self.add([0] * spare, NO_SLOTS, 0, self._queue[-1].adapter)
         queue, self._queue = self._queue, []
         fresh = np.concatenate([np.arange(s.start, s.start + len(s.tokens)) for s in queue])
@@ -153,7 +179,7 @@ class PackedSession:
         blocks = [self._block(part, base) for part in _parts(queue, least)]
         tokens = [token for segment in queue for token in segment.tokens]
         runs = runs_of([(segment.adapter, len(segment.tokens)) for segment in queue])
-        return self._model.forward(tokens, fresh, blocks, self._cache, runs)[:wanted]
+        return self._model.forward(tokens, fresh, blocks, self._cache, runs, wanted)
 
     def _block(self, segments: Sequence[Segment], base: int) -> Block:
         """What the tokens of neighbouring segments see; the pass's first token has the slot `base`."""

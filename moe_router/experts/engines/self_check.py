@@ -45,12 +45,12 @@ def check_packing(
         session.add(others, NO_SLOTS, 0)
         first = session.add(text[:4], NO_SLOTS, 0)
         session.add(others, NO_SLOTS, 0)
-        session.run()
+        session.run([0])
         session.add(others[1:] + others[:1], NO_SLOTS, 0)
         session.add(text[4:], first, 4)
         session.add(others[2:] + others[:2], NO_SLOTS, 0)
         at = LEAST_ROWS + len(text) - 4 - 1
-        [own] = head.logits(session.run()[at : at + 1], [rows])
+        [own] = head.logits(session.run([at]), [rows])
     wanted = plain[rows].double().cpu().numpy()
     difference = float(np.std(own - wanted) / np.std(wanted))
     exact = model.get_input_embeddings().weight.dtype.itemsize > 2

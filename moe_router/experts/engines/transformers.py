@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from traceback import clear_frames
 from typing import Any
 
@@ -25,6 +26,7 @@ from moe_router.experts.engines.base import (
     Prompt,
 )
 from moe_router.experts.engines.blocks import use_blocks, use_one_mask
+from moe_router.experts.engines.last_layer import LastLayer
 from moe_router.experts.engines.lm_head import LmHead
 from moe_router.experts.engines.loading import is_out_of_memory
 from moe_router.experts.engines.mixed import MixedLora, is_plain
@@ -82,27 +84,43 @@ class TransformersEngine:
         self._odd: set[str] = set()
         self._attach()
         self._lm_head = LmHead(model)
-        self._packed = self._in_blocks(model, device) or self._checked(model, device, in_blocks=False)
+        self._packed = self._fastest(model, device)
 
-    def _in_blocks(self, model: Any, device: torch.device) -> PackedModel | None:
-        """None where the model is not on a CPU, or is served right with one mask only."""
-        if not use_blocks(model):
-            return None
-        found = None
-        try:
-            found = self._checked(model, device, in_blocks=True)
-        except OutOfMemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001  whatever a model makes of a mask that is none
-            logger.info("%s attends under one mask for a whole pass: %s", type(model).__name__, error)
-        finally:
-            if found is None:
-                use_one_mask(model)
-        return found
+    def _fastest(self, model: Any, device: torch.device) -> PackedModel:
+        """With all that spares work, or what of it the model is served right with."""
+        last_layer = LastLayer.of(model.get_decoder(), self._mixed)
+        if use_blocks(model):
+            found = None
+            try:
+                found = self._checked(model, device, in_blocks=True, last_layer=last_layer)
+            except OutOfMemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  whatever a model makes of a mask that is none
+                logger.info("%s attends under one mask for a whole pass: %s", type(model).__name__, error)
+            finally:
+                if found is None:
+                    use_one_mask(model)
+            if found is not None:
+                return found
+        if last_layer is not None:
+            try:
+                return self._checked(model, device, last_layer=last_layer)
+            except ModelAssetError as error:
+                logger.info("%s computes its last layer for every token: %s", type(model).__name__, error)
+        return self._checked(model, device)
 
-    def _checked(self, model: Any, device: torch.device, *, in_blocks: bool) -> PackedModel:
+    def _checked(
+        self,
+        model: Any,
+        device: torch.device,
+        *,
+        in_blocks: bool = False,
+        last_layer: LastLayer | None = None,
+    ) -> PackedModel:
         config = model.config.get_text_config(decoder=True)  # a model that reads images, too, has several
-        packed = PackedModel(model.get_decoder(), config, device, self._mixed, in_blocks=in_blocks)
+        packed = PackedModel(
+            model.get_decoder(), config, device, self._mixed, in_blocks=in_blocks, last_layer=last_layer
+        )
         with _translated("the model's first pass"):
             check_packing(model, packed, self._tokens, self._lm_head)
         return packed
@@ -217,7 +235,7 @@ class TransformersEngine:
         if key not in self._heads:
             session = PackedSession(self._packed)
             session.add(head, np.empty(0, dtype=np.int64), 0, None if adapter in self._odd else adapter)
-            session.run()
+            session.run([len(head) - 1])
             self._heads[key] = session.key_values(len(head))
             if len(self._heads) > MAX_HEADS:
                 self._heads.popitem(last=False)
@@ -240,7 +258,7 @@ class TransformersEngine:
         for row in inline:
             wanted += self._grow(session, jobs[row][1], seen[row], row, jobs[row][1].trie.context, offset)
             offset += len(jobs[row][1].trie.context)
-        self._read(session.run(), [job for _, job in jobs], wanted, logits)
+        self._read(session, [job for _, job in jobs], wanted, logits)
         self._score_deep(
             session, jobs, seen, [row for row in range(len(jobs)) if row not in set(inline)], logits
         )
@@ -267,7 +285,7 @@ class TransformersEngine:
             wanted += self._grow(session, job, seen[row], row, nodes, offset)
             offset += len(nodes)
         if wanted:
-            self._read(session.run(), [job for _, job in jobs], wanted, logits)
+            self._read(session, [job for _, job in jobs], wanted, logits)
 
     def _grow(
         self, session: PackedSession, job: LabelJob, seen: Slots, row: int, nodes: Sequence[int], offset: int
@@ -288,13 +306,13 @@ class TransformersEngine:
 
     def _read(
         self,
-        hidden: torch.Tensor,
+        session: PackedSession,
         jobs: Sequence[LabelJob],
         wanted: Sequence[tuple[int, int, int]],
         logits: list[dict[int, Floats]],
     ) -> None:
         choices = [tuple(jobs[row].trie.nodes[branch].children) for row, branch, _ in wanted]
-        rows = self._lm_head.logits(hidden[[at for *_, at in wanted]], choices)
+        rows = self._lm_head.logits(session.run([at for *_, at in wanted]), choices)
         for (row, branch, _), values in zip(wanted, rows, strict=True):
             logits[row][branch] = values
 
@@ -303,9 +321,7 @@ class TransformersEngine:
             return
         jobs = [job for _, job in numbered]
         session, seen = self._open([job.prompt for job in jobs])
-        hidden = session.run()
-        ends = np.cumsum([len(job.prompt.tail) for job in jobs]) - 1
-        last = [hidden[int(end)] for end in ends]
+        last = list(session.run(_ends([job.prompt.tail for job in jobs])))
         decoders: list[Decoder] = [job.decoder() for job in jobs]
         places = [len(job.prompt.head) + len(job.prompt.tail) for job in jobs]
         asked = {row: next(decoder, None) for row, decoder in enumerate(decoders)}
@@ -316,9 +332,9 @@ class TransformersEngine:
                 seen[row] = np.concatenate([seen[row], slots])
                 places[row] += len(slots)
             if fed:
-                hidden = session.run()
-                for row, end in zip(fed, np.cumsum([len(asked[row].feed) for row in fed]) - 1, strict=True):
-                    last[row] = hidden[int(end)]
+                read = session.run(_ends([asked[row].feed for row in fed]))
+                for row, hidden in zip(fed, read, strict=True):
+                    last[row] = hidden
             rows = list(asked)
             scores = self._lm_head.logits(
                 torch.stack([last[row] for row in rows]), [asked[row].choices for row in rows]
@@ -327,6 +343,11 @@ class TransformersEngine:
         for (index, job), place in zip(numbered, places, strict=True):
             fed_tokens = place - len(job.prompt.head) - len(job.prompt.tail)
             outcomes[index] = max(fed_tokens - job.most_fed, 0)
+
+
+def _ends(chains: Sequence[Sequence[int]]) -> list[int]:
+    """Places of the last tokens of chains that stand one after another."""
+    return [end - 1 for end in accumulate(map(len, chains))]
 
 
 def _send(decoder: Decoder, log_probabilities: Floats) -> Any:

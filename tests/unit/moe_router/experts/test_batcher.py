@@ -74,12 +74,38 @@ async def test_a_batch_forms_while_one_runs_and_keeps_the_budget(
 ) -> None:
     first = ask(batcher, "a")
     await device.has_started()
-    others = [ask(batcher, job) for job in "bcdef"]
+    others = [ask(batcher, job) for job in "bcdefg"]
     await asyncio.sleep(0)
-    assert batcher.depth == 6
+    assert batcher.depth == 7
     device.go.release(10)
-    assert await asyncio.gather(first, *others) == list("ABCDEF")
-    assert device.batches == [["a"], ["b", "c", "d", "e"], ["f"]]
+    assert await asyncio.gather(first, *others) == list("ABCDEFG")
+    assert device.batches == [["a"], ["b", "c", "d", "e"], ["f", "g"]]
+
+
+async def test_a_small_rest_goes_with_the_batch(batcher: Batcher[str, str], device: Device) -> None:
+    first = ask(batcher, "a")
+    await device.has_started()
+    rest = [ask(batcher, job) for job in "bcdef"]  # 5, a quarter above the budget
+    other_kind = ask(batcher, "x", kind="y")
+    await asyncio.sleep(0)
+    device.go.release(10)
+    assert await asyncio.gather(first, *rest, other_kind) == list("ABCDEFX")
+    assert device.batches == [["a"], ["b", "c", "d", "e", "f"], ["x"]]
+
+
+async def test_a_rest_is_small_by_what_it_costs_and_not_by_who_has_gone(
+    batcher: Batcher[str, str], device: Device
+) -> None:
+    first = ask(batcher, "a")
+    await device.has_started()
+    waiting = [ask(batcher, job, cost=2) for job in "bcde"]
+    await asyncio.sleep(0)
+    gone = waiting.pop()
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    device.go.release(10)
+    assert await asyncio.gather(first, *waiting) == list("ABCD")
+    assert device.batches == [["a"], ["b", "c"], ["d"]]  # 6 waited; the budget is 4
 
 
 async def test_a_job_over_the_budget_goes_alone(batcher: Batcher[str, str], device: Device) -> None:

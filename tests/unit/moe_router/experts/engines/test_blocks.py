@@ -229,9 +229,9 @@ def test_no_block_holds_what_its_requests_do_not_see(
     passes: list[Sequence[Block]] = []
     forward = PackedModel.forward
 
-    def spy(self: PackedModel, tokens: Any, positions: Any, blocks: Any, cache: Any, runs: Any) -> Any:
+    def spy(self: PackedModel, tokens: Any, positions: Any, blocks: Any, *others: Any) -> Any:
         passes.append(blocks)
-        return forward(self, tokens, positions, blocks, cache, runs)
+        return forward(self, tokens, positions, blocks, *others)
 
     monkeypatch.setattr(PackedModel, "forward", spy)
     engine.infer(jobs_of(engine))

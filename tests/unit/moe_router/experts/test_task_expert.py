@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moe_router.experts.engines.loading import load_model
+from moe_router.experts.engines.tokens import HfTokens
+from moe_router.experts.expert_file import ExpertFile
+from moe_router.experts.task_expert import TaskExpert, spoken
+from moe_router.registry import BaseModelSpec, Expert, TaskSpec
+
+INTENTS = ("card_lost", "card_payment_declined", "fee")
+
+
+@pytest.fixture(scope="module")
+def tokens(llama_folder: Path) -> HfTokens:
+    return HfTokens(
+        load_model(llama_folder, BaseModelSpec(hf_name=str(llama_folder)))[1], max_text_tokens=200
+    )
+
+
+def expert(
+    tokens: HfTokens,
+    template: Path | None = None,
+    adapter: str | None = None,
+    trained: ExpertFile | None = None,
+    kind: str = "classification",
+) -> TaskExpert:
+    task = TaskSpec.model_validate({"base_model_key": "l", "label_set": list(INTENTS), "kind": kind})
+    declared = Expert("x", "a/b", "l", adapter, None, None, None, 1.0)
+    return TaskExpert(declared, task, template, tokens, adapter, trained=trained)
+
+
+def written(tokens: HfTokens, template: str, *words: str) -> tuple[tuple[int, ...], ...]:
+    prefix = "" if template.endswith("\n") else " "
+    return tuple(tokens.encode(prefix + word, trusted=False) for word in words)
+
+
+def test_a_base_model_is_asked_for_words_and_answers_with_labels(tokens: HfTokens, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text('{"default": "One of {{labels}}. Text: {{input}}\\nIntent:"}', encoding="utf-8")
+    found = expert(tokens, path)
+    assert found._trie.sequences == written(tokens, "", "card lost", "card payment declined", "fee")
+    assert found._template.head == "One of card lost, card payment declined, fee. Text:"
+    assert found.labels == INTENTS
+    by_description = expert(tokens)
+    assert "card lost, card payment declined, fee" in by_description._template.head
+
+
+def test_a_template_that_spells_a_label_out_is_taken_at_its_word(tokens: HfTokens, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(
+        '{"default": "Text: x\\nIntent: card_lost\\nText: {{input}}\\nIntent:"}', encoding="utf-8"
+    )
+    assert expert(tokens, path)._trie.sequences == written(tokens, "", *INTENTS)
+
+
+def test_an_adapter_hears_what_it_was_trained_on(tokens: HfTokens) -> None:
+    assert expert(tokens, adapter="made-elsewhere")._trie.sequences == written(tokens, "", *INTENTS)
+    of_labels = ExpertFile(labels=INTENTS, template="{{input}}\nIntent:")
+    assert expert(tokens, adapter="a", trained=of_labels)._trie.sequences == written(tokens, "", *INTENTS)
+    of_words = ExpertFile(labels=INTENTS, template="{{labels}} {{input}}\nIntent:", words=("a", "b", "c"))
+    found = expert(tokens, adapter="a", trained=of_words)
+    assert found._trie.sequences == written(tokens, "", "a", "b", "c")
+    assert found._template.head.startswith("card_lost, card_payment_declined, fee")
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (("card_arrival", "fee"), ("card arrival", "fee")),
+        (("a_b", "a b"), ("a_b", "a b")),
+        (("_", "__x_"), ("_", "x")),
+        (("top-up", "TopUp"), ("top-up", "TopUp")),
+    ],
+)
+def test_labels_are_spoken_as_words_that_tell_them_apart(
+    labels: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    assert spoken(labels, None) == words
