@@ -45,7 +45,7 @@ INLINE_BATCH = 64
 """So are all tries of a batch that together need no more.
 
 A second pass reads the weights once more, which costs as much as about a hundred tokens (270M weights in
-float32 on 2 cores); it pays where it can leave branches out.
+float32 on 2 cores); it pays where it can leave branches out, which `LabelJob.exact` forbids.
 """
 
 NEGLIGIBLE = 5e-4
@@ -254,7 +254,9 @@ class TransformersEngine:
         wanted = [(row, ROOT, at_root[row]) for row in range(len(jobs))]
         sizes = [len(job.trie.context) for _, job in jobs]
         all_fit = sum(sizes) <= INLINE_BATCH
-        inline = [row for row, size in enumerate(sizes) if all_fit or size <= INLINE_BRANCHES]
+        inline = [
+            row for row, (_, job) in enumerate(jobs) if all_fit or job.exact or sizes[row] <= INLINE_BRANCHES
+        ]
         for row in inline:
             wanted += self._grow(session, jobs[row][1], seen[row], row, jobs[row][1].trie.context, offset)
             offset += len(jobs[row][1].trie.context)
@@ -277,11 +279,8 @@ class TransformersEngine:
         wanted: list[tuple[int, int, int]] = []
         offset = 0
         for row in rows:
-            job = jobs[row][1]
-            trie = job.trie
-            nodes = (
-                trie.context if job.exact else trie.context_of(trie.worth_reading(logits[row], NEGLIGIBLE))
-            )
+            job, trie = jobs[row][1], jobs[row][1].trie
+            nodes = trie.context_of(trie.worth_reading(logits[row], NEGLIGIBLE))
             wanted += self._grow(session, job, seen[row], row, nodes, offset)
             offset += len(nodes)
         if wanted:

@@ -32,7 +32,7 @@ def engine_of(folder: Path, adapters: Sequence[Path] = ()) -> TransformersEngine
 
 
 def jobs_of(engine: TransformersEngine) -> list[LabelJob]:
-    """Of three adapters, in no order; each with a second pass over its labels."""
+    """Of three adapters, in no order."""
     found = []
     for adapter, size in (("a0", 9), (None, 30), ("a1", 3), ("a0", 50), ("a1", 12), (None, 2)):
         prompt = engine.tokens.prompt(TEMPLATE, {"input": "card payment declined "[: size % 23] * 5}, adapter)

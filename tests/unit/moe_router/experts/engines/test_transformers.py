@@ -4,6 +4,7 @@ import math
 import warnings
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -488,3 +489,24 @@ def test_pickled_weights_are_refused_with_what_to_do(tmp_path: Path) -> None:
     torch.save(weights, folder / "pytorch_model.bin")
     with pytest.raises(ModelAssetError, match="convert them to safetensors"):
         load_model(folder, BaseModelSpec(hf_name=str(folder)))
+
+
+def test_what_must_be_exact_takes_one_pass(
+    gemma: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    forward = gemma._packed.forward
+
+    def counted(tokens: Any, *rest: Any) -> torch.Tensor:
+        passes.append(len(tokens))
+        return forward(tokens, *rest)
+
+    jobs = [job(gemma, f"text {index}", labels=MANY) for index in range(8)]
+    probabilities(gemma, *jobs)  # the head
+    monkeypatch.setattr(gemma._packed, "forward", counted)
+    two = probabilities(gemma, *jobs)
+    assert len(passes) == 2
+    one = probabilities(gemma, *(replace(job, exact=True) for job in jobs))
+    assert len(passes) == 3
+    for found, wanted in zip(one, two, strict=True):
+        assert found == pytest.approx(wanted, abs=NEGLIGIBLE + 1e-5)
