@@ -41,15 +41,12 @@ _tracing: _Tracing | None = None
 class Span:
     """What a block can tell about itself; does nothing while tracing is off."""
 
-    __slots__ = ("_span",)
+    __slots__ = ("_span", "recording")
 
     def __init__(self, span: Any = None) -> None:
         self._span = span
-
-    @property
-    def recording(self) -> bool:
+        self.recording = span is not None
         """Whether anything that is told is kept."""
-        return self._span is not None
 
     def tell(self, attributes: Mapping[str, Attribute]) -> None:
         """Adds attributes, named as OpenTelemetry does."""

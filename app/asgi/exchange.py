@@ -25,17 +25,22 @@ _PASSED_ON = tuple(name.encode() for name in PASSED_ON)
 
 
 class _Ids:
-    """Request ids, of 16 random bytes each; a call of the system gives many."""
+    """Request ids: UUIDs of version 7 (RFC 9562, section 5.7) without hyphens.
+
+    They begin with the time, so that new ones stand side by side in the database's index: of ids that are
+    random from the start each touches a page of its own, and decisions take three times as long to write.
+    """
 
     def __init__(self) -> None:
-        self._left: list[str] = []
+        self._drawn: list[str] = []
 
     def new(self) -> str:
-        """One that nobody can foresee."""
-        if not self._left:
-            drawn = os.urandom(16 * IDS_AT_ONCE).hex()
-            self._left = [drawn[start : start + 32] for start in range(0, len(drawn), 32)]
-        return self._left.pop()
+        """One that nobody can foresee: 72 of its bits are random."""
+        if not self._drawn:  # a call of the system gives many
+            drawn = os.urandom(9 * IDS_AT_ONCE).hex()
+            self._drawn = [drawn[start : start + 18] for start in range(0, len(drawn), 18)]
+        random = self._drawn.pop()
+        return f"{time.time_ns() // 1_000_000:012x}7{random[:3]}8{random[3:]}"
 
 
 _ids = _Ids()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import AbstractContextManager
 
 from moe_router.errors import OverloadedError, TooManyRequestsError
@@ -24,7 +23,7 @@ class Admission:
         self._max_requests = max_requests
         self._max_per_caller = max_per_caller
         self._of = of
-        self._callers: Counter[str] = Counter()
+        self._callers: dict[str, int] = {}  # a Counter's += and del are Python's
         self.requests = 0
 
     def request(self, caller: str) -> AbstractContextManager[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ class WaitingRoom(Generic[T]):
         self._give_back = give_back
         self._full = full
         self._queues: OrderedDict[str, _Queue[T]] = OrderedDict()  # the longest unserved first
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
         self._numbers = count()
         self.waiting = 0
 
@@ -147,13 +147,15 @@ class WaitingRoom(Generic[T]):
         taken = take()
         if isinstance(taken, Wait):
             return None
-        self._held[caller] += 1
+        self._held[caller] = self._held.get(caller, 0) + 1
         return taken
 
     def leave(self, caller: str) -> None:
         """The caller has given back what it was granted; the next is let in."""
-        self._held[caller] -= 1
-        if self._held[caller] <= 0:
+        left = self._held[caller] - 1
+        if left > 0:
+            self._held[caller] = left
+        else:
             del self._held[caller]
         if self._queues:
             self._let_in()
@@ -201,7 +203,7 @@ class WaitingRoom(Generic[T]):
         else:
             if isinstance(taken, Wait):
                 return taken
-            self._held[caller] += 1
+            self._held[caller] = self._held.get(caller, 0) + 1
             waiter.granted.set_result(taken)
         self._remove(caller, waiter)
         if caller in self._queues:

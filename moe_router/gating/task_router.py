@@ -137,6 +137,10 @@ class TaskRouter:
         Raises:
             NoWorkerError: nothing has been answered and no expert can be reached.
         """
+        if len(observations) == 1 and self.policy.abstain_value <= 0:
+            asked = observations[0].action.expert
+            if asked is not None and self.experts(task_key, state.language) == (asked,):
+                return Action("accept", asked, 0)  # most tasks have one expert: there is nobody else to ask
         actions = self._actions(state, task_key, observations, via, reachable)
         if not actions:
             raise NoWorkerError(f"No worker that serves {task_key} can be reached now.")

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import httpx
 
-from app.services.workers.connection import ClosedError, ConnectError
-from app.services.workers.http import Reply, retry_after
+from app.services.workers.connection import ClosedError, ConnectError, Reply, retry_after
 
 
 class HttpxHttp:

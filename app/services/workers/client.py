@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from app.services.workers import faults
 from app.services.workers.answers import read_answer, read_batch, read_item
-from app.services.workers.connection import WorkerHttpError
+from app.services.workers.connection import Reply, WorkerHttpError
 from app.services.workers.faults import Fault
-from app.services.workers.http import Http, Reply
+from app.services.workers.http import Http
 from app.services.workers.worker import Worker
 from moe_router.contracts import (
     HEADER_CALLER,

@@ -9,6 +9,7 @@ import httptools
 
 MAX_ANSWER_BYTES = 16 * 2**20
 MAX_HEAD_BYTES = 64 * 1024
+LONGEST_RETRY_AFTER_S = 30.0
 FIELD_LENGTHS = frozenset(map(len, (b"content-length", b"transfer-encoding", b"retry-after")))
 
 
@@ -36,12 +37,12 @@ class AnswerTooLongError(WorkerHttpError):
     """The head passes MAX_HEAD_BYTES, or the body MAX_ANSWER_BYTES."""
 
 
-class Answer(NamedTuple):
-    """What came back; `retry_after` as it was sent."""
+class Reply(NamedTuple):
+    """Status, body and Retry-After (seconds) of a worker's answer."""
 
     status: int
-    retry_after: str | None
     body: bytes
+    retry_after_s: float | None
 
 
 class Connection(asyncio.Protocol):
@@ -51,9 +52,9 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.reusable = False
         self._status = 0
-        self._retry_after: str | None = None
+        self._retry_after_s: float | None = None
         self._transport: asyncio.Transport | None = None
-        self._waiting: asyncio.Future[Answer] | None = None
+        self._waiting: asyncio.Future[Reply] | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._size = 0
@@ -66,7 +67,7 @@ class Connection(asyncio.Protocol):
         """Whether a request may be sent on it."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(self, request: bytes) -> Answer:
+    async def exchange(self, request: bytes) -> Reply:
         """Sends the whole request and reads its whole answer.
 
         A caller that is cancelled takes the connection along: the worker sees that nobody waits.
@@ -142,7 +143,7 @@ class Connection(asyncio.Protocol):
             if value.isdigit() and int(value[:20]) > MAX_ANSWER_BYTES:  # not worth the reading
                 self._fail(AnswerTooLongError())
         elif lower == b"retry-after":
-            self._retry_after = value.decode("latin-1")
+            self._retry_after_s = retry_after(value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         """The head is over."""
@@ -167,7 +168,7 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> None:
         self._body = []
         self._size = self._head_size = self._status = 0
-        self._in_head, self._bounded, self._retry_after = True, False, None
+        self._in_head, self._bounded, self._retry_after_s = True, False, None
 
     def _finish(self, *, reusable: bool) -> None:
         if (
@@ -176,9 +177,16 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         self.reusable = reusable
-        self._waiting.set_result(Answer(self._status, self._retry_after, b"".join(self._body)))
+        self._waiting.set_result(Reply(self._status, b"".join(self._body), self._retry_after_s))
 
     def _fail(self, error: WorkerHttpError) -> None:
         self.reusable = False
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds, of the numeric form only: a date needs clocks that agree."""
+    if value is None or not value.strip().isdecimal():
+        return None
+    return min(float(value.strip()[:6]), LONGEST_RETRY_AFTER_S)

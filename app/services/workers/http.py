@@ -15,20 +15,11 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from app.services.workers.connection import ConnectError, Connection
+from app.services.workers.connection import ConnectError, Connection, Reply
 
-LONGEST_RETRY_AFTER_S = 30.0
 KEEPALIVE_S = 3.0
 """Below uvicorn's 5 s: the server must not close a connection just as a call goes out on it."""
 COMMON_HEAD = "Accept: application/json\r\nAccept-Encoding: identity\r\nUser-Agent: mole\r\n"
-
-
-class Reply(NamedTuple):
-    """Status, body and Retry-After (seconds) of a worker's answer."""
-
-    status: int
-    body: bytes
-    retry_after_s: float | None
 
 
 class Place(NamedTuple):
@@ -68,9 +59,9 @@ class PooledHttp:
         place, target = _split(url)
         request = _head(method, target, headers, body) + (body or b"")
         connection = self._take(place) or await self._connect(place)
-        answer = await connection.exchange(request)
+        reply = await connection.exchange(request)
         self._give_back(place, connection)
-        return Reply(answer.status, answer.body, retry_after(answer.retry_after))
+        return reply
 
     async def aclose(self) -> None:
         """Closes the connections that wait; those in use end with their calls."""
@@ -119,13 +110,6 @@ class PooledHttp:
         except (OSError, TimeoutError) as error:  # of TLS and of the name, too
             raise ConnectError(str(error)) from error
         return connection
-
-
-def retry_after(value: str | None) -> float | None:
-    """Seconds, of the numeric form only: a date needs clocks that agree."""
-    if value is None or not value.strip().isdigit():
-        return None
-    return min(float(value.strip()[:6]), LONGEST_RETRY_AFTER_S)
 
 
 @lru_cache(maxsize=4096)

@@ -49,7 +49,7 @@ class Table:
     def count(self, outcome: str, number: int) -> None:
         self.counts[outcome] += number
 
-    def recorder(self, size: int = 1000) -> Recorder:
+    def recorder(self, size: int = 2 * module.BATCH) -> Recorder:
         return Recorder(self.write, size=size, count=self.count, linger_s=0.0, retry_s=0.0)
 
 
@@ -158,7 +158,9 @@ async def test_what_every_row_would_meet_is_no_search_for_one(
     assert table.attempts == 2
     assert table.rows == [f"r-{module.BATCH}"]
     assert table.counts == {"unwritable": module.BATCH, "written": 1}
-    assert [r.getMessage() for r in caplog.records] == ["512 decisions cannot be recorded; the first:"]
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{module.BATCH} decisions cannot be recorded; the first:"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from app.services.workers.connection import (
     NotHttpError,
     TruncatedError,
     WorkerHttpError,
+    retry_after,
 )
-from app.services.workers.http import PooledHttp, retry_after
+from app.services.workers.http import PooledHttp
 
 OK = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -281,7 +282,7 @@ async def test_certificates_are_verified(
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [(None, None), ("3", 3), (" 3 ", 3), ("9999999999", 30), ("-1", None), ("soon", None)],
+    [(None, None), ("3", 3), (" 3 ", 3), ("9999999999", 30), ("-1", None), ("soon", None), ("²", None)],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert retry_after(value) == seconds
