@@ -77,9 +77,10 @@ def _with_headers(scope: Scope, exchange: Exchange, send: Send) -> Send:
             exchange.status = message["status"]
             given = message["headers"]
             added = security_headers(scope["method"], exchange.path, exchange.status, given)
-            message["headers"] = [*given, *_headers(exchange), *added]
-            if _is_whole(given):
-                held = hold_writes(send)
+            ours = [*_headers(exchange), *added]
+            held = hold_writes(send, ours) if _is_whole(given) else None
+            if held is None:
+                message["headers"] = [*given, *ours]
             await send(message)
             return
         try:

@@ -114,6 +114,13 @@ async def test_head_and_body_leave_together(protocol: Any, monkeypatch: pytest.M
     assert answered.count(b"HTTP/1.1 200") == answered.count(b"\r\n\r\nwhole") == 3
     if protocol is HttpToolsProtocol:
         assert len(server.writes) == 3
+    for answer in answered.split(b"HTTP/1.1 200 OK\r\n")[1:]:
+        fields = answer.partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
+        names = [field.partition(b": ")[0] for field in fields]
+        assert len(set(names)) == len(names)
+        assert {b"content-length", b"x-request-id", b"x-mole-overhead-duration-ms", b"x-mole-expert"} < set(
+            names
+        )
 
 
 @PROTOCOLS
@@ -158,13 +165,24 @@ async def test_who_waits_for_a_continue_gets_it(protocol: Any, monkeypatch: pyte
         writer.close()
 
 
+@pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\nb", b"a\rb"])
+async def test_a_field_that_would_be_two_is_refused(value: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refusing(scope: Any, receive: Any, send: Any) -> None:
+        with pytest.raises(ValueError, match="end of a line"):
+            hold_writes(send.__closure__[-1].cell_contents, [(b"x", value)])
+        await whole(scope, receive, send)
+
+    async with Server(refusing, HttpToolsProtocol, monkeypatch) as server:
+        assert (await server.exchange(LAST)).endswith(b"whole")
+
+
 async def test_any_other_server_is_left_alone() -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    assert hold_writes(send) is None
+    assert hold_writes(send, [(b"x", b"y")]) is None
     scope = {"type": "http", "method": "GET", "path": "/x", "headers": []}
     await Envelope(whole, metrics=Metrics(), drain=Drain())(scope, asyncio.Event().wait, send)
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
