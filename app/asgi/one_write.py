@@ -2,8 +2,8 @@
 
 uvicorn writes them one by one. Of a short answer that is a twelfth of all that a request costs us: two system
 calls and two packets, and the client wakes up twice. Header fields of ours join the head here, too: uvicorn
-would look through each with two regular expressions. Only uvicorn's own `send` is known here; behind any other
-one answers go out as they are.
+would look through each with two regular expressions. Only uvicorn's own `send` is known here; behind any
+other one answers go out as they are.
 """
 
 from __future__ import annotations
