@@ -29,7 +29,7 @@ from moe_router.experts.engines.packed import NO_SLOTS, KeyValues, PackedModel, 
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.prompting import Template, default_template, load_template
 from moe_router.experts.scoring import ROOT, Floats, LabelTrie
-from moe_router.experts.task_expert import CONTENT_FREE
+from moe_router.experts.task_expert import CONTENT_FREE, spoken
 from moe_router.registry import BaseModelSpec, TaskSpec, load_registry
 from moe_router.training.experts.examples import Row, read_rows
 from moe_router.training.metrics import macro_f1
@@ -43,7 +43,7 @@ VOCABULARY_PART = 8192
 WAYS = ("served", "product of all tokens", "mean of all tokens")
 PROMPTS: dict[str, Callable[[str, TaskSpec], str]] = {
     "few-shot": lambda key, _: load_template(ADAPTERS / key / "template.json", "default"),
-    "zero-shot": lambda _, task: default_template(task.description, task.label_set),
+    "zero-shot": lambda _, task: default_template(task.description, spoken(task.label_set, "")),
 }
 
 
@@ -51,8 +51,9 @@ class Scorer:
     """The logits of all tokens of all labels after a text, in one pass."""
 
     def __init__(self, model: Any, tokens: HfTokens, source: str, labels: Sequence[str]) -> None:
-        self._template = Template(source, {"labels": ", ".join(labels)})
-        sequences = [tokens.encode(self._template.label_prefix + label, trusted=False) for label in labels]
+        words = spoken(labels, source)  # as they are served
+        self._template = Template(source, {"labels": ", ".join(words)})
+        sequences = [tokens.encode(self._template.label_prefix + word, trusted=False) for word in words]
         self.trie = LabelTrie(sequences, tokens.line_end)
         self._tokens = tokens
         self._lm_head = model.get_output_embeddings().weight

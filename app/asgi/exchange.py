@@ -28,7 +28,7 @@ class _Ids:
     """Request ids: UUIDs of version 7 (RFC 9562, section 5.7) without hyphens.
 
     They begin with the time, so that new ones stand side by side in the database's index: of ids that are
-    random from the start each touches a page of its own, and decisions take three times as long to write.
+    random from the start each touches a page of its own, and decisions take twice as long to write.
     """
 
     def __init__(self) -> None:

@@ -15,8 +15,8 @@ from moe_router.errors import StorageError
 logger = logging.getLogger(__name__)
 
 Outcome = Literal["written", "full", "unwritable", "closed"]
-BATCH = 4096
-"""Rows in one transaction: what comes in half a second under full load, so that a page is written once."""
+BATCH = 1024
+"""Rows in one transaction. A quarter of what may wait, as those that are being written take places, too."""
 LINGER_S = 0.5
 """How long the first record of a batch waits for others: a transaction takes the event loop some milliseconds
 of hand-overs to the driver's thread, however many rows it has."""

@@ -118,7 +118,7 @@ class Batcher(Generic[JobT, ResultT]):
     Args:
         run: computes a batch in a thread; returns one result, or exception, per job in their order.
         max_batch_cost: bound on the sum of the costs in a batch, or `REST` more where that takes in all that
-            waits of a kind; a job that costs more goes alone.
+            waits of a kind; a job that costs more than that goes alone.
         max_queue: bound on the requests that wait, those of many jobs counted as several.
         max_in_flight: batches that may run at a time.
         beyond: what a job has taken beyond its cost, by its result.

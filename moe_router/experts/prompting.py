@@ -144,6 +144,11 @@ class TemplateFile(RootModel[dict[str, str]], jsonfile.CheckedModel):
                 yield (key,), str(error)
 
 
+def without_tags(source: str) -> str:
+    """A template's own words."""
+    return _TAG.sub("", source)
+
+
 def load_template(path: Path, model_key: str) -> str:
     """The prompt for a model: its own, or `default`.
 

@@ -16,7 +16,14 @@ from moe_router.errors import ConfigError, ModelAssetError
 from moe_router.experts import extraction, formats
 from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, NotANumberError, Outcome, Tokens
 from moe_router.experts.expert_file import ExpertFile
-from moe_router.experts.prompting import DESCRIPTION, INPUT, Template, default_template, load_template
+from moe_router.experts.prompting import (
+    DESCRIPTION,
+    INPUT,
+    Template,
+    default_template,
+    load_template,
+    without_tags,
+)
 from moe_router.experts.scoring import Floats, LabelTrie, distribution
 from moe_router.experts.text_words import LEAST_WINDOW_WORDS, Window, windows_of
 from moe_router.registry import Expert, TaskSpec
@@ -230,7 +237,9 @@ class TaskExpert:
         """What stands for the labels: what an adapter was trained on, or what a base model would write."""
         if self._trained is not None and self._trained.words is not None:
             return self._trained.words
-        return self.labels if self._adapter or self.extracts else spoken(self.labels, source)
+        if self._adapter or self.extracts:
+            return self.labels
+        return spoken(self.labels, f"{source or ''}\n{self._description}")
 
     def _label_trie(self) -> LabelTrie:
         prefix = self._template.label_prefix
@@ -241,13 +250,16 @@ class TaskExpert:
             raise ModelAssetError(f"{self.expert.task_key}: {error} in this model's tokens") from error
 
 
-def spoken(labels: Sequence[str], template: str | None) -> tuple[str, ...]:
+def spoken(labels: Sequence[str], prompt: str) -> tuple[str, ...]:
     """The labels as a model that was not trained on them would write them: `card arrival` for `card_arrival`.
 
     It knows words better than identifiers, and reads half as many tokens of 77 of them. They stay as they are
-    where the template spells one of them out, as in an example, and where two would become the same.
+    where the prompt spells one of them out, as in an example, and where two would become the same.
     """
-    words = tuple(" ".join(label.replace("_", " ").split()) or label for label in labels)
+    words = tuple(
+        " ".join(label.replace("_", " ").split()) or label if "_" in label else label for label in labels
+    )
     changed = [label for label, word in zip(labels, words, strict=True) if label != word]
-    spelt = template is not None and any(label in template for label in changed)
+    told = without_tags(prompt)
+    spelt = any(label in told for label in changed)
     return tuple(labels) if spelt or len(set(words)) < len(words) else words

@@ -29,6 +29,7 @@ class LastLayer:
         self._mixed = mixed
         self._rows: list[int] | None = None
         self._whole: torch.Tensor | None = None
+        self._runs: Sequence[Run] = ()
         part.register_forward_pre_hook(self._pick)
         part.register_forward_hook(self._put_back)
 
@@ -60,7 +61,8 @@ class LastLayer:
         if self._rows is None:
             return None
         self._whole, *others = given
-        self._mixed.runs = runs_at(self._mixed.runs, self._rows)
+        self._runs = self._mixed.runs
+        self._mixed.runs = runs_at(self._runs, self._rows)
         return (self._whole[:, self._rows], *others)
 
     def _put_back(
@@ -68,6 +70,7 @@ class LastLayer:
     ) -> torch.Tensor | None:
         if self._rows is None or self._whole is None:
             return None
+        self._mixed.runs = self._runs  # some layers have more adapted parts behind this one
         whole = found.new_zeros(self._whole.shape)
         whole[:, self._rows] = found
         return whole

@@ -87,35 +87,32 @@ class TransformersEngine:
         self._packed = self._fastest(model, device)
 
     def _fastest(self, model: Any, device: torch.device) -> PackedModel:
-        """With all that spares work, or what of it the model is served right with."""
+        """With all that spares work, or with what of it the model is served right."""
         last_layer = LastLayer.of(model.get_decoder(), self._mixed)
-        if use_blocks(model):
+        ways = dict.fromkeys((in_blocks, part) for in_blocks in (True, False) for part in (last_layer, None))
+        *sparing, _ = ways
+        for in_blocks, part in sparing:
+            if in_blocks and not use_blocks(model):
+                continue
             found = None
             try:
-                found = self._checked(model, device, in_blocks=True, last_layer=last_layer)
+                found = self._checked(model, device, in_blocks=in_blocks, last_layer=part)
             except OutOfMemoryError:
                 raise
-            except Exception as error:  # noqa: BLE001  whatever a model makes of a mask that is none
-                logger.info("%s attends under one mask for a whole pass: %s", type(model).__name__, error)
+            except Exception as error:  # noqa: BLE001  whatever a model makes of what it does not know
+                spared = [name for name, it_is in (("blocks", in_blocks), ("its last layer", part)) if it_is]
+                logger.info(
+                    "%s cannot be spared work by %s: %s", type(model).__name__, " and ".join(spared), error
+                )
             finally:
-                if found is None:
+                if found is None and in_blocks:
                     use_one_mask(model)
             if found is not None:
                 return found
-        if last_layer is not None:
-            try:
-                return self._checked(model, device, last_layer=last_layer)
-            except ModelAssetError as error:
-                logger.info("%s computes its last layer for every token: %s", type(model).__name__, error)
-        return self._checked(model, device)
+        return self._checked(model, device, in_blocks=False, last_layer=None)
 
     def _checked(
-        self,
-        model: Any,
-        device: torch.device,
-        *,
-        in_blocks: bool = False,
-        last_layer: LastLayer | None = None,
+        self, model: Any, device: torch.device, *, in_blocks: bool, last_layer: LastLayer | None
     ) -> PackedModel:
         config = model.config.get_text_config(decoder=True)  # a model that reads images, too, has several
         packed = PackedModel(
@@ -253,17 +250,15 @@ class TransformersEngine:
         logits: list[dict[int, Floats]] = [{} for _ in jobs]
         wanted = [(row, ROOT, at_root[row]) for row in range(len(jobs))]
         sizes = [len(job.trie.context) for _, job in jobs]
-        all_fit = sum(sizes) <= INLINE_BATCH
-        inline = [
-            row for row, (_, job) in enumerate(jobs) if all_fit or job.exact or sizes[row] <= INLINE_BRANCHES
-        ]
+        late = [row for row, (_, job) in enumerate(jobs) if not job.exact and sizes[row] > INLINE_BRANCHES]
+        if sum(sizes[row] for row in late) <= INLINE_BATCH:
+            late = []
+        inline = [row for row in range(len(jobs)) if row not in set(late)]
         for row in inline:
             wanted += self._grow(session, jobs[row][1], seen[row], row, jobs[row][1].trie.context, offset)
             offset += len(jobs[row][1].trie.context)
         self._read(session, [job for _, job in jobs], wanted, logits)
-        self._score_deep(
-            session, jobs, seen, [row for row in range(len(jobs)) if row not in set(inline)], logits
-        )
+        self._score_deep(session, jobs, seen, late, logits)
         for (index, job), known in zip(jobs, logits, strict=True):
             outcomes[index] = job.trie.log_probabilities(known)
 

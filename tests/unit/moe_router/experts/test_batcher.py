@@ -93,19 +93,29 @@ async def test_a_small_rest_goes_with_the_batch(batcher: Batcher[str, str], devi
     assert device.batches == [["a"], ["b", "c", "d", "e", "f"], ["x"]]
 
 
-async def test_a_rest_is_small_by_what_it_costs_and_not_by_who_has_gone(
-    batcher: Batcher[str, str], device: Device
-) -> None:
+async def test_who_has_gone_is_no_rest(batcher: Batcher[str, str], device: Device) -> None:
     first = ask(batcher, "a")
     await device.has_started()
-    waiting = [ask(batcher, job, cost=2) for job in "bcde"]
+    waiting = [ask(batcher, job) for job in "bcdef"]
+    gone = ask(batcher, "g", cost=2)
     await asyncio.sleep(0)
-    gone = waiting.pop()
     gone.cancel()
     await asyncio.gather(gone, return_exceptions=True)
     device.go.release(10)
-    assert await asyncio.gather(first, *waiting) == list("ABCD")
-    assert device.batches == [["a"], ["b", "c"], ["d"]]  # 6 waited; the budget is 4
+    assert await asyncio.gather(first, *waiting) == list("ABCDEF")
+    assert device.batches == [["a"], ["b", "c", "d", "e", "f"]]
+
+
+async def test_a_rest_is_small_by_what_waits_still(device: Device) -> None:
+    batcher: Batcher[str, str] = Batcher(device, max_batch_cost=4, max_queue=20)
+    first = ask(batcher, "a")
+    await device.has_started()
+    waiting = [ask(batcher, job) for job in "bcdefghij"]
+    await asyncio.sleep(0)
+    device.go.release(10)
+    assert await asyncio.gather(first, *waiting) == list("ABCDEFGHIJ")
+    assert device.batches == [["a"], ["b", "c", "d", "e"], ["f", "g", "h", "i", "j"]]
+    await batcher.aclose()
 
 
 async def test_a_job_over_the_budget_goes_alone(batcher: Batcher[str, str], device: Device) -> None:

@@ -26,22 +26,23 @@ def expert(
     adapter: str | None = None,
     trained: ExpertFile | None = None,
     kind: str = "classification",
+    description: str = "The intent",
 ) -> TaskExpert:
-    task = TaskSpec.model_validate({"base_model_key": "l", "label_set": list(INTENTS), "kind": kind})
+    told = {"base_model_key": "l", "label_set": list(INTENTS), "kind": kind, "description": description}
+    task = TaskSpec.model_validate(told)
     declared = Expert("x", "a/b", "l", adapter, None, None, None, 1.0)
     return TaskExpert(declared, task, template, tokens, adapter, trained=trained)
 
 
-def written(tokens: HfTokens, template: str, *words: str) -> tuple[tuple[int, ...], ...]:
-    prefix = "" if template.endswith("\n") else " "
-    return tuple(tokens.encode(prefix + word, trusted=False) for word in words)
+def written(tokens: HfTokens, *words: str) -> tuple[tuple[int, ...], ...]:
+    return tuple(tokens.encode(f" {word}", trusted=False) for word in words)
 
 
 def test_a_base_model_is_asked_for_words_and_answers_with_labels(tokens: HfTokens, tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_text('{"default": "One of {{labels}}. Text: {{input}}\\nIntent:"}', encoding="utf-8")
     found = expert(tokens, path)
-    assert found._trie.sequences == written(tokens, "", "card lost", "card payment declined", "fee")
+    assert found._trie.sequences == written(tokens, "card lost", "card payment declined", "fee")
     assert found._template.head == "One of card lost, card payment declined, fee. Text:"
     assert found.labels == INTENTS
     by_description = expert(tokens)
@@ -53,16 +54,26 @@ def test_a_template_that_spells_a_label_out_is_taken_at_its_word(tokens: HfToken
     path.write_text(
         '{"default": "Text: x\\nIntent: card_lost\\nText: {{input}}\\nIntent:"}', encoding="utf-8"
     )
-    assert expert(tokens, path)._trie.sequences == written(tokens, "", *INTENTS)
+    assert expert(tokens, path)._trie.sequences == written(tokens, *INTENTS)
+
+
+def test_a_description_that_spells_a_label_out_is_taken_at_its_word(tokens: HfTokens) -> None:
+    said = expert(tokens, description="Say card_lost where a card is gone.")
+    assert said._trie.sequences == written(tokens, *INTENTS)
+    assert "card_lost, card_payment_declined, fee" in said._template.head
+
+
+def test_an_extraction_names_its_types_as_it_writes_them(tokens: HfTokens) -> None:
+    assert "card_lost, card_payment_declined, fee" in expert(tokens, kind="extraction")._template.head
 
 
 def test_an_adapter_hears_what_it_was_trained_on(tokens: HfTokens) -> None:
-    assert expert(tokens, adapter="made-elsewhere")._trie.sequences == written(tokens, "", *INTENTS)
+    assert expert(tokens, adapter="made-elsewhere")._trie.sequences == written(tokens, *INTENTS)
     of_labels = ExpertFile(labels=INTENTS, template="{{input}}\nIntent:")
-    assert expert(tokens, adapter="a", trained=of_labels)._trie.sequences == written(tokens, "", *INTENTS)
+    assert expert(tokens, adapter="a", trained=of_labels)._trie.sequences == written(tokens, *INTENTS)
     of_words = ExpertFile(labels=INTENTS, template="{{labels}} {{input}}\nIntent:", words=("a", "b", "c"))
     found = expert(tokens, adapter="a", trained=of_words)
-    assert found._trie.sequences == written(tokens, "", "a", "b", "c")
+    assert found._trie.sequences == written(tokens, "a", "b", "c")
     assert found._template.head.startswith("card_lost, card_payment_declined, fee")
 
 
@@ -72,10 +83,10 @@ def test_an_adapter_hears_what_it_was_trained_on(tokens: HfTokens) -> None:
         (("card_arrival", "fee"), ("card arrival", "fee")),
         (("a_b", "a b"), ("a_b", "a b")),
         (("_", "__x_"), ("_", "x")),
-        (("top-up", "TopUp"), ("top-up", "TopUp")),
+        (("top-up", "Top  Up"), ("top-up", "Top  Up")),
     ],
 )
 def test_labels_are_spoken_as_words_that_tell_them_apart(
     labels: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    assert spoken(labels, None) == words
+    assert spoken(labels, "{{a_b}} {{ card_arrival }}") == words

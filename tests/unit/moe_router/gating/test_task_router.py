@@ -146,7 +146,7 @@ class TestGoingOn:
 
     def made(self, policy: Policy = POLICY, **task: Any) -> TaskRouter:
         network = q_network({"expert": 0.6, "price": -1.0}, CASCADE | {("accept", "expert"): -0.6})
-        own = registry({"a/x": {"experts": EXPERTS, **task}})
+        own = registry({"a/x": {"experts": EXPERTS} | task})
         return TaskRouter(own, head_weights(), network, {}, policy=policy, rng=np.random.default_rng(0))
 
     def after(self, own: TaskRouter, *seen: Observation, via: Via = "auto", reachable=anything) -> Action:
@@ -199,6 +199,13 @@ class TestGoingOn:
         small = self.expert(own, "small")
         assert self.after(own, Observation(small, "yes", 0.4), reachable=nothing) == Action("abstain")
         assert self.after(own, Observation(small, "yes", 0.6), reachable=nothing).kind == "accept"
+
+    def test_the_answer_of_an_only_expert_is_accepted_unless_it_is_worth_too_little(self) -> None:
+        own, strict = (self.made(policy, experts=EXPERTS[:1]) for policy in (POLICY, Policy(0.1, 0.5)))
+        only = self.expert(own, "small")
+        assert self.accepts(self.after(own, Observation(only, "yes", 0.1)), 0, only)
+        assert self.after(strict, Observation(only, "yes", 0.4)) == Action("abstain")
+        assert self.accepts(self.after(strict, Observation(only, "yes", 0.6)), 0, only)
 
     def test_before_anything_was_asked_it_never_abstains(self) -> None:
         own = self.made(Policy(cost_weight=0.1, abstain_value=0.99))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from moe_router.experts.engines import transformers
 from moe_router.experts.engines.base import LabelJob
@@ -93,17 +95,60 @@ def test_hidden_states_come_in_the_order_that_they_are_asked_for(llama_folder: P
     )
 
 
-def test_a_model_that_is_not_right_with_it_is_served_without(
-    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lose(self: LastLayer, *_: Any) -> torch.Tensor | None:
-        return torch.randn(self._whole.shape) if self._whole is not None else None
+def lose(self: LastLayer, *_: Any) -> torch.Tensor | None:
+    return torch.randn(self._whole.shape) if self._whole is not None else None
 
-    monkeypatch.setattr(LastLayer, "_put_back", lose)
+
+def choke(self: LastLayer, *_: Any) -> None:
+    if self._rows is not None:
+        raise TypeError("it is called in a way of its own")
+
+
+@pytest.mark.parametrize(("hook", "fault"), [("_put_back", lose), ("_pick", choke)])
+def test_a_model_that_is_not_right_with_it_is_served_without(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, hook: str, fault: Any
+) -> None:
+    monkeypatch.setattr(LastLayer, hook, fault)
     engine = engine_of(llama_folder)
     assert engine._packed._last_layer is None
-    assert not engine._packed.in_blocks
+    assert engine._packed.in_blocks
     assert np.isfinite(engine.infer([job for job in jobs_of(engine) if job.prompt.adapter is None])).all()
+
+
+def test_what_comes_behind_it_in_the_layer_is_of_all_tokens(
+    gemma_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in Gemma 4, whose layers end with a gate that adapters may change."""
+
+    def engine() -> TransformersEngine:
+        model, tokens = model_of(gemma_folder)
+        for layer in model.get_decoder().layers:
+            torch.manual_seed(3)
+            layer.gate = torch.nn.Linear(model.config.hidden_size, model.config.hidden_size, bias=False)
+            layer.register_forward_hook(lambda layer, _given, found: found + layer.gate(found))
+        made = TransformersEngine(model, tokens)
+        for name, folder in zip(("a0", "a1"), folders, strict=True):
+            made.load_adapter(name, str(folder))
+        return made
+
+    folders = []
+    for seed in (1, 2):
+        folder = tiny.save_adapter(tmp_path / str(seed), gemma_folder, seed=seed, target_modules=["q_proj"])
+        weights = load_file(folder / "adapter_model.safetensors")
+        config = json.loads((folder / "adapter_config.json").read_text())
+        layers = {name.partition(".self_attn")[0] for name in weights}
+        size = next(tensor.shape[1] for name, tensor in weights.items() if "lora_A" in name)
+        for layer in layers:
+            weights[f"{layer}.gate.lora_A.weight"] = torch.randn(2, size)
+            weights[f"{layer}.gate.lora_B.weight"] = torch.randn(size, 2)
+        save_file(weights, folder / "adapter_model.safetensors")
+        config["target_modules"] = ["q_proj", "gate"]
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        folders.append(folder)
+    spared = probabilities(engine())
+    monkeypatch.setattr(transformers.LastLayer, "of", lambda *_: None)
+    for found, wanted in zip(spared, probabilities(engine()), strict=True):
+        assert found == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_pass_that_fails_leaves_nothing_behind(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

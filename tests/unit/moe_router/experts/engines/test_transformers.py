@@ -510,3 +510,20 @@ def test_what_must_be_exact_takes_one_pass(
     assert len(passes) == 3
     for found, wanted in zip(one, two, strict=True):
         assert found == pytest.approx(wanted, abs=NEGLIGIBLE + 1e-5)
+
+
+def test_those_that_must_be_exact_keep_nobody_from_the_one_pass(
+    gemma: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    forward = gemma._packed.forward
+
+    def counted(tokens: Any, *rest: Any) -> torch.Tensor:
+        passes.append(len(tokens))
+        return forward(tokens, *rest)
+
+    jobs = [replace(job(gemma, f"text {index}", labels=MANY), exact=index > 0) for index in range(9)]
+    probabilities(gemma, *jobs)  # the head
+    monkeypatch.setattr(gemma._packed, "forward", counted)
+    probabilities(gemma, *jobs)
+    assert len(passes) == 1
