@@ -43,7 +43,9 @@ VOCABULARY_PART = 8192
 WAYS = ("served", "product of all tokens", "mean of all tokens")
 PROMPTS: dict[str, Callable[[str, TaskSpec], str]] = {
     "few-shot": lambda key, _: load_template(ADAPTERS / key / "template.json", "default"),
-    "zero-shot": lambda _, task: default_template(task.description, spoken(task.label_set, "")),
+    "zero-shot": lambda _, task: default_template(
+        task.description, spoken(task.label_set, task.description or "")
+    ),
 }
 
 

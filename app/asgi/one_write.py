@@ -38,7 +38,7 @@ class HeldWrites:
 
     def write(self, data: bytes) -> None:
         """Keeps it."""
-        if self._lines and HEAD_END in data:  # the head, which is written first
+        if self._lines:  # what is written first is the head
             head, _, rest = data.partition(HEAD_END)
             data = b"".join((head, LINE_END, self._lines, LINE_END, rest))
             self._lines = b""

@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 
 Outcome = Literal["written", "full", "unwritable", "closed"]
 BATCH = 1024
-"""Rows in one transaction. A quarter of what may wait, as those that are being written take places, too."""
+"""Rows in one transaction. They keep their places in the queue until they are written, so these are well
+below its default size."""
 LINGER_S = 0.5
 """How long the first record of a batch waits for others: a transaction takes the event loop some milliseconds
 of hand-overs to the driver's thread, however many rows it has."""

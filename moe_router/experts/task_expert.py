@@ -256,10 +256,14 @@ def spoken(labels: Sequence[str], prompt: str) -> tuple[str, ...]:
     It knows words better than identifiers, and reads half as many tokens of 77 of them. They stay as they are
     where the prompt spells one of them out, as in an example, and where two would become the same.
     """
-    words = tuple(
-        " ".join(label.replace("_", " ").split()) or label if "_" in label else label for label in labels
-    )
+    words = tuple(map(_words_of, labels))
     changed = [label for label, word in zip(labels, words, strict=True) if label != word]
     told = without_tags(prompt)
     spelt = any(label in told for label in changed)
     return tuple(labels) if spelt or len(set(words)) < len(words) else words
+
+
+def _words_of(label: str) -> str:
+    if "_" not in label:
+        return label
+    return " ".join(label.replace("_", " ").split()) or label

@@ -18,7 +18,7 @@ from moe_router.experts.engines.mixed import MixedLora, Run
 
 
 class LastLayer:
-    """The hooks on a decoder's last feed-forward part.
+    """A decoder's last feed-forward part.
 
     Args:
         part: it takes (1, n_tokens, hidden_size) and treats each token by itself.
@@ -26,12 +26,8 @@ class LastLayer:
     """
 
     def __init__(self, part: torch.nn.Module, mixed: MixedLora) -> None:
+        self._part = part
         self._mixed = mixed
-        self._rows: list[int] | None = None
-        self._whole: torch.Tensor | None = None
-        self._runs: Sequence[Run] = ()
-        part.register_forward_pre_hook(self._pick)
-        part.register_forward_hook(self._put_back)
 
     @classmethod
     def of(cls, decoder: Any, mixed: MixedLora) -> LastLayer | None:
@@ -46,34 +42,34 @@ class LastLayer:
 
     @contextmanager
     def only(self, rows: Sequence[int]) -> Iterator[None]:
-        """Within, passes compute these tokens' alone; the others' hidden states mean nothing."""
+        """Within, a pass computes these tokens' alone; the others' hidden states mean nothing."""
         ascending = sorted(set(rows))
         spare = rounded_rows(len(ascending)) - len(ascending)
-        self._rows = ascending + ascending[-1:] * spare
+        picked = ascending + ascending[-1:] * spare
+        runs = self._mixed.runs
+        whole: tuple[int, ...] = ()
+
+        def pick(_part: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            nonlocal whole
+            hidden, *others = given
+            whole = hidden.shape
+            self._mixed.runs = runs_at(runs, picked)
+            return (hidden[:, picked], *others)
+
+        def put_back(
+            _part: torch.nn.Module, _given: tuple[torch.Tensor, ...], found: torch.Tensor
+        ) -> torch.Tensor:
+            self._mixed.runs = runs  # some layers have more adapted parts behind this one
+            all_tokens = found.new_zeros(whole)
+            all_tokens[:, picked] = found
+            return all_tokens
+
+        hooks = [self._part.register_forward_pre_hook(pick), self._part.register_forward_hook(put_back)]
         try:
             yield
         finally:
-            self._rows = self._whole = None
-
-    def _pick(
-        self, _part: torch.nn.Module, given: tuple[torch.Tensor, ...]
-    ) -> tuple[torch.Tensor, ...] | None:
-        if self._rows is None:
-            return None
-        self._whole, *others = given
-        self._runs = self._mixed.runs
-        self._mixed.runs = runs_at(self._runs, self._rows)
-        return (self._whole[:, self._rows], *others)
-
-    def _put_back(
-        self, _part: torch.nn.Module, _given: tuple[torch.Tensor, ...], found: torch.Tensor
-    ) -> torch.Tensor | None:
-        if self._rows is None or self._whole is None:
-            return None
-        self._mixed.runs = self._runs  # some layers have more adapted parts behind this one
-        whole = found.new_zeros(self._whole.shape)
-        whole[:, self._rows] = found
-        return whole
+            for hook in hooks:
+                hook.remove()
 
 
 def runs_at(runs: Sequence[Run], rows: Sequence[int]) -> list[Run]:

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, product
 from traceback import clear_frames
 from typing import Any
 
@@ -42,7 +42,7 @@ INLINE_BRANCHES = 8
 """A trie whose branches need no more tokens than this is scored in one pass together with its prompt."""
 
 INLINE_BATCH = 64
-"""So are all tries of a batch that together need no more.
+"""So are bigger ones that may be pruned, where those of a batch together need no more.
 
 A second pass reads the weights once more, which costs as much as about a hundred tokens (270M weights in
 float32 on 2 cores); it pays where it can leave branches out, which `LabelJob.exact` forbids.
@@ -89,26 +89,20 @@ class TransformersEngine:
     def _fastest(self, model: Any, device: torch.device) -> PackedModel:
         """With all that spares work, or with what of it the model is served right."""
         last_layer = LastLayer.of(model.get_decoder(), self._mixed)
-        ways = dict.fromkeys((in_blocks, part) for in_blocks in (True, False) for part in (last_layer, None))
-        *sparing, _ = ways
+        ways = dict.fromkeys(product((True, False), (last_layer, None)))  # two where there is no such layer
+        *sparing, _ = ways  # the last spares nothing, and raises
         for in_blocks, part in sparing:
             if in_blocks and not use_blocks(model):
                 continue
-            found = None
             try:
-                found = self._checked(model, device, in_blocks=in_blocks, last_layer=part)
-            except OutOfMemoryError:
-                raise
-            except Exception as error:  # noqa: BLE001  whatever a model makes of what it does not know
-                spared = [name for name, it_is in (("blocks", in_blocks), ("its last layer", part)) if it_is]
-                logger.info(
-                    "%s cannot be spared work by %s: %s", type(model).__name__, " and ".join(spared), error
-                )
-            finally:
-                if found is None and in_blocks:
+                return self._checked(model, device, in_blocks=in_blocks, last_layer=part)
+            except Exception as error:  # whatever a model makes of what it does not know
+                if in_blocks:
                     use_one_mask(model)
-            if found is not None:
-                return found
+                if isinstance(error, OutOfMemoryError):
+                    raise
+                told = (type(model).__name__, in_blocks, part is not None, error)
+                logger.info("%s is not right with blocks=%s, last_layer=%s: %r", *told)
         return self._checked(model, device, in_blocks=False, last_layer=None)
 
     def _checked(
@@ -253,7 +247,7 @@ class TransformersEngine:
         late = [row for row, (_, job) in enumerate(jobs) if not job.exact and sizes[row] > INLINE_BRANCHES]
         if sum(sizes[row] for row in late) <= INLINE_BATCH:
             late = []
-        inline = [row for row in range(len(jobs)) if row not in set(late)]
+        inline = [row for row in range(len(jobs)) if row not in late]
         for row in inline:
             wanted += self._grow(session, jobs[row][1], seen[row], row, jobs[row][1].trie.context, offset)
             offset += len(jobs[row][1].trie.context)

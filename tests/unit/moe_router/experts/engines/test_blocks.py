@@ -130,6 +130,7 @@ def test_a_model_that_cannot_do_with_what_it_is_given_is_served_under_one_mask(
     model.get_decoder().layers[0].register_forward_pre_hook(looking, with_kwargs=True)
     engine = TransformersEngine(model, tokens)
     assert not engine._packed.in_blocks
+    assert engine._packed._last_layer is not None
     assert model.config._attn_implementation == "sdpa"
 
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from moe_router.experts.engines import transformers
+from moe_router.experts.engines import packed, transformers
 from moe_router.experts.engines.base import LabelJob
 from moe_router.experts.engines.cpu_products import rounded_rows
 from moe_router.experts.engines.last_layer import LastLayer, runs_at
@@ -95,24 +96,41 @@ def test_hidden_states_come_in_the_order_that_they_are_asked_for(llama_folder: P
     )
 
 
-def lose(self: LastLayer, *_: Any) -> torch.Tensor | None:
-    return torch.randn(self._whole.shape) if self._whole is not None else None
+@contextmanager
+def losing(self: LastLayer, rows: Sequence[int]) -> Iterator[None]:
+    hook = self._part.register_forward_hook(lambda _part, _given, found: torch.randn_like(found))
+    yield
+    hook.remove()
 
 
-def choke(self: LastLayer, *_: Any) -> None:
-    if self._rows is not None:
-        raise TypeError("it is called in a way of its own")
+@contextmanager
+def choking(self: LastLayer, rows: Sequence[int]) -> Iterator[None]:
+    raise TypeError("it is called in a way of its own")
+    yield
 
 
-@pytest.mark.parametrize(("hook", "fault"), [("_put_back", lose), ("_pick", choke)])
+@pytest.mark.parametrize("fault", [losing, choking])
 def test_a_model_that_is_not_right_with_it_is_served_without(
-    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, hook: str, fault: Any
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Any
 ) -> None:
-    monkeypatch.setattr(LastLayer, hook, fault)
-    engine = engine_of(llama_folder)
+    monkeypatch.setattr(LastLayer, "only", fault)
+    with caplog.at_level("INFO"):
+        engine = engine_of(llama_folder)
     assert engine._packed._last_layer is None
     assert engine._packed.in_blocks
+    assert "is not right with blocks=True, last_layer=True" in caplog.text
     assert np.isfinite(engine.infer([job for job in jobs_of(engine) if job.prompt.adapter is None])).all()
+
+
+def test_a_model_that_is_right_with_neither_is_served_all_the_same(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LastLayer, "only", choking)
+    monkeypatch.setattr(packed, "masks_of", lambda *_: torch.zeros(1, 1, 1, 1))
+    engine = engine_of(llama_folder)
+    assert engine._packed._last_layer is None
+    assert not engine._packed.in_blocks
+    assert engine._model.config._attn_implementation == "sdpa"
 
 
 def test_what_comes_behind_it_in_the_layer_is_of_all_tokens(
@@ -164,10 +182,9 @@ def test_a_pass_that_fails_leaves_nothing_behind(llama_folder: Path, monkeypatch
     with pytest.raises(RuntimeError, match="no"):
         engine.infer(jobs)
     monkeypatch.undo()
-    last_layer = engine._packed._last_layer
-    assert last_layer is not None
-    assert last_layer._rows is None
-    assert last_layer._whole is None
+    part = engine._model.get_decoder().layers[-1].mlp
+    assert not part._forward_hooks
+    assert not part._forward_pre_hooks
     assert np.array(engine.infer(jobs)) == pytest.approx(np.array(before), abs=1e-6)
 
 

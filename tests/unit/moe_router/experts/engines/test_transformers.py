@@ -201,17 +201,24 @@ def test_adapters_answer_differently_and_leave_the_base_alone(
     assert np.abs(first - second).max() > 1e-3
 
 
-def test_adapters_share_a_pass(gemma: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = [job(gemma, text, adapter=name) for name in ADAPTERS for text in ("card payment", "a text")]
-    alone = [probabilities(gemma, one)[0] for one in jobs]
-    passes: list[int] = []
+@pytest.fixture
+def passes(gemma: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each pass of that engine has."""
+    found: list[int] = []
     forward = gemma._packed.forward
 
     def counted(tokens: Any, *rest: Any) -> torch.Tensor:
-        passes.append(len(tokens))
+        found.append(len(tokens))
         return forward(tokens, *rest)
 
     monkeypatch.setattr(gemma._packed, "forward", counted)
+    return found
+
+
+def test_adapters_share_a_pass(gemma: TransformersEngine, passes: list[int]) -> None:
+    jobs = [job(gemma, text, adapter=name) for name in ADAPTERS for text in ("card payment", "a text")]
+    alone = [probabilities(gemma, one)[0] for one in jobs]
+    passes.clear()
     together = probabilities(gemma, *jobs[::2], *jobs[1::2])
     assert len(passes) == 1
     for mine, theirs in zip([*alone[::2], *alone[1::2]], together, strict=True):
@@ -491,19 +498,10 @@ def test_pickled_weights_are_refused_with_what_to_do(tmp_path: Path) -> None:
         load_model(folder, BaseModelSpec(hf_name=str(folder)))
 
 
-def test_what_must_be_exact_takes_one_pass(
-    gemma: TransformersEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passes: list[int] = []
-    forward = gemma._packed.forward
-
-    def counted(tokens: Any, *rest: Any) -> torch.Tensor:
-        passes.append(len(tokens))
-        return forward(tokens, *rest)
-
+def test_what_must_be_exact_takes_one_pass(gemma: TransformersEngine, passes: list[int]) -> None:
     jobs = [job(gemma, f"text {index}", labels=MANY) for index in range(8)]
     probabilities(gemma, *jobs)  # the head
-    monkeypatch.setattr(gemma._packed, "forward", counted)
+    passes.clear()
     two = probabilities(gemma, *jobs)
     assert len(passes) == 2
     one = probabilities(gemma, *(replace(job, exact=True) for job in jobs))
@@ -513,17 +511,10 @@ def test_what_must_be_exact_takes_one_pass(
 
 
 def test_those_that_must_be_exact_keep_nobody_from_the_one_pass(
-    gemma: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+    gemma: TransformersEngine, passes: list[int]
 ) -> None:
-    passes: list[int] = []
-    forward = gemma._packed.forward
-
-    def counted(tokens: Any, *rest: Any) -> torch.Tensor:
-        passes.append(len(tokens))
-        return forward(tokens, *rest)
-
     jobs = [replace(job(gemma, f"text {index}", labels=MANY), exact=index > 0) for index in range(9)]
     probabilities(gemma, *jobs)  # the head
-    monkeypatch.setattr(gemma._packed, "forward", counted)
+    passes.clear()
     probabilities(gemma, *jobs)
     assert len(passes) == 1
