@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final
 
 JSON: Final = "application/json"
@@ -14,7 +13,6 @@ _OTHER_JSON = re.compile(r"application/\S+\+json")
 """JSON under another name (RFC 6839)."""
 
 
-@lru_cache(maxsize=64)
 def media_type(content_type: str) -> str:
     """The type of a Content-Type header, without parameters; empty where nothing is said."""
     return content_type.partition(";")[0].strip().lower()

@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import Send
 
-Field = tuple[bytes, bytes]
+from app.asgi.security_headers import Header
 
 LINE_END, HEAD_END = b"\r\n", b"\r\n\r\n"
 CYCLES = "uvicorn.protocols.http.httptools_impl"
@@ -57,7 +57,7 @@ class HeldWrites:
         self._cycle.transport = self._transport
 
 
-def hold_writes(send: Send, fields: Iterable[Field]) -> HeldWrites | None:
+def hold_writes(send: Send, fields: Iterable[Header]) -> HeldWrites | None:
     """Begins to hold what the server's `send` writes; None where it is not known how.
 
     Args:

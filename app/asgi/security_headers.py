@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final
 
 from app.services.text_routes import TEXT_ROUTES
 from moe_router import swagger
 
 Header = tuple[bytes, bytes]
-OK: Final = 200
 
 CSP_PAGES: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -45,7 +45,7 @@ def security_headers(method: str, path: str, status: int | None, given: Sequence
         status: of the answer.
         given: the headers that the answer has; what it sets itself stays as it is.
     """
-    if method == "POST" and status == OK and path in TEXT_ROUTES:
+    if method == "POST" and status == HTTPStatus.OK and path in TEXT_ROUTES:
         wanted: Sequence[Header] = _TEXTS
     elif path.startswith(_API):
         wanted = _ANSWERS

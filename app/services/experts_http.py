@@ -195,11 +195,11 @@ class HttpExperts:
 
         What hangs at a worker that is down counts against nobody: the others have all their places.
         """
-        held = self._room(model_key).held(caller)  # of all workers: seldom more, and known already
-        if held < usable[0].max_in_flight * ONE_CALLERS_SHARE:  # most have less than of one
-            return False
-        share = math.ceil(sum(worker.max_in_flight for worker in usable) * ONE_CALLERS_SHARE)
-        if held < share:
+        places = 0
+        for worker in usable:
+            places += worker.max_in_flight
+        share = math.ceil(places * ONE_CALLERS_SHARE)
+        if self._room(model_key).held(caller) < share:  # of all workers: seldom more, and known already
             return False
         return sum(worker.held.get(caller, 0) for worker in usable) >= share
 

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Literal
 
 from app.services.within import within
 from app.services.workers.breaker import Breaker
@@ -14,8 +14,6 @@ from moe_router.contracts import ExpertTasksAnswer, Latency, ServedTask, WorkerI
 from moe_router.mapping import WorkerSpec
 
 ProbeView = Literal["unknown", "ready", "loading", "draining", "down", "refused"]
-USABLE: Final[frozenset[ProbeView]] = frozenset({"ready", "unknown"})
-"""Views with which calls may pass: a worker that is not probed yet can only refuse them."""
 LATENCIES_KEPT = 256
 MISSES_TO_DOWN = 2
 """Probes without an answer in a row after which nothing more is sent to a worker."""
@@ -131,15 +129,16 @@ class Worker:
 
     def available(self, now: float) -> bool:
         """Whether a call may be tried."""
-        breaker = self.breaker  # asked several times for each call
-        usable = self.view in USABLE and not self.spec.drain
-        return usable and (breaker.open_until is None or breaker.allows(now))
+        return self._in_use() and (self.breaker.open_until is None or self.breaker.allows(now))
 
     def on_trial(self, now: float) -> bool:
         """Whether a call is under way that decides in a moment if others may be tried."""
         breaker = self.breaker
-        usable = self.view in USABLE and not self.spec.drain
-        return usable and breaker.trial and now < breaker.trial_at + TRIAL_PATIENCE_S
+        return self._in_use() and breaker.trial and now < breaker.trial_at + TRIAL_PATIENCE_S
+
+    def _in_use(self) -> bool:
+        """Whether probes and mapping let calls pass; a worker not probed yet can only refuse them."""
+        return self.view in ("ready", "unknown") and not self.spec.drain
 
     def serves(self, task_key: str) -> bool:
         """Whether it says so itself; True while it has not been asked."""
