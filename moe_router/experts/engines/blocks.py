@@ -25,13 +25,11 @@ from moe_router.experts.engines.cpu_products import by_mkl
 
 NAME: Final = "mole_blocks"
 """Under which transformers knows it (https://huggingface.co/docs/transformers/en/attention_interface)."""
-LEAST_ROWS = 48
-"""Of a block, where there are as many: smaller ones cost more in calls than they save."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Neighbours among a pass's tokens, and the slots that one of them or more sees."""
+    """Neighbours among a pass's tokens, of one request, and the slots that one of them or more sees."""
 
     rows: slice
     """their places in the pass"""

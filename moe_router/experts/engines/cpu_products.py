@@ -100,8 +100,11 @@ def computes_bfloat16() -> bool:
 
 
 def rounded_rows(count: int) -> int:
-    """The least length of a pass that is not shorter: 1 to 8, then multiples of 16, 32 and 64."""
+    """The least length of a pass that is not shorter: 8, then multiples of 16, 32 and 64.
+
+    Smaller products are not oneDNN's, but those of other functions, which sum in another order.
+    """
     if count <= 8:
-        return count
+        return 8
     step = 16 if count <= 128 else 32 if count <= 512 else 64
     return -(-count // step) * step

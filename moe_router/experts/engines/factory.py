@@ -8,6 +8,7 @@ from pathlib import Path
 
 from moe_router.assets.base_model import ensure_base_model
 from moe_router.assets.cache import Progress
+from moe_router.errors import ModelAssetError
 from moe_router.experts.engines.base import Engine
 from moe_router.registry import BaseModelSpec
 
@@ -56,12 +57,25 @@ def make_engine(spec: BaseModelSpec, options: EngineOptions, progress: Progress 
 
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
-    if not torch.cuda.is_available():
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
         prefer_onednn()
     if progress is not None:
         progress("loading the base model", 0.5)
-    model, tokenizer = load_model(source, spec, require_4bit=options.require_4bit)
-    engine = TransformersEngine(model, HfTokens(tokenizer, options.max_text_tokens))
+
+    def load() -> TransformersEngine:
+        model, tokenizer = load_model(source, spec, require_4bit=options.require_4bit)
+        return TransformersEngine(model, HfTokens(tokenizer, options.max_text_tokens))
+
+    engine = load()
+    if on_cpu and spec.torch_dtype == "auto":
+        try:
+            told = "bfloat16" if engine.use_bfloat16() else "float32"
+        except ModelAssetError as error:
+            logger.warning("%s: %s", spec.hf_name, error)
+            engine.close()
+            engine, told = load(), "float32"
+        logger.info("%s: products in %s by %d threads", spec.hf_name, told, torch.get_num_threads())
     if progress is not None:
         progress("base model loaded", 1.0)
     return engine

@@ -63,9 +63,9 @@ class MixedLora:
                 # As many rows as `rounded_rows` says, with those before or after; their update is dropped.
                 width = min(rounded_rows(stop - start), output.shape[1])
                 first = min(start, output.shape[1] - width)
-                part = down(inputs[0][:, first : first + width].to(down.weight.dtype))
-                update = layer.lora_B[name](part)[:, start - first : stop - first] * layer.scaling[name]
-                output[:, start:stop] += update.to(output.dtype)
+                part = down(inputs[0][0, first : first + width].to(down.weight.dtype))
+                update = layer.lora_B[name](part)[start - first : stop - first].to(output.dtype)
+                output[0, start:stop].add_(update, alpha=layer.scaling[name])
         return output
 
 

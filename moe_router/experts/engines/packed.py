@@ -9,10 +9,11 @@ request's numbers cannot depend on what else is in the pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache
 
-from moe_router.experts.engines.blocks import LEAST_ROWS, Block, masks_of, packed_pass
+from moe_router.experts.engines.blocks import Block, masks_of, packed_pass
 from moe_router.experts.engines.cpu_products import rounded_rows
 from moe_router.experts.engines.last_layer import LastLayer
 from moe_router.experts.engines.mixed import MixedLora, Run, runs_of
@@ -30,17 +31,21 @@ KeyValues = list[tuple[torch.Tensor, torch.Tensor]]
 """For each layer keys and values, (1, n_kv_heads, n_tokens, head_dim)."""
 
 NO_SLOTS: Slots = np.empty(0, dtype=np.int64)
+NOBODYS = 1 << 31
+"""The block of the tokens that only fill up a pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A queued chain of tokens: its tokens, what it sees, its own slots, its first position, its adapter."""
+    """A queued chain of tokens: its tokens, what it sees, its own slots, its first position, its adapter, and
+    the block it attends in."""
 
     tokens: Sequence[int]
     context: Slots
     slots: Slots
     start: int
     adapter: str | None
+    block: int
 
 
 class PackedModel:
@@ -142,7 +147,15 @@ class PackedSession:
         self.head_slots: list[Slots] = [np.arange(a, b) for a, b in pairwise(starts)]
         self._next = int(starts[-1])
 
-    def add(self, tokens: Sequence[int], context: Slots, start: int, adapter: str | None = None) -> Slots:
+    def add(
+        self,
+        tokens: Sequence[int],
+        context: Slots,
+        start: int,
+        adapter: str | None = None,
+        *,
+        block: int = 0,
+    ) -> Slots:
         """Queues a chain of tokens for the next pass.
 
         Args:
@@ -150,13 +163,15 @@ class PackedSession:
             context: slots that every one of them sees, already computed or queued before.
             start: the position of the first.
             adapter: whose update they get; all that they see should be of the same.
+            block: neighbours of one block attend together, as a label trie's branches: what is in it must
+                hang on the request alone.
 
         Returns:
             The slots of its tokens.
         """
         slots = np.arange(self._next, self._next + len(tokens))
         self._next += len(tokens)
-        self._queue.append(Segment(tokens, context, slots, start, adapter))
+        self._queue.append(Segment(tokens, context, slots, start, adapter, block))
         return slots
 
     def run(self, wanted: Sequence[int]) -> torch.Tensor:
@@ -171,12 +186,12 @@ class PackedSession:
         base = len(self._positions)
         queued = self._next - base
         if self._model.device.type == "cpu" and (spare := rounded_rows(queued) - queued):
-            self.add([0] * spare, NO_SLOTS, 0, self._queue[-1].adapter)
+            self.add([0] * spare, NO_SLOTS, 0, self._queue[-1].adapter, block=NOBODYS)
         queue, self._queue = self._queue, []
         fresh = np.concatenate([np.arange(s.start, s.start + len(s.tokens)) for s in queue])
         self._positions = np.concatenate([self._positions, fresh])
-        least = LEAST_ROWS if self._model.in_blocks else self._next
-        blocks = [self._block(part, base) for part in _parts(queue, least)]
+        parts = _blocks_of(queue) if self._model.in_blocks else [queue]
+        blocks = [self._block(part, base) for part in parts]
         tokens = [token for segment in queue for token in segment.tokens]
         runs = runs_of([(segment.adapter, len(segment.tokens)) for segment in queue])
         return self._model.forward(tokens, fresh, blocks, self._cache, runs, wanted)
@@ -207,18 +222,9 @@ class PackedSession:
         return [(layer.keys[:, :, :count].clone(), layer.values[:, :, :count].clone()) for layer in layers]
 
 
-def _parts(queue: Sequence[Segment], least: int) -> Iterator[list[Segment]]:
-    """Neighbours of at least so many tokens together; the last may have fewer."""
-    part: list[Segment] = []
-    size = 0
-    for segment in queue:
-        part.append(segment)
-        size += len(segment.tokens)
-        if size >= least:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
+def _blocks_of(queue: Sequence[Segment]) -> list[list[Segment]]:
+    """Neighbours of one block."""
+    return [list(part) for _, part in groupby(queue, key=attrgetter("block"))]
 
 
 def _concatenated(layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:

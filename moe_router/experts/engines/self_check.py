@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from moe_router.errors import ModelAssetError
-from moe_router.experts.engines.blocks import LEAST_ROWS
 from moe_router.experts.engines.lm_head import LmHead
 from moe_router.experts.engines.packed import NO_SLOTS, PackedModel, PackedSession
 from moe_router.experts.engines.tokens import HfTokens
@@ -17,6 +17,8 @@ TOLERANCE = 2e-3
 """How far the logits of a packed and a plain pass may differ, in units of their spread; it is near 5e-6."""
 TOLERANCE_16_BIT = 0.2
 """The same in bfloat16 and float16: rounding alone makes up to 0.1, a wrong mask 0.7 and more."""
+OTHERS = 48
+"""Tokens of a neighbour."""
 ROWS = 512
 """At most so many logits are compared, spread over the vocabulary: of a few the worst is a matter of luck."""
 
@@ -40,16 +42,15 @@ def check_packing(
         plain = model(torch.tensor([text], device=packed.device)).logits[0, -1]
         rows = list(range(0, plain.shape[0], -(-plain.shape[0] // ROWS)))
         session = PackedSession(packed)
-        # Neighbours that must not be seen: other texts, each long enough to be a block of its own.
-        others = (text[::-1] * LEAST_ROWS)[:LEAST_ROWS]
-        session.add(others, NO_SLOTS, 0)
+        others = (text[::-1] * OTHERS)[:OTHERS]
+        session.add(others, NO_SLOTS, 0, block=1)  # neighbours that must not be seen
         first = session.add(text[:4], NO_SLOTS, 0)
-        session.add(others, NO_SLOTS, 0)
+        session.add(others, NO_SLOTS, 0, block=2)
         session.run([0])
-        session.add(others[1:] + others[:1], NO_SLOTS, 0)
+        session.add(others[1:] + others[:1], NO_SLOTS, 0, block=3)
         session.add(text[4:], first, 4)
-        session.add(others[2:] + others[:2], NO_SLOTS, 0)
-        at = LEAST_ROWS + len(text) - 4 - 1
+        session.add(others[2:] + others[:2], NO_SLOTS, 0, block=4)
+        at = OTHERS + len(text) - 4 - 1
         [own] = head.logits(session.run([at]), [rows])
     wanted = plain[rows].double().cpu().numpy()
     difference = float(np.std(own - wanted) / np.std(wanted))
@@ -59,3 +60,20 @@ def check_packing(
             f"{type(model).__name__} cannot be served: its logits differ by {difference:.3g} of their spread "
             "when requests share a pass (it ignores attention masks or positions)"
         )
+
+
+def keeps_requests_apart(packed: PackedModel, tokens: HfTokens) -> bool:
+    """Whether hidden states are the same, to the last bit, whatever else is in their pass."""
+    text = list(tokens.encode("One, two, three: what stands beside it must change nothing.", trusted=True))
+    requests = [text, text[::-1] * 4, text[3:], text[:1]]
+
+    def hidden(among: Sequence[int]) -> list[torch.Tensor]:
+        session, ends = PackedSession(packed), []
+        for request in among:
+            session.add(requests[request], NO_SLOTS, 0, block=request)
+            ends.append(len(requests[request]) + (ends[-1] if ends else 0))
+        return list(session.run([end - 1 for end in ends]))
+
+    with torch.inference_mode():
+        together = hidden(range(len(requests)))
+        return all(torch.equal(hidden([each])[0], together[each]) for each in range(len(requests)))

@@ -25,34 +25,36 @@ from moe_router.experts.engines.base import (
     OutOfMemoryError,
     Prompt,
 )
+from moe_router.experts.engines.bfloat16_products import (
+    in_float64_where_small,
+    keeps_rows_apart,
+    use_bfloat16,
+)
 from moe_router.experts.engines.blocks import use_blocks, use_one_mask
+from moe_router.experts.engines.cpu_products import computes_bfloat16
 from moe_router.experts.engines.last_layer import LastLayer
 from moe_router.experts.engines.lm_head import LmHead
 from moe_router.experts.engines.loading import is_out_of_memory
 from moe_router.experts.engines.mixed import MixedLora, is_plain
 from moe_router.experts.engines.packed import KeyValues, PackedModel, PackedSession, Slots
-from moe_router.experts.engines.self_check import check_packing
+from moe_router.experts.engines.self_check import check_packing, keeps_requests_apart
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.frames import without_frames
 from moe_router.experts.scoring import ROOT, Floats, log_softmax
 
 logger = logging.getLogger(__name__)
 
-INLINE_BRANCHES = 8
-"""A trie whose branches need no more tokens than this is scored in one pass together with its prompt."""
+INLINE_BRANCHES = 16
+"""A trie whose branches need no more tokens than this is scored in one pass together with its prompt.
 
-INLINE_BATCH = 64
-"""So are bigger ones that may be pruned, where those of a batch together need no more.
-
-A second pass reads the weights once more, which costs as much as about a hundred tokens (270M weights in
-float32 on 2 cores); it pays where it can leave branches out, which `LabelJob.exact` forbids.
-"""
+Of bigger ones a second pass reads what the first leaves possible, unless `LabelJob.exact` forbids that. It reads
+the weights once more, which costs as much as some dozens of tokens."""
 
 NEGLIGIBLE = 5e-4
 """The least likely branches of a big trie, up to this probability in all, are not looked into.
 
-Their labels share what reaches them, so that no label's probability is off by more. Whether a trie is pruned
-hangs on the batch: what is made of its probabilities afterwards must not magnify what is small (`exact`)."""
+Their labels share what reaches them, so that no label's probability is off by more; what is made of it
+afterwards must not magnify what is small (`LabelJob.exact`)."""
 
 MAX_HEADS = 64
 """Cached template heads per model; the one that was not used for longest goes."""
@@ -82,6 +84,7 @@ class TransformersEngine:
         device = model.get_input_embeddings().weight.device
         self._mixed = MixedLora.of(model)
         self._odd: set[str] = set()
+        self._in_bfloat16 = False
         self._attach()
         self._lm_head = LmHead(model)
         self._packed = self._fastest(model, device)
@@ -116,6 +119,24 @@ class TransformersEngine:
             check_packing(model, packed, self._tokens, self._lm_head)
         return packed
 
+    def use_bfloat16(self) -> bool:
+        """Lets linear layers multiply in bfloat16, before any adapter is loaded; whether they do.
+
+        They do where the processor does, and where a request's numbers still hang on nothing but itself.
+
+        Raises:
+            ModelAssetError: they do not, which showed too late: load the model anew.
+        """
+        decoder = self._model.get_decoder()
+        config = self._model.config.get_text_config(decoder=True)
+        if not (computes_bfloat16() and self._packed.in_blocks and keeps_rows_apart(decoder, config)):
+            return False
+        use_bfloat16(decoder)
+        self._in_bfloat16 = True
+        if not keeps_requests_apart(self._packed, self._tokens):
+            raise ModelAssetError(f"{type(self._model).__name__} does not keep requests apart in bfloat16")
+        return True
+
     @property
     def tokens(self) -> HfTokens:
         """Prepares jobs, on the CPU."""
@@ -126,8 +147,11 @@ class TransformersEngine:
         with self._lock:
             adapters.load(self._model, name, path)
             self._adapters.add(name)
-            if not is_plain(adapters.layers_of(self._model), name, self._model.get_output_embeddings()):
+            layers = adapters.layers_of(self._model)
+            if not is_plain(layers, name, self._model.get_output_embeddings()):
                 self._odd.add(name)
+            elif self._in_bfloat16:
+                in_float64_where_small(layers, name)
             self._attach()
 
     def _attach(self) -> None:
@@ -211,9 +235,9 @@ class TransformersEngine:
         slots = dict(zip(kept, session.head_slots, strict=True))
         none = np.empty(0, dtype=np.int64)
         seen = []
-        for prompt in prompts:
+        for row, prompt in enumerate(prompts):
             head = slots.get((prompt.adapter, prompt.head), none)
-            tail = session.add(prompt.tail, head, len(prompt.head), self._run(prompt))
+            tail = session.add(prompt.tail, head, len(prompt.head), self._run(prompt), block=row)
             seen.append(np.concatenate([head, tail]))
         return session, seen
 
@@ -245,8 +269,6 @@ class TransformersEngine:
         wanted = [(row, ROOT, at_root[row]) for row in range(len(jobs))]
         sizes = [len(job.trie.context) for _, job in jobs]
         late = [row for row, (_, job) in enumerate(jobs) if not job.exact and sizes[row] > INLINE_BRANCHES]
-        if sum(sizes[row] for row in late) <= INLINE_BATCH:
-            late = []
         inline = [row for row in range(len(jobs)) if row not in late]
         for row in inline:
             wanted += self._grow(session, jobs[row][1], seen[row], row, jobs[row][1].trie.context, offset)
@@ -286,7 +308,9 @@ class TransformersEngine:
         for index, at in enumerate(nodes):
             node = job.trie.nodes[at]
             context = contexts[node.parent]
-            slot = session.add([node.token], context, start + node.depth, self._run(job.prompt))
+            at_depth = start + node.depth
+            # Never with the prompt, which may stand beside it or not.
+            slot = session.add([node.token], context, at_depth, self._run(job.prompt), block=~row)
             contexts[at] = np.concatenate([context, slot])
             if at in branches:
                 found.append((row, at, offset + index))
@@ -316,7 +340,9 @@ class TransformersEngine:
         while asked := {row: decision for row, decision in asked.items() if decision is not None}:
             fed = [row for row, decision in asked.items() if decision.feed]
             for row in fed:
-                slots = session.add(asked[row].feed, seen[row], places[row], self._run(jobs[row].prompt))
+                slots = session.add(
+                    asked[row].feed, seen[row], places[row], self._run(jobs[row].prompt), block=row
+                )
                 seen[row] = np.concatenate([seen[row], slots])
                 places[row] += len(slots)
             if fed:

@@ -39,18 +39,18 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<bos>", eos_token="<eos>")
 
 
-def model(kind: str, vocab_size: int) -> Any:
-    """A random Gemma 3 with sliding windows of 16 tokens, or a random Llama."""
+def model(kind: str, vocab_size: int, width: int = 1) -> Any:
+    """A random Gemma 3 with sliding windows of 16 tokens, or a random Llama; `width` times as wide."""
     torch.manual_seed(3)
     shape = {
         "vocab_size": vocab_size,
-        "hidden_size": 32,
-        "intermediate_size": 64,
+        "hidden_size": 32 * width,
+        "intermediate_size": 64 * width,
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 8,
-        "initializer_range": 0.4,  # strong enough that every token of the context matters
+        "head_dim": 8 * width,
+        "initializer_range": 0.4 / width**0.5,  # strong enough that every token of the context matters
     }
     if kind == "gemma":
         layers = ["sliding_attention", "full_attention", "sliding_attention"]
@@ -58,20 +58,22 @@ def model(kind: str, vocab_size: int) -> Any:
     return LlamaForCausalLM(LlamaConfig(**shape)).eval()
 
 
-def save(folder: Path, kind: str = "gemma") -> Path:
+def save(folder: Path, kind: str = "gemma", width: int = 1) -> Path:
     """A folder that `from_pretrained` takes."""
     own = tokenizer()
-    model(kind, len(own)).save_pretrained(folder)
+    model(kind, len(own), width).save_pretrained(folder)
     own.save_pretrained(folder)
     return folder
 
 
-def save_adapter(folder: Path, base: Path, kind: str = "gemma", seed: int = 1, **more: Any) -> Path:
+def save_adapter(
+    folder: Path, base: Path, kind: str = "gemma", seed: int = 1, width: int = 1, **more: Any
+) -> Path:
     """A LoRA adapter for the model in `base`, with weights that matter."""
-    own = model(kind, len(tokenizer()))
+    own = model(kind, len(tokenizer()), width)
     torch.manual_seed(seed)
-    more = {"target_modules": ["q_proj", "v_proj"], **more}
-    config = LoraConfig(r=2, task_type="CAUSAL_LM", **more)
+    more = {"target_modules": ["q_proj", "v_proj"], "r": 2, **more}
+    config = LoraConfig(task_type="CAUSAL_LM", **more)
     with warnings.catch_warnings():
         # peft asks transformers for a property that the latter is about to rename.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)

@@ -15,7 +15,6 @@ from moe_router.experts.engines import blocks as attention
 from moe_router.experts.engines import packed, transformers
 from moe_router.experts.engines.base import LabelJob
 from moe_router.experts.engines.blocks import (
-    LEAST_ROWS,
     NAME,
     Block,
     _attend,
@@ -236,7 +235,8 @@ def test_no_block_holds_what_its_requests_do_not_see(
         return forward(self, tokens, positions, blocks, *others)
 
     monkeypatch.setattr(PackedModel, "forward", spy)
-    engine.infer(jobs_of(engine, exact=False))
+    jobs = jobs_of(engine, exact=False)
+    engine.infer(jobs)
     assert len(passes) == 4  # two heads, the prompts, the labels
     for blocks in passes:
         ends = [0, *(block.rows.stop for block in blocks)]
@@ -244,9 +244,10 @@ def test_no_block_holds_what_its_requests_do_not_see(
         for block in blocks:
             assert block.allowed.any(axis=0).all()  # a slot that nobody sees would be computed for nothing
             assert block.allowed.any(axis=1).all()
-    sizes = [block.rows.stop - block.rows.start for block in passes[2][:-1]]
-    assert len(sizes) > 2
-    assert min(sizes) >= LEAST_ROWS
+    # Each request's own tokens are a block, and the branches of its labels another one.
+    sizes = [block.rows.stop - block.rows.start for block in passes[2]]
+    assert sizes[: len(jobs)] == [len(job.prompt.tail) for job in jobs]
+    assert len(passes[3]) in (len(jobs), len(jobs) + 1)
 
 
 def test_what_is_not_packed_goes_as_without_blocks(gemma_folder: Path) -> None:

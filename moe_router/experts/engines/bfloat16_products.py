@@ -1,0 +1,116 @@
+"""A CPU's products in bfloat16, where a request's numbers stay the same whatever shares its pass.
+
+Processors that multiply bfloat16 (AMX, AVX-512 BF16) do it two to eight times as fast as float32. Rounding the
+factors moves a label's probability by some tenths of a point, which is no more than the weights' own precision
+does: but a rounding turns the least difference into 2**-9 of a value, so that sums which came about in another
+order, as in a pass of another length, would move it with the batch. oneDNN sums each row in the same order
+whatever the number of rows; an activation function does not where a thread's share ends within a vector. So
+the machine is looked at before this is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+from transformers.activations import ACT2FN
+
+from moe_router.experts.engines.cpu_products import rounded_rows
+
+LONGEST = 1280
+"""Tokens of the longest pass that is looked at; longer ones are cut into the same shares."""
+LENGTHS = sorted({rounded_rows(count) for count in range(1, LONGEST + 1)})
+FEW = (8, 16, 48, 128, 160, 512, 576)
+"""Lengths at which a product is looked at: oneDNN changes its ways with the size, not with each length."""
+ONE_THREADS = 32768
+"""Elements up to which torch gives an elementwise function to one thread (at::internal::GRAIN_SIZE)."""
+ACTIVATIONS = ("hidden_activation", "hidden_act", "activation_function")
+"""Where configurations name the function of the feed-forward part."""
+
+
+class Bfloat16Linear(torch.nn.Linear):
+    """A linear layer that multiplies in bfloat16 and sums in float32; it takes and gives any dtype."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        """Of the layer's weights, rounded."""
+        super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
+        self.weight = _rounded(layer.weight)
+        if layer.bias is not None:
+            self.bias = _rounded(layer.bias)
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        """(…, in_features) to (…, out_features)."""
+        return linear(given.to(torch.bfloat16), self.weight, self.bias).to(given.dtype)
+
+
+def _rounded(weights: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(weights.detach().to(torch.bfloat16), requires_grad=False)
+
+
+def use_bfloat16(module: torch.nn.Module) -> None:
+    """Replaces a module's float32 linear layers, one by one: there is seldom room for all of them twice."""
+    names = [name for name, layer in module.named_modules() if type(layer) is torch.nn.Linear]
+    for name in names:
+        layer = module.get_submodule(name)
+        if isinstance(layer, torch.nn.Linear) and layer.weight.dtype == torch.float32:
+            module.set_submodule(name, Bfloat16Linear(layer))
+
+
+def keeps_rows_apart(decoder: torch.nn.Module, config: Any) -> bool:
+    """Whether here, with as many threads, each row of a pass comes out the same whatever the pass's length.
+
+    Args:
+        decoder: its linear layers are looked at.
+        config: names its activation function; False where it does not.
+    """
+    name = next(filter(None, (getattr(config, field, None) for field in ACTIVATIONS)), None)
+    width = getattr(config, "intermediate_size", None)
+    if name not in ACT2FN or not isinstance(width, int):
+        return False
+    layers = [layer for layer in decoder.modules() if isinstance(layer, torch.nn.Linear)]
+    shapes = {(layer.in_features, layer.out_features) for layer in layers}
+    with torch.inference_mode():
+        return _keeps_activation(ACT2FN[name], width) and all(_keeps_product(*shape) for shape in shapes)
+
+
+def in_float64_where_small(layers: Sequence[Any], name: str) -> None:
+    """Sees to it that an adapter's updates come out the same at every length of a pass, too.
+
+    Products of few rows with matrices of a rank as low as 2 are not oneDNN's. In float64 no order shows.
+
+    Args:
+        layers: those that hold adapters.
+        name: the adapter's.
+    """
+    parts = [part for layer in layers for part in (layer.lora_A, layer.lora_B) if name in part]
+    shapes = {(part[name].in_features, part[name].out_features) for part in parts}
+    with torch.inference_mode():
+        if not all(_keeps_product(*shape) for shape in shapes):
+            for part in parts:
+                part[name].double()
+
+
+def _keeps_activation(function: Callable[[torch.Tensor], torch.Tensor], width: int) -> bool:
+    given = _normal(LONGEST, width)
+    by_one_thread = torch.cat([function(part) for part in given.split(max(ONE_THREADS // width, 1))])
+    return all(torch.equal(function(given[:rows]), by_one_thread[:rows]) for rows in LENGTHS)
+
+
+def _keeps_product(inputs: int, outputs: int) -> bool:
+    # Each term is there once more with the other sign: what is left of the sums is what their order makes.
+    places = torch.randperm(2 * (inputs // 2), generator=_generator())
+    given, weights = _normal(FEW[-1], inputs // 2), _normal(outputs, inputs // 2)
+    given = torch.cat([given, given], 1)[:, places].bfloat16()
+    weights = torch.cat([weights, -weights], 1)[:, places].bfloat16()
+    wanted = linear(given, weights)
+    return all(torch.equal(linear(given[:rows], weights), wanted[:rows]) for rows in FEW)
+
+
+def _normal(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=_generator())
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
