@@ -12,7 +12,7 @@ from pydantic import JsonValue, ValidationError
 from starlette.responses import Response
 
 from app.api import errors, examples, openapi
-from app.api.messages import answer, parse, runtime_of
+from app.api.messages import answer, parse, runtime_of, written
 from app.asgi.exchange import NO_EXPERT, Exchange, exchange_of
 from app.services.classification import Classification
 from app.services.ports import Call
@@ -28,6 +28,7 @@ from moe_router.contracts import (
 )
 from moe_router.errors import MoleError, RequestError
 from moe_router.invalid_body import InvalidBodyError
+from moe_router.members import AnswerMembers
 from moe_router.registry import Expert
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ async def classify(request: Request) -> Response:
     finally:
         runtime.admission.leave(exchange.caller)
     exchange.expert = expert_name(found, expert)
-    return answer(found)
+    return written(found)
 
 
 @router.post(
@@ -101,14 +102,14 @@ async def classify_batch(request: Request) -> Response:
     results = await asyncio.gather(
         *(_item(runtime, service, item, index, exchange) for index, item in enumerate(batch.items))
     )
-    return answer(BatchAnswer(results=list(results)))
+    return written({"results": results})
 
 
-def expert_name(found: ClassifyAnswer, expert: Expert | None) -> str:
+def expert_name(found: AnswerMembers, expert: Expert | None) -> str:
     """The value of X-MoLE-Expert: task and expert, such as social/sentiment_analysis@soc-sentiment."""
-    if found.result is None or found.task is None:
+    if found["result"] is None or found["task"] is None:
         return NO_EXPERT
-    return _quoted(found.task, expert.name if expert is not None else found.model_key)
+    return _quoted(found["task"], expert.name if expert is not None else found["model_key"])
 
 
 @lru_cache(maxsize=1024)
@@ -124,7 +125,7 @@ async def ask(
     exchange: Exchange,
     *,
     alone: bool = False,
-) -> tuple[ClassifyAnswer, Expert | None]:
+) -> tuple[AnswerMembers, Expert | None]:
     """One of the questions of an exchange, counted as a request of its own; `alone` where it is the only one.
 
     Raises:
@@ -157,7 +158,7 @@ def _check_members(item: JsonValue) -> None:
 
 async def _item(
     runtime: Runtime, service: Classification, item: JsonValue, index: int, exchange: Exchange
-) -> ClassifyAnswer | BatchItemError:
+) -> AnswerMembers | BatchItemError:
     request_id = f"{exchange.request_id[:120]}.{index}"
     try:
         try:

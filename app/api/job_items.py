@@ -8,6 +8,7 @@ import orjson
 from pydantic import ValidationError
 
 from app.api import errors
+from app.api.messages import to_json
 from app.services.ports import Call
 from app.services.runtime import Runtime
 from app.storage.identity import job_identity
@@ -40,7 +41,7 @@ class ItemExecutor:
             call = Call(request_id, service.deadline(asked), caller=job_identity(item.owner))
             with self._runtime.admission.request(call.caller):
                 found, _ = await service.classify(asked, call)
-            return ItemOutcome(item, "done", found.model_dump_json())
+            return ItemOutcome(item, "done", to_json(found).decode())
         except MoleError as error:
             return _failure(item, error, "retry" if error.status in OF_THE_TIME else "failed")
         except Exception:  # a fault in one item must not end the work on the others

@@ -54,7 +54,7 @@ async def answered(
     asked = ClassifyRequest(text=text, description=description, options=options)
     found, expert = await ask(runtime, runtime.classification(), asked, request_id, exchange, alone=alone)
     exchange.expert = expert_name(found, expert)
-    return found
+    return ClassifyAnswer(**found)
 
 
 def model_of(found: ClassifyAnswer, asked: str) -> str:

@@ -15,10 +15,9 @@ from app.services.within import within
 from moe_router import tracing
 from moe_router.contracts import (
     ChosenExpert,
-    ClassifyAnswer,
     ClassifyRequest,
-    ExpertRequest,
     RouteAnswer,
+    Timings,
 )
 from moe_router.errors import (
     AbstainedError,
@@ -31,6 +30,7 @@ from moe_router.errors import (
 )
 from moe_router.gating.decision import Decision
 from moe_router.gating.task_router import Action, Observation
+from moe_router.members import AnswerMembers, ExpertMembers
 from moe_router.registry import Expert, Registry, TaskSpec
 
 FLEET_FAULTS = (NoWorkerError, OverloadedError, WorkerAnswerError, AttemptTimeoutError)
@@ -97,10 +97,10 @@ class Classification:
             else None,
             candidates=list(workers),
             abstained=decision.abstained,
-            timings_ms=timings_of(decision, 0.0, started),
+            timings_ms=Timings(**timings_of(decision, 0.0, started)),
         )
 
-    async def classify(self, request: ClassifyRequest, call: Call) -> tuple[ClassifyAnswer, Expert | None]:
+    async def classify(self, request: ClassifyRequest, call: Call) -> tuple[AnswerMembers, Expert | None]:
         """The answer, and the LLM expert that gave it (None for a probe and an abstention).
 
         Raises:
@@ -156,7 +156,7 @@ class Classification:
 
     async def _classify(
         self, request: ClassifyRequest, call: Call, started: float
-    ) -> tuple[ClassifyAnswer, Expert | None]:
+    ) -> tuple[AnswerMembers, Expert | None]:
         decision = await self._decide(request, call)
         course = Course(decision, list(decision.steps), abstained=decision.abstained)
         # Not self._registry: while the request waited at the gate, gating may have been given another one.
@@ -235,17 +235,22 @@ def _read_probe(action: Action, course: Course) -> None:
 
 def _expert_request(
     request: ClassifyRequest, decision: Decision, expert: Expert, task: TaskSpec, call: Call
-) -> ExpertRequest:
+) -> ExpertMembers:
     # Where there is a choice left, the router judges the answer by its whole distribution.
     choice = task.probe is not None or len(task.experts) > 1
-    return ExpertRequest(
-        task_key=expert.task_key,
-        text=request.text,
-        language=decision.language,
-        description=request.description,
-        fields=request.fields,
-        # Of several experts some may have no adapter, or the same one: the name tells them apart.
-        adapter_name=expert.name if task.experts else expert.adapter_name,
-        request_id=call.request_id,
-        return_probabilities=request.options.return_probabilities or choice,
-    )
+    wanted: ExpertMembers = {
+        "task_key": expert.task_key,
+        "text": request.text,
+        "language": decision.language,
+        "request_id": call.request_id,
+        "return_probabilities": request.options.return_probabilities or choice,
+    }
+    if request.description is not None:
+        wanted["description"] = request.description
+    if request.fields is not None:
+        wanted["fields"] = request.fields
+    # Of several experts some may have no adapter, or the same one: the name tells them apart.
+    name = expert.name if task.experts else expert.adapter_name
+    if name is not None:
+        wanted["adapter_name"] = name
+    return wanted

@@ -5,22 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from app.services.ports import Call
 from moe_router.contracts import (
     Abstention,
-    ClassifyAnswer,
     ClassifyRequest,
     ExpertAnswer,
-    RouteStep,
     Step,
-    Timings,
 )
 from moe_router.errors import MoleError
 from moe_router.gating.decision import Decision
 from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import Action, Observation, standing
+from moe_router.members import AnswerMembers, StepMembers, TimingsMembers
 from moe_router.registry import Expert
 
 PROBE: Final = "probe"
@@ -39,7 +37,7 @@ class Course:
     """What happened to one request so far."""
 
     decision: Decision
-    steps: list[RouteStep]
+    steps: list[StepMembers]
     actions: list[Action] = field(default_factory=list)
     observations: list[Observation] = field(default_factory=list)
     failed: list[Expert] = field(default_factory=list)
@@ -66,50 +64,46 @@ class Course:
 
     def note(self, step: Step, choice: str, probability: float, began: float) -> None:
         """Adds a step to the routing path."""
-        self.steps.append(RouteStep(step=step, choice=choice, probability=probability, ms=ms_since(began)))
+        self.steps.append({"step": step, "choice": choice, "probability": probability, "ms": ms_since(began)})
 
 
-def answer_of(request: ClassifyRequest, course: Course, call: Call, started: float) -> ClassifyAnswer:
+def answer_of(request: ClassifyRequest, course: Course, call: Call, started: float) -> AnswerMembers:
     """The answer that a course has come to; `started` is of time.perf_counter()."""
     decision, accepted = course.decision, course.accepted
     everything = request.options.return_probabilities
     timings = timings_of(decision, call.worker_ms, started)
-    common: dict[str, Any] = {
+    answer: AnswerMembers = {
         "request_id": call.request_id,
         "language": decision.language,
         "domain": decision.domain,
+        "task": None,
+        "result": None,
+        "confidence": decision.confidence,
+        "probabilities": None,
         "domain_probabilities": decision.domain_probabilities if everything else None,
+        "entities": None,
+        "abstained": course.abstained,
+        "raw_response": None,
         "routing_path": course.steps,
-        "processing_time_ms": timings.total,
+        "worker_id": None,
+        "model_key": None,
+        "processing_time_ms": timings["total"],
         "timings_ms": timings,
     }
     if accepted is None:
-        return ClassifyAnswer(
-            **common, task=None, result=None, confidence=decision.confidence, abstained=course.abstained,
-            worker_id=None, model_key=None,
-        )  # fmt: skip
-    answer = accepted.said
-    if isinstance(answer, ExpertAnswer):
-        return ClassifyAnswer(
-            **common,
-            task=decision.task,
-            result=answer.result,
-            confidence=answer.confidence,
-            probabilities=answer.probabilities if everything else None,
-            entities=answer.entities,
-            raw_response=answer.raw_response if request.options.return_raw_response else None,
-            worker_id=accepted.worker_id,
-            model_key=answer.model_key,
-        )
-    return ClassifyAnswer(
-        **common,
-        task=decision.task,
-        result=answer.label,
-        confidence=answer.confidence,
-        probabilities=answer.probabilities if everything else None,
-        worker_id=None,
-        model_key=PROBE,
-    )
+        return answer
+    said = accepted.said
+    answer["task"], answer["confidence"] = decision.task, said.confidence
+    if everything:
+        answer["probabilities"] = said.probabilities
+    if isinstance(said, ExpertAnswer):
+        answer["result"], answer["entities"] = said.result, said.entities
+        answer["worker_id"], answer["model_key"] = accepted.worker_id, said.model_key
+        if request.options.return_raw_response:
+            answer["raw_response"] = said.raw_response
+    else:
+        answer["result"], answer["model_key"] = said.label, PROBE
+    return answer
 
 
 def withheld(course: Course) -> Abstention:
@@ -131,17 +125,17 @@ def margin(probabilities: Mapping[str, float] | None) -> float:
     return best[0] - best[1] if len(best) == 2 else 0.0
 
 
-def timings_of(decision: Decision, worker_ms: float, started: float) -> Timings:
+def timings_of(decision: Decision, worker_ms: float, started: float) -> TimingsMembers:
     """Gating's times, with that of the workers and the whole."""
     spent = decision.timings
-    return Timings(
-        language=spent.language,
-        encode=spent.encode,
-        domain=spent.domain,
-        task=spent.task,
-        worker=worker_ms,
-        total=ms_since(started),
-    )
+    return {
+        "language": spent.language,
+        "encode": spent.encode,
+        "domain": spent.domain,
+        "task": spent.task,
+        "worker": worker_ms,
+        "total": ms_since(started),
+    }
 
 
 def ms_since(started: float) -> float:

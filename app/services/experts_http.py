@@ -6,6 +6,8 @@ import logging
 import math
 from functools import partial
 
+import orjson
+
 from app.services.ports import TIME_IS_UP, Call
 from app.services.telemetry.metrics import Metrics
 from app.services.waiting import Wait, WaitingRoom
@@ -22,9 +24,10 @@ from app.services.workers.prober import Prober
 from app.services.workers.worker import Worker
 from app.storage.identity import opaque
 from moe_router import tracing
-from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
+from moe_router.contracts import ExpertAnswer, WorkerInfo
 from moe_router.errors import DeadlineError, MoleError, NoWorkerError, WorkerAnswerError
 from moe_router.mapping import WorkerMapping
+from moe_router.members import ExpertMembers
 from moe_router.registry import Expert, Registry, TaskSpec
 
 logger = logging.getLogger(__name__)
@@ -109,14 +112,14 @@ class HttpExperts:
         await self._client.aclose()
 
     async def classify(
-        self, expert: Expert, task: TaskSpec, request: ExpertRequest, call: Call
+        self, expert: Expert, task: TaskSpec, request: ExpertMembers, call: Call
     ) -> tuple[str, ExpertAnswer]:
         """Asks one worker after another; a fault that another may mend moves on to the next.
 
         Raises:
             MoleError: the last fault, where no worker mends it.
         """
-        body = request.__pydantic_serializer__.to_json(request, exclude_none=True)
+        body = orjson.dumps(request)
         self._budget.request()
         tried: list[Worker] = []
         last: Fault | None = None
@@ -147,9 +150,9 @@ class HttpExperts:
             finally:
                 room.leave(call.caller)
 
-    def _judge(self, answer: ExpertAnswer, request: ExpertRequest, worker_id: str) -> None:
+    def _judge(self, answer: ExpertAnswer, request: ExpertMembers, worker_id: str) -> None:
         """A trial must be answered as well as any request: a worker that lies must not come back by it."""
-        task = self._registry.tasks.get(request.task_key) if self._registry is not None else None
+        task = self._registry.tasks.get(request["task_key"]) if self._registry is not None else None
         if task is not None:
             check_answer(answer, request, task, worker_id)
 
@@ -212,7 +215,7 @@ class HttpExperts:
         self,
         worker: Worker,
         body: bytes,
-        request: ExpertRequest,
+        request: ExpertMembers,
         task: TaskSpec,
         call: Call,
         tried: list[Worker],
@@ -224,7 +227,9 @@ class HttpExperts:
             worker.give_back(call.caller)
             raise DeadlineError(TIME_IS_UP)
         hasty = left_s <= self._attempt_timeout_s
-        timeout_s = self._part(left_s, worker, request.task_key, tried) if hasty else self._attempt_timeout_s
+        timeout_s = (
+            self._part(left_s, worker, request["task_key"], tried) if hasty else self._attempt_timeout_s
+        )
         # Where time is left for another, the worker is to say itself that it was too slow: then it lives.
         told_s = timeout_s - min(timeout_s * GRACE_SHARE, GRACE_S) if timeout_s < left_s else timeout_s
         outcome: faults.Outcome = "cancelled"
@@ -236,7 +241,7 @@ class HttpExperts:
                     body, call.request_id, opaque(call.caller), told_s, tracing.outgoing(call.trace)
                 )
                 if call.bundled and len(tried) == 1:  # what a retry shared may be why it is one
-                    answer = await self._bundles.ask(worker, question, request.task_key)
+                    answer = await self._bundles.ask(worker, question, request["task_key"])
                 else:
                     answer = await self._client.classify(worker, question)
             check_answer(answer, request, task, worker.worker_id)

@@ -16,6 +16,7 @@ from app.services.workers.worker import quantiles
 from moe_router.contracts import ExpertAnswer, ExpertRequest, WorkerInfo
 from moe_router.errors import ModelAssetError, MoleError, NoWorkerError
 from moe_router.mapping import WorkerMapping
+from moe_router.members import ExpertMembers
 from moe_router.registry import Expert, Registry, TaskSpec
 
 LOCAL = "local"
@@ -83,7 +84,7 @@ class LocalExperts:
         return [LOCAL] if self.reachable(expert) else []
 
     async def classify(
-        self, expert: Expert, _task: TaskSpec, request: ExpertRequest, call: Call
+        self, expert: Expert, _task: TaskSpec, request: ExpertMembers, call: Call
     ) -> tuple[str, ExpertAnswer]:
         """Asks the pool.
 
@@ -93,18 +94,19 @@ class LocalExperts:
         """
         if self._pool is None:
             raise NoWorkerError("The experts are not loaded.")
+        asked = ExpertRequest(**request)
         started = time.monotonic()
         outcome = "cancelled"
         self._outstanding += 1
         try:
-            answer = await self._pool.classify(expert, request, deadline=call.deadline, caller=call.caller)
+            answer = await self._pool.classify(expert, asked, deadline=call.deadline, caller=call.caller)
             outcome = "ok"
             self._latencies_ms.append((time.monotonic() - started) * 1000)
             return LOCAL, answer
         except (ModelAssetError, NoWorkerError) as error:
             outcome = error.slug
-            self._told.warn("%s cannot be served now: %s", request.task_key, error.detail)
-            raise NoWorkerError(f"{request.task_key} cannot be served now.") from None
+            self._told.warn("%s cannot be served now: %s", expert.task_key, error.detail)
+            raise NoWorkerError(f"{expert.task_key} cannot be served now.") from None
         except MoleError as error:
             outcome = error.slug
             raise

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from moe_router.contracts import ExpertAnswer, ExpertRequest, RouteStep, WorkerInfo
+from moe_router.contracts import ExpertAnswer, WorkerInfo
 from moe_router.errors import DeadlineError
 from moe_router.gating.batching import EncoderCounts
 from moe_router.gating.decision import Decision
 from moe_router.gating.task_router import Action, Observation, Via
 from moe_router.gating.versions import RouterWeights
 from moe_router.mapping import WorkerMapping
+from moe_router.members import ExpertMembers, StepMembers
 from moe_router.registry import Expert, Registry, TaskSpec
 
 TIME_IS_UP = "The time for the whole request is up."
@@ -38,7 +39,7 @@ class Call:
     """Whether somebody waits for this very answer: one of a batch or a job is not worth a hedge."""
     bundled: bool = False
     """Whether it may share a request to a worker with others that are answered together with it."""
-    hedges: tuple[RouteStep, ...] = ()
+    hedges: tuple[StepMembers, ...] = ()
     """Which workers were asked beside a slow one, each after how many milliseconds."""
 
 
@@ -107,7 +108,7 @@ class Experts(Protocol):
         """Ids of the workers that would be asked, best first."""
 
     async def classify(
-        self, expert: Expert, task: TaskSpec, request: ExpertRequest, call: Call
+        self, expert: Expert, task: TaskSpec, request: ExpertMembers, call: Call
     ) -> tuple[str, ExpertAnswer]:
         """The id of the worker that answered, and its answer, checked against the task.
 

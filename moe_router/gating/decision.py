@@ -6,11 +6,12 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from moe_router.contracts import Abstention, RouteStep, Timings
+from moe_router.contracts import Abstention, Timings
 from moe_router.gating.heads import NONE, Distribution
 from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import State, TaskRouter, Via
 from moe_router.gating.weights import Floats
+from moe_router.members import StepMembers
 
 
 class Stopwatch:
@@ -64,7 +65,7 @@ class Decision:
     confidence: float
     """the calibrated probability that the best task is what is asked, also where gating abstains"""
     abstained: Abstention | None
-    steps: list[RouteStep]
+    steps: list[StepMembers]
     timings: Timings
     encoder_passes: int
     """1, or 0 where nothing had to be encoded"""
@@ -134,26 +135,27 @@ class Decision:
 
     def again(self) -> Decision:
         """The same for a request that says the same: nothing was spent on it."""
-        steps = [step.model_copy(update={"ms": 0.0}) for step in self.steps]
+        steps: list[StepMembers] = [{**step, "ms": 0.0} for step in self.steps]
         return replace(self, steps=steps, timings=Timings())
 
 
 def _steps(
     state: State, domain: str | None, chosen: str, kept: bool, laps: dict[str, float]
-) -> list[RouteStep]:
+) -> list[StepMembers]:
     domain_p = state.domains.none if domain is None else state.domains.of(domain)
     return [
-        RouteStep(
-            step="language", choice=state.language, probability=state.language_probability,
-            ms=laps["language"],
-        ),
-        RouteStep(
-            step="domain", choice=domain or NONE, probability=_clip(domain_p), ms=laps.get("domain", 0.0)
-        ),
-        RouteStep(
-            step="task", choice=chosen if kept else None, probability=_clip(state.tasks.of(chosen)),
-            ms=laps.get("encode", 0.0) + laps["task"],
-        ),
+        {
+            "step": "language", "choice": state.language, "probability": state.language_probability,
+            "ms": laps["language"],
+        },
+        {
+            "step": "domain", "choice": domain or NONE, "probability": _clip(domain_p),
+            "ms": laps.get("domain", 0.0),
+        },
+        {
+            "step": "task", "choice": chosen if kept else None, "probability": _clip(state.tasks.of(chosen)),
+            "ms": laps.get("encode", 0.0) + laps["task"],
+        },
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from moe_router.contracts import Abstention, RouteStep, Timings
+from moe_router.contracts import Abstention, Timings
 from moe_router.errors import NoWorkerError
 from moe_router.gating.batching import EncoderCounts
 from moe_router.gating.decision import Decision
@@ -73,7 +73,7 @@ class StubGating:
             task_probabilities={chosen: 1.0},
             confidence=0.1 if abstained else 0.9,
             abstained=abstained,
-            steps=[RouteStep(step="task", choice=chosen, probability=0.9, ms=0.1)],
+            steps=[{"step": "task", "choice": chosen, "probability": 0.9, "ms": 0.1}],
             timings=Timings(language=0.1, encode=1.0 if encoded else 0.0),
             encoder_passes=int(encoded),
             encoder="stub" if encoded else None,

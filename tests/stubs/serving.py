@@ -10,6 +10,7 @@ import httpx
 from fastapi import FastAPI
 
 from moe_router.mapping import WorkerMapping
+from moe_router.members import ExpertMembers
 from moe_router.registry import Registry
 from tests.stubs import files
 
@@ -31,6 +32,16 @@ async def until(check: Callable[[], bool], seconds: float = 20.0) -> None:
 
 def registry() -> Registry:
     return Registry.model_validate(files.registry())
+
+
+def question(text: str, task_key: str = files.SENTIMENT, request_id: str | None = None) -> ExpertMembers:
+    """What the coordinator asks of an expert."""
+    asked: ExpertMembers = {
+        "task_key": task_key, "text": text, "language": "en", "return_probabilities": False,
+    }  # fmt: skip
+    if request_id is not None:
+        asked["request_id"] = request_id
+    return asked
 
 
 def mapping(*urls: str) -> WorkerMapping:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from app.services.telemetry.traffic import Traffic
-from moe_router.contracts import Answer, ClassifyAnswer
+from moe_router.contracts import Answer
+from moe_router.members import AnswerMembers
 
 MOST_LANGUAGES = 200
 OTHER = "other"
@@ -39,17 +40,18 @@ class Stats:
     by_language: Counter[str] = field(default_factory=Counter)
     traffic: Traffic = field(default_factory=Traffic)
 
-    def answered(self, answer: ClassifyAnswer) -> None:
+    def answered(self, answer: AnswerMembers) -> None:
         """Notes an answer."""
         self.traffic.answered(answer)
-        known = answer.language in self.by_language or len(self.by_language) < MOST_LANGUAGES
-        self.by_language[answer.language if known else OTHER] += 1
-        if answer.abstained is not None:
-            self.abstained[answer.abstained.reason] += 1
+        language, task, abstained = answer["language"], answer["task"], answer["abstained"]
+        known = language in self.by_language or len(self.by_language) < MOST_LANGUAGES
+        self.by_language[language if known else OTHER] += 1
+        if abstained is not None:
+            self.abstained[abstained.reason] += 1
             return
         self.classified += 1
-        if answer.task is not None:
-            self.by_task[answer.task] += 1
+        if task is not None:
+            self.by_task[task] += 1
 
     def answer(self) -> StatsAnswer:
         """The counters as they are."""

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pydantic import Field
 
 from app.services.text_routes import TEXT_ROUTES
-from moe_router.contracts import Answer, ClassifyAnswer
+from moe_router.contracts import Answer
+from moe_router.members import AnswerMembers
 
 BUCKET_S = 10
 BUCKETS = 360
@@ -110,14 +111,15 @@ class Traffic:
         bucket.failed += status >= 500
         bucket.latency[min(bisect_left(BOUNDS_MS, seconds * 1000), len(BOUNDS_MS) - 1)] += 1
 
-    def answered(self, answer: ClassifyAnswer) -> None:
+    def answered(self, answer: AnswerMembers) -> None:
         """Notes a text's answer, whichever way it came."""
         bucket = self._now()
         bucket.answers += 1
-        bucket.abstained += answer.abstained is not None
-        _note(bucket.languages, answer.language)
-        if answer.task is not None and answer.abstained is None:
-            _note(bucket.tasks, answer.task)
+        _note(bucket.languages, answer["language"])
+        if answer["abstained"] is not None:
+            bucket.abstained += 1
+        elif answer["task"] is not None:
+            _note(bucket.tasks, answer["task"])
 
     def answer(self) -> TrafficAnswer:
         """What `/stats/traffic` tells."""

@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from moe_router.contracts import Entity, ExpertAnswer, ExpertRequest
+from moe_router.contracts import Entity, ExpertAnswer
 from moe_router.errors import WorkerAnswerError
 from moe_router.invalid_body import READ_MISTAKES
+from moe_router.members import ExpertMembers
 from moe_router.registry import TaskSpec
 
 ENTITIES = "entities"
@@ -62,23 +63,24 @@ def _misfit(error: ValidationError, worker_id: str) -> WorkerAnswerError:
     return WorkerAnswerError(f"{worker_id} answered with {where}: {first['msg']}")
 
 
-def check_answer(answer: ExpertAnswer, request: ExpertRequest, task: TaskSpec, worker_id: str) -> None:
+def check_answer(answer: ExpertAnswer, request: ExpertMembers, task: TaskSpec, worker_id: str) -> None:
     """Checks that it is the answer to this request, the label, the distribution and the offsets.
 
     Raises:
         WorkerAnswerError: with what is wrong, never with the caller's text.
     """
-    if answer.request_id != request.request_id and answer.request_id and request.request_id:
+    asked = request.get("request_id")
+    if answer.request_id != asked and answer.request_id and asked:
         raise WorkerAnswerError(f"{worker_id} gave the answer to another request")
     if task.kind == "extraction":
         if answer.result != ENTITIES or answer.entities is None:
             raise WorkerAnswerError(f"{worker_id} answered an extraction without entities")
         for index, entity in enumerate(answer.entities):
-            _check_entity(entity, index, request.text, task, worker_id)
+            _check_entity(entity, index, request["text"], task, worker_id)
         return
     labels = task.label_set
     if labels and task.strict_label_decoding and answer.result not in labels:
-        raise WorkerAnswerError(f"{worker_id} answered with a label that {request.task_key} does not have")
+        raise WorkerAnswerError(f"{worker_id} answered with a label that {request['task_key']} does not have")
     if answer.probabilities is None:
         return
     if labels and not answer.probabilities.keys() <= set(labels):

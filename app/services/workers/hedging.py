@@ -15,8 +15,9 @@ from app.services.workers.budget import RetryBudget
 from app.services.workers.faults import Fault
 from app.services.workers.worker import Worker
 from moe_router import tracing
-from moe_router.contracts import ExpertAnswer, RouteStep
+from moe_router.contracts import ExpertAnswer
 from moe_router.errors import MoleError
+from moe_router.members import StepMembers
 
 Answered = tuple[str, ExpertAnswer]
 HedgeOutcome = Literal["won", "lost", "failed", "cancelled"]
@@ -74,7 +75,10 @@ class Hedging:
                 calls.append(asyncio.ensure_future(_traced(send, other, hedge=True)))
                 calls[1].add_done_callback(lambda _: room.leave(call.caller))
                 ms = (time.perf_counter() - began) * 1000
-                call.hedges += (RouteStep(step="hedge", choice=other.worker_id, probability=None, ms=ms),)
+                step: StepMembers = {
+                    "step": "hedge", "choice": other.worker_id, "probability": None, "ms": ms,
+                }  # fmt: skip
+                call.hedges += (step,)
             best = await self._first_good(calls)
             outcome = "lost" if best is calls[0] else "won"
             return best.result()

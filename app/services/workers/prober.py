@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Callable
 
+import orjson
 from pydantic import ValidationError
 
 from app.services.workers.client import Question, WorkerClient
@@ -15,6 +16,7 @@ from app.services.workers.fleet import Fleet
 from app.services.workers.worker import ProbeView, Worker
 from moe_router.contracts import ExpertAnswer, ExpertRequest
 from moe_router.errors import WorkerAnswerError
+from moe_router.members import ExpertMembers
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class Prober:
         self._trials: dict[Worker, asyncio.Task[None]] = {}
         self.changed: Callable[[], None] = lambda: None
         """Called when a worker may have become usable, or unusable."""
-        self.judge: Callable[[ExpertAnswer, ExpertRequest, str], None] = lambda *_: None
+        self.judge: Callable[[ExpertAnswer, ExpertMembers, str], None] = lambda *_: None
         """Raises a WorkerAnswerError where a worker's answer to a trial is not valid."""
         self.tried: Callable[[Worker, str], None] = lambda *_: None
         """Called with the outcome of a trial."""
@@ -148,9 +150,10 @@ class Prober:
     async def _try(self, worker: Worker, began: float) -> None:
         try:
             request = _trial(worker)
-            body = request.model_dump_json(exclude_none=True).encode()
             async with asyncio.timeout(TRIAL_TIMEOUT_S):
-                question = Question(body, f"trial-{uuid.uuid4().hex}", "prober", TRIAL_TIMEOUT_S, {})
+                question = Question(
+                    orjson.dumps(request), f"trial-{uuid.uuid4().hex}", "prober", TRIAL_TIMEOUT_S, {}
+                )
                 answer = await self._client.classify(worker, question)
             self.judge(answer, request, worker.worker_id)
         except WorkerAnswerError as error:
@@ -185,7 +188,7 @@ class Prober:
             self.changed()
 
 
-def _trial(worker: Worker) -> ExpertRequest:
+def _trial(worker: Worker) -> ExpertMembers:
     """The next of what the worker says it serves: what one expert cannot answer now another may.
 
     Raises:
@@ -198,4 +201,10 @@ def _trial(worker: Worker) -> ExpertRequest:
         questions += named or [(task.task_key, language, None) for language in languages]
     task_key, language, adapter = questions[worker.trials % len(questions)]
     worker.trials += 1
-    return ExpertRequest(task_key=task_key, text=TRIAL_TEXT, language=language, adapter_name=adapter)
+    request: ExpertMembers = {
+        "task_key": task_key, "text": TRIAL_TEXT, "language": language, "return_probabilities": False,
+    }  # fmt: skip
+    if adapter is not None:
+        request["adapter_name"] = adapter
+    ExpertRequest.model_validate(request)
+    return request

@@ -17,8 +17,9 @@ from app.services.ports import Call
 from app.services.telemetry.metrics import Metrics
 from app.services.telemetry.stats import Stats
 from app.services.waiting import FairGate
-from moe_router.contracts import ClassifyRequest, ExpertAnswer, ExpertRequest
+from moe_router.contracts import ClassifyAnswer, ClassifyRequest, ExpertAnswer
 from moe_router.gating.pipeline import GatingConfig, GatingPipeline
+from moe_router.members import ExpertMembers
 from moe_router.registry import Expert, TaskSpec, load_registry
 from moe_router.training.evaluate import judge
 from moe_router.training.phrasings import load_phrasings
@@ -46,7 +47,7 @@ class Answering:
         return ["w"]
 
     async def classify(
-        self, expert: Expert, task: TaskSpec, _request: ExpertRequest, _call: Call
+        self, expert: Expert, task: TaskSpec, _request: ExpertMembers, _call: Call
     ) -> tuple[str, ExpertAnswer]:
         return "w", ExpertAnswer(
             result=task.label_set[0], confidence=0.9, worker_id="w", model_key=expert.base_model_key,
@@ -92,7 +93,8 @@ def test_all_three_decide_alike(world, text, asked, via):
     described = asked.text if asked is not None else None
     request = ClassifyRequest(text=text.text, description=described, options={"via": via})
     route = world.run(world.service.route(request, call()))
-    answer, _ = world.run(world.service.classify(request, call()))
+    found, _ = world.run(world.service.classify(request, call()))
+    answer = ClassifyAnswer(**found)
     judged = world.run(judge(world.pipeline, Request(asked, text, "", "matching")))
     decision = judged.decision
     assert route.task == answer.task == (decision.task if decision.abstained is None else None)

@@ -17,12 +17,11 @@ from app.services.workers.fleet import Fleet
 from app.services.workers.prober import Prober
 from expert_worker.main import create_app
 from expert_worker.settings import Settings
-from moe_router.contracts import ExpertRequest
 from moe_router.errors import DeadlineError, OverloadedError, WorkerAnswerError
 from moe_router.registry import Registry
 from tests.stubs import files, pool
 from tests.stubs.http import HttpxHttp
-from tests.stubs.serving import mapping, registry, until
+from tests.stubs.serving import mapping, question, registry, until
 
 TOKEN = "between us"
 
@@ -35,9 +34,8 @@ class Scene:
 
     async def ask(self, text: str, task_key: str = files.SENTIMENT, timeout_s: float = 10.0) -> str:
         expert = registry().experts_for(task_key, "en")[0]
-        request = ExpertRequest(
-            task_key=task_key, text=text, language="en", return_probabilities=True, request_id="id-1"
-        )
+        request = question(text, task_key, "id-1")
+        request["return_probabilities"] = True
         call = Call("id-1", time.monotonic() + timeout_s)
         _, answer = await self.experts.classify(expert, registry().task(task_key), request, call)
         assert answer.request_id == "id-1"

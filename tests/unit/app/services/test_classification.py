@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.api.messages import to_json
 from app.services.classification import Classification
 from app.services.limits import Limits
 from app.services.ports import AttemptTimeoutError, Call
@@ -29,6 +30,7 @@ from moe_router.gating.opinion_pool import OpinionPool
 from moe_router.gating.probe import ProbeAnswer
 from moe_router.gating.task_router import Action, Observation
 from moe_router.mapping import WorkerMapping
+from moe_router.members import ExpertMembers
 from moe_router.registry import Expert, Registry, TaskSpec
 from tests.stubs import files
 from tests.stubs.gating import NOTHING_FITS, StubGating
@@ -120,9 +122,9 @@ class TestExperts:
         return ["worker-0", "worker-1"]
 
     async def classify(
-        self, expert: Expert, _task: TaskSpec, request: ExpertRequest, call: Call
+        self, expert: Expert, _task: TaskSpec, request: ExpertMembers, call: Call
     ) -> tuple[str, ExpertAnswer]:
-        self.asked.append(request)
+        self.asked.append(ExpertRequest(**request))
         await asyncio.sleep(self.delay_s)
         if expert.name in self.faults:
             raise self.faults[expert.name]
@@ -170,7 +172,9 @@ class Scene:
         request = ClassifyRequest.model_validate(
             {"text": text, "description": description, "options": options}
         )
-        answer, _ = await self.service.classify(request, Call("id", self.service.deadline(request)))
+        found, _ = await self.service.classify(request, Call("id", self.service.deadline(request)))
+        answer = ClassifyAnswer(**found)
+        assert to_json(found) == answer.model_dump_json().encode()
         return answer
 
 

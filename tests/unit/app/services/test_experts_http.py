@@ -18,7 +18,6 @@ from app.services.workers import worker
 from app.services.workers.client import WorkerClient
 from app.services.workers.fleet import Fleet
 from app.services.workers.prober import Prober
-from moe_router.contracts import ExpertRequest
 from moe_router.errors import (
     DeadlineError,
     MissingFieldError,
@@ -30,7 +29,7 @@ from moe_router.errors import (
 from moe_router.registry import Registry
 from tests.stubs import files
 from tests.stubs.http import HttpxHttp
-from tests.stubs.serving import mapping, registry, until
+from tests.stubs.serving import mapping, question, registry, until
 
 A, B, C = "http://a:1", "http://b:1", "http://c:1"
 Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
@@ -84,7 +83,7 @@ class Scene:
 
     async def ask(self, timeout_s: float = 10.0, caller: str = "") -> tuple[str, str]:
         expert = self.registry.experts_for(files.SENTIMENT, "en")[0]
-        request = ExpertRequest(task_key=files.SENTIMENT, text="Sales rose.", language="en")
+        request = question("Sales rose.")
         call = Call("id-1", time.monotonic() + timeout_s, {"traceparent": "00-1-2-01"}, caller)
         worker_id, answer = await self.experts.classify(expert, TASK, request, call)
         assert call.worker_ms > 0

@@ -8,12 +8,12 @@ import pytest
 from app.services.experts_local import LOCAL, LocalExperts
 from app.services.ports import Call
 from app.services.telemetry.metrics import Metrics
-from moe_router.contracts import ExpertRequest
 from moe_router.errors import ModelAssetError, MoleError, NoWorkerError, OverloadedError
 from moe_router.experts.engines.base import ServerAwayError
+from moe_router.members import ExpertMembers
 from moe_router.registry import Registry
 from tests.stubs import files, pool
-from tests.stubs.serving import mapping, registry, until
+from tests.stubs.serving import mapping, question, registry, until
 
 URLS = ("http://a:1",)
 
@@ -24,8 +24,8 @@ def call() -> Call:
     return Call("id", time.monotonic() + 10)
 
 
-def ask(text: str = "positive") -> ExpertRequest:
-    return ExpertRequest(task_key=files.SENTIMENT, text=text, language="en")
+def ask(text: str = "positive") -> ExpertMembers:
+    return question(text)
 
 
 class Scene:

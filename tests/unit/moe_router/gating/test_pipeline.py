@@ -116,7 +116,7 @@ def outcome(decision: Decision) -> tuple[Any, ...]:
         decision.language, decision.domain, decision.task, decision.abstained,
         {k: round(v, 5) for k, v in decision.task_probabilities.items()},
         {k: round(v, 5) for k, v in decision.domain_probabilities.items()},
-        round(decision.confidence, 5), [(s.step, s.choice) for s in decision.steps],
+        round(decision.confidence, 5), [(s["step"], s["choice"]) for s in decision.steps],
     )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ class TestADecisionThatTheCallerHasTaken:
         first, second = [await ask(gating, **self.SAID) for _ in range(2)]
         assert outcome(first) == outcome(second)
         assert await ask(gating, "other words", **self.SAID) is second
-        assert second.timings.total == sum(step.ms for step in second.steps) == 0.0
+        assert second.timings.total == sum(step["ms"] for step in second.steps) == 0.0
 
     async def test_it_does_not_outlive_the_workers(self, gating):
         await ask(gating, **self.SAID)
@@ -176,7 +176,7 @@ class TestWhatIsDecided:
         found = await ask(gating, TEXTS[text], DESCRIPTIONS[task])
         assert (found.task, found.domain, found.abstained) == (task, task[0], None)
         assert found.confidence > 0.9
-        assert [(s.step, s.choice) for s in found.steps] == [
+        assert [(s["step"], s["choice"]) for s in found.steps] == [
             ("language", found.language), ("domain", task[0]), ("task", task),
         ]  # fmt: skip
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from app.services.telemetry.traffic import BUCKETS, MOST_NAMES, OTHER, Traffic
-from moe_router.contracts import Abstention, ClassifyAnswer, Timings
+from moe_router.contracts import Abstention
+from moe_router.members import AnswerMembers
 
 CLASSIFY = "/api/v1/classify"
 
@@ -25,13 +26,15 @@ def traffic(clock: Clock) -> Traffic:
     return Traffic(clock)
 
 
-def said(language: str = "de", task: str | None = "a/b", abstained: bool = False) -> ClassifyAnswer:
+def said(language: str = "de", task: str | None = "a/b", abstained: bool = False) -> AnswerMembers:
     why = Abstention(reason="low_confidence", detail="Unsure.") if abstained else None
-    return ClassifyAnswer(
-        request_id="r", language=language, domain=None, task=task, result=None, confidence=0.5,
-        abstained=why, routing_path=[], worker_id=None, model_key=None, processing_time_ms=1.0,
-        timings_ms=Timings(),
-    )  # fmt: skip
+    return {
+        "request_id": "r", "language": language, "domain": None, "task": task, "result": None,
+        "confidence": 0.5, "probabilities": None, "domain_probabilities": None, "entities": None,
+        "abstained": why, "raw_response": None, "routing_path": [], "worker_id": None, "model_key": None,
+        "processing_time_ms": 1.0,
+        "timings_ms": {"language": 0, "encode": 0, "domain": 0, "task": 0, "worker": 0, "total": 1},
+    }  # fmt: skip
 
 
 def test_requests_by_how_they_were_answered(traffic: Traffic) -> None:

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from app.services.workers.answers import check_answer, read_answer
-from moe_router.contracts import ExpertRequest
 from moe_router.errors import WorkerAnswerError
 from tests.stubs import files
-from tests.stubs.serving import registry
+from tests.stubs.serving import question, registry
 
 GOOD = {
     "result": "positive",
@@ -24,7 +23,7 @@ TEXT = "Ann 👩‍🚀 writes"
 
 def judge(task_key: str, **changes: Any) -> None:
     answer = read_answer(json.dumps({**GOOD, **changes}).encode(), "w")
-    request = ExpertRequest(task_key=task_key, text=TEXT, language="en", request_id="r-1")
+    request = question(TEXT, task_key, "r-1")
     check_answer(answer, request, registry().task(task_key), "w")
 
 

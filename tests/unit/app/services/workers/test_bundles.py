@@ -10,10 +10,9 @@ import pytest
 
 from app.services.ports import Call
 from app.services.workers import bundles as module
-from moe_router.contracts import ExpertRequest
 from moe_router.errors import MoleError, OverloadedError, RequestError
 from tests.stubs import files
-from tests.stubs.serving import until
+from tests.stubs.serving import question, until
 from tests.unit.app.services.test_experts_http import GOOD, TASK, A, B, Scene, raising, status
 
 
@@ -21,7 +20,7 @@ async def ask(
     scene: Scene, text: str, *, caller: str = "me", timeout_s: float = 10.0, task_key: str = files.SENTIMENT
 ) -> str:
     expert = scene.registry.experts_for(files.SENTIMENT, "en")[0]
-    request = ExpertRequest(task_key=task_key, text=text, language="en", request_id=text)
+    request = question(text, task_key, request_id=text)
     call = Call(text, time.monotonic() + timeout_s, caller=caller, bundled=True)
     worker_id, answer = await scene.experts.classify(expert, TASK, request, call)
     assert answer.request_id == text, "each gets its own answer"

@@ -10,10 +10,9 @@ import pytest
 
 from app.services.ports import Call
 from app.services.waiting import Wait
-from moe_router.contracts import ExpertRequest
 from moe_router.errors import DeadlineError, MissingFieldError, WorkerAnswerError
 from tests.stubs import files
-from tests.stubs.serving import until
+from tests.stubs.serving import question, until
 from tests.unit.app.services.test_experts_http import (
     GOOD,
     TASK,
@@ -41,7 +40,7 @@ def call_of(*, alone: bool = True, timeout_s: float = 10.0) -> Call:
 
 async def ask(scene: Scene, call: Call) -> str:
     expert = scene.registry.experts_for(files.SENTIMENT, "en")[0]
-    request = ExpertRequest(task_key=files.SENTIMENT, text="Sales rose.", language="en")
+    request = question("Sales rose.")
     worker_id, _ = await scene.experts.classify(expert, TASK, request, call)
     return worker_id
 
@@ -83,8 +82,8 @@ async def test_a_slow_worker_is_passed_over_and_let_go() -> None:
     call = call_of()
     assert await ask(scene, call) == "worker-1"
     assert scene.calls == ["a", "b"]
-    assert [(step.step, step.choice) for step in call.hedges] == [("hedge", "worker-1")]
-    assert call.hedges[0].ms >= AFTER_S * 1000 * 0.9
+    assert [(step["step"], step["choice"]) for step in call.hedges] == [("hedge", "worker-1")]
+    assert call.hedges[0]["ms"] >= AFTER_S * 1000 * 0.9
     assert hedges(scene) == {"won": 1}
     await asyncio.sleep(0)
     at_rest(scene)
