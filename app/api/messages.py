@@ -79,7 +79,7 @@ class JsonResponse(Response):
 
 
 def to_json(members: Mapping[str, object]) -> bytes:
-    """Members that our own code has put together, with models among them, as they are written as a model."""
+    """Writes what our own code has put together, see `moe_router.members`; models may be among it."""
     return orjson.dumps(members, default=_fragment)
 
 
@@ -88,7 +88,7 @@ def _fragment(model: BaseModel) -> orjson.Fragment:
 
 
 def written(members: Mapping[str, object]) -> Response:
-    """The same as the response of a request that was answered."""
+    """The same as the response to a request that was served."""
     return JsonResponse(to_json(members), HTTPStatus.OK)
 
 
