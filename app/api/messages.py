@@ -93,5 +93,5 @@ def written(members: Mapping[str, object]) -> Response:
 
 
 def answer(body: BaseModel, status: int = HTTPStatus.OK) -> Response:
-    """A model as the response, by pydantic's own serialiser, which is as fast as orjson."""
+    """A model as the response, by pydantic's own serialiser."""
     return JsonResponse(body.__pydantic_serializer__.to_json(body), status)

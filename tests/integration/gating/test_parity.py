@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.api.messages import to_json
 from app.services.classification import Classification
 from app.services.limits import Limits
 from app.services.ports import Call
@@ -91,10 +92,13 @@ def call() -> Call:
 @given(st.sampled_from(TEXTS), st.none() | st.sampled_from(ASKED), st.sampled_from(["auto", "expert"]))
 def test_all_three_decide_alike(world, text, asked, via):
     described = asked.text if asked is not None else None
-    request = ClassifyRequest(text=text.text, description=described, options={"via": via})
+    request = ClassifyRequest(
+        text=text.text, description=described, options={"via": via, "return_probabilities": True}
+    )
     route = world.run(world.service.route(request, call()))
     found, _ = world.run(world.service.classify(request, call()))
     answer = ClassifyAnswer(**found)
+    assert to_json(found) == answer.model_dump_json().encode()  # the models' numbers are Python's own
     judged = world.run(judge(world.pipeline, Request(asked, text, "", "matching")))
     decision = judged.decision
     assert route.task == answer.task == (decision.task if decision.abstained is None else None)
