@@ -80,7 +80,8 @@ class JsonResponse(Response):
 
 def to_json(members: Mapping[str, object]) -> bytes:
     """Writes what our own code has put together, see `moe_router.members`; models may be among it."""
-    return orjson.dumps(members, default=_fragment)
+    # For the type checker numpy's float64 is a float.
+    return orjson.dumps(members, default=_fragment, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _fragment(model: BaseModel) -> orjson.Fragment:

@@ -1,11 +1,11 @@
 """A CPU's products in bfloat16, where a request's numbers stay the same whatever shares its pass.
 
-Processors that multiply bfloat16 (AMX, AVX-512 BF16) do it two to eight times as fast as float32. Rounding the
-factors moves a label's probability by some tenths of a point, which is no more than the weights' own precision
-does: but a rounding turns the least difference into 2**-9 of a value, so that sums which came about in another
-order, as in a pass of another length, would move it with the batch. oneDNN sums each row in the same order
-whatever the number of rows; an activation function does not where a thread's share ends within a vector. So
-the machine is looked at before this is used.
+Processors that multiply bfloat16 (AMX, AVX-512 BF16) do it twice to eight times as fast as float32. Rounding
+the factors moves a label's probability by some tenths of a point. But a rounding turns the least difference
+into 2**-9 of a value: a sum that came about in another order, as it may in a pass of another length, would
+move the probability by as much, with the batch. oneDNN sums each row in one order whatever the number of
+rows, from a size on; an activation function has other last bits where a thread's share ends within a vector.
+So the machine is looked at before this is used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers.activations import ACT2FN
 from moe_router.experts.engines.cpu_products import rounded_rows
 
 LONGEST = 1280
-"""Tokens of the longest pass that is looked at; longer ones are cut into the same shares."""
+"""Tokens of the longest pass that is looked at; those of longer ones fall into shares as theirs do."""
 LENGTHS = sorted({rounded_rows(count) for count in range(1, LONGEST + 1)})
 FEW = (8, 16, 48, 128, 160, 512, 576)
 """Lengths at which a product is looked at: oneDNN changes its ways with the size, not with each length."""

@@ -25,9 +25,8 @@ def load_model(source: Path | str, spec: BaseModelSpec, *, require_4bit: bool = 
     """The model in evaluation mode, and its tokenizer.
 
     On CUDA the weights are bfloat16, or 4-bit (NF4) through bitsandbytes where the registry says so. On a
-    CPU they are float32: in bfloat16 a label's probability moves by half a point with the batch around it,
-    which `torch_dtype` in the registry allows where speed is worth that. Weights are read from safetensors
-    only: a pickle (`pytorch_model.bin`) can run code.
+    CPU they are float32 and so is what is computed, but for the products of `bfloat16_products`. Weights are
+    read from safetensors only: a pickle (`pytorch_model.bin`) can run code.
 
     Raises:
         ModelAssetError: the model cannot be had or loaded, or 4 bits are required and cannot be had.

@@ -37,8 +37,7 @@ NOBODYS = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A queued chain of tokens: its tokens, what it sees, its own slots, its first position, its adapter, and
-    the block it attends in."""
+    """A queued chain of tokens: what it sees, its own slots, first position, adapter, and block."""
 
     tokens: Sequence[int]
     context: Slots

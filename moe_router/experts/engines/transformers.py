@@ -47,8 +47,8 @@ logger = logging.getLogger(__name__)
 INLINE_BRANCHES = 16
 """A trie whose branches need no more tokens than this is scored in one pass together with its prompt.
 
-Of bigger ones a second pass reads what the first leaves possible, unless `LabelJob.exact` forbids that. It reads
-the weights once more, which costs as much as some dozens of tokens."""
+Of bigger ones a second pass reads what the first leaves possible, unless `LabelJob.exact` forbids that. It
+reads the weights once more, which costs as much as some dozens of tokens."""
 
 NEGLIGIBLE = 5e-4
 """The least likely branches of a big trie, up to this probability in all, are not looked into.

@@ -9,13 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from moe_router.assets.base_model import ensure_base_model
 from moe_router.errors import RequestError
 from moe_router.experts import expert_file
 from moe_router.experts.engines.base import Engine
-from moe_router.experts.engines.loading import load_model
-from moe_router.experts.engines.tokens import HfTokens
-from moe_router.experts.engines.transformers import TransformersEngine
+from moe_router.experts.engines.factory import EngineOptions, make_engine
 from moe_router.experts.expert_file import ExpertFile
 from moe_router.experts.prompting import load_template
 from moe_router.experts.roster import resolve
@@ -77,8 +74,7 @@ def evaluate_expert(
         raise RequestError(f"{given.task} has no expert on the base model {given.base!r}.")
     rows = _rows(given)
     spec = registry.base_models[given.base]
-    model, tokenizer = load_model(ensure_base_model(spec.hf_name, given.cache), spec)
-    engine = TransformersEngine(model, HfTokens(tokenizer, MAX_TEXT_TOKENS))
+    engine = make_engine(spec, EngineOptions(given.cache, MAX_TEXT_TOKENS))  # as a worker's
     found: dict[str, Any] = {}
     for name, expert in _ways(given, declared, task, engine).items():
         jobs = expert.warm_up_jobs()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from moe_router.contracts import Abstention, BatchAnswer, BatchItemError, Classi
 from moe_router.members import AnswerMembers, StepMembers, TimingsMembers
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
-SHARES = st.floats(0.0, 1.0) | st.sampled_from([0.0, 1.0, 1e-7, 1e-300])
+SHARES = st.floats(0.0, 1.0) | st.sampled_from([0.0, 1.0, 1e-7, 1e-300]) | st.floats(0.0, 1.0).map(np.float64)
 MS = st.floats(0.0, 1e25)
 TABLES = st.none() | st.dictionaries(TEXTS, SHARES)
 ENTITIES = st.builds(
