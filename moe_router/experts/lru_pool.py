@@ -66,6 +66,8 @@ class LruModelPool:
         self._changing = asyncio.Lock()  # held by whoever loads, evicts or reloads
         self._leaving: dict[asyncio.Task[None], int] = {}  # with the bytes that they still hold
         self._measured: dict[str, int] = {}
+        self._needed: dict[str, int] = {}
+        """at most, while it is loaded"""
         self._budget = config.memory_budget_bytes
         self._closed = False
 
@@ -182,7 +184,7 @@ class LruModelPool:
 
     async def _load_within_budget(self, key: str, host: ModelHost) -> LoadFailure | None:
         """Loads a model, or tells why it cannot be."""
-        await self._make_room(self._measured.get(key, 0))
+        await self._make_room(self._needed.get(key, self._measured.get(key, 0)))
         failure = await in_own_thread(_load_and_warm, host, alone=not self._hosts)
         if failure is not None and failure.kind is OutOfMemoryError and self._hosts:
             logger.warning("the device's memory does not hold the base model %s beside others", key)
@@ -192,6 +194,7 @@ class LruModelPool:
             failure = await in_own_thread(_load_and_warm, host, alone=True)
         if failure is None:
             self._measured[key] = host.engine.memory_bytes()
+            self._needed[key] = host.engine.load_bytes()
             await self._make_room(self._measured[key])
         return failure
 

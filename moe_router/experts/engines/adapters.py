@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from moe_router.errors import ModelAssetError
 from moe_router.experts.engines.base import OutOfMemoryError
+from moe_router.experts.engines.bfloat16_products import Bfloat16Linear
 from moe_router.experts.engines.loading import is_out_of_memory
 
 WEIGHTS = "adapter_model.safetensors"
@@ -86,6 +87,11 @@ def _inject(model: Any, name: str, config: Any, weights: dict[str, torch.Tensor]
         # Several adapters on one model are what is wanted here.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(config, model, adapter_name=name)
+    for layer in layers_of(model):
+        if isinstance(layer.get_base_layer(), Bfloat16Linear):  # whose dtype peft takes for the adapter's
+            for own in (getattr(layer, part) for part in layer.adapter_layer_names):
+                if isinstance(own, torch.nn.ModuleDict) and name in own:
+                    own[name].float()
     result: Any = set_peft_model_state_dict(model, weights, adapter_name=name)
     unknown = result.unexpected_keys
     if unknown:

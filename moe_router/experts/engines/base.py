@@ -160,6 +160,10 @@ class Engine(Protocol):
         """What the model and its caches occupy on their device."""
         ...
 
+    def load_bytes(self) -> int:
+        """What they occupied at most while the model was loaded."""
+        ...
+
     def close(self) -> None:
         """Gives the memory back."""
         ...

@@ -19,19 +19,18 @@ from transformers.activations import ACT2FN
 
 from moe_router.experts.engines.cpu_products import rounded_rows
 
-LONGEST = 1280
-"""Tokens of the longest pass that is looked at; those of longer ones fall into shares as theirs do."""
-LENGTHS = sorted({rounded_rows(count) for count in range(1, LONGEST + 1)})
-FEW = (8, 16, 48, 128, 160, 512, 576)
-"""Lengths at which a product is looked at: oneDNN changes its ways with the size, not with each length."""
-ONE_THREADS = 32768
-"""Elements up to which torch gives an elementwise function to one thread (at::internal::GRAIN_SIZE)."""
+LENGTHS = [*sorted({rounded_rows(count) for count in range(1, 513)}), 576, 1024, 1280]
+"""Lengths of passes that are looked at: all up to 512, and some of those that are longer."""
+SHARES = {"activation": 32768, "rotary": 2048}
+"""Elements up to which torch gives a function to one thread (at::internal::GRAIN_SIZE, less for sin, cos)."""
+WHOLE_PASS_ROPES = ("dynamic", "longrope")
+"""Whose angles hang on the longest position of a pass."""
 ACTIVATIONS = ("hidden_activation", "hidden_act", "activation_function")
 """Where configurations name the function of the feed-forward part."""
 
 
 class Bfloat16Linear(torch.nn.Linear):
-    """A linear layer that multiplies in bfloat16 and sums in float32; it takes and gives any dtype."""
+    """A linear layer that multiplies in bfloat16, sums in float32, and rounds the sums; for any dtype."""
 
     def __init__(self, layer: torch.nn.Linear) -> None:
         """Of the layer's weights, rounded."""
@@ -49,63 +48,85 @@ def _rounded(weights: torch.Tensor) -> torch.nn.Parameter:
     return torch.nn.Parameter(weights.detach().to(torch.bfloat16), requires_grad=False)
 
 
-def use_bfloat16(module: torch.nn.Module) -> None:
-    """Replaces a module's float32 linear layers, one by one: there is seldom room for all of them twice."""
+def use_bfloat16(module: torch.nn.Module) -> bool:
+    """Replaces a module's float32 linear layers, one by one: there is seldom room for all of them twice.
+
+    Returns:
+        Whether there was one.
+    """
     names = [name for name, layer in module.named_modules() if type(layer) is torch.nn.Linear]
+    replaced = False
     for name in names:
         layer = module.get_submodule(name)
         if isinstance(layer, torch.nn.Linear) and layer.weight.dtype == torch.float32:
             module.set_submodule(name, Bfloat16Linear(layer))
+            replaced = True
+    return replaced
 
 
 def keeps_rows_apart(decoder: torch.nn.Module, config: Any) -> bool:
     """Whether here, with as many threads, each row of a pass comes out the same whatever the pass's length.
 
     Args:
-        decoder: its linear layers are looked at.
+        decoder: its linear layers are looked at; False where it multiplies in others, too, as most mixtures
+            of experts do, in which a row's company is another one in each pass.
         config: names its activation function; False where it does not.
     """
     name = next(filter(None, (getattr(config, field, None) for field in ACTIVATIONS)), None)
     width = getattr(config, "intermediate_size", None)
-    if name not in ACT2FN or not isinstance(width, int):
+    ropes = str(getattr(config, "rope_parameters", None))
+    if name not in ACT2FN or not isinstance(width, int) or any(kind in ropes for kind in WHOLE_PASS_ROPES):
+        return False
+    if any(_multiplies_otherwise(module) for module in decoder.modules()):
         return False
     layers = [layer for layer in decoder.modules() if isinstance(layer, torch.nn.Linear)]
-    shapes = {(layer.in_features, layer.out_features) for layer in layers}
+    shapes = {(layer.in_features, layer.out_features, layer.bias is not None) for layer in layers}
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     with torch.inference_mode():
-        return _keeps_activation(ACT2FN[name], width) and all(_keeps_product(*shape) for shape in shapes)
+        return (
+            _keeps(ACT2FN[name], width, SHARES["activation"])
+            and all(_keeps(function, head, SHARES["rotary"]) for function in (torch.cos, torch.sin))
+            and all(_keeps_product(*shape) for shape in shapes)
+        )
 
 
-def in_float64_where_small(layers: Sequence[Any], name: str) -> None:
-    """Sees to it that an adapter's updates come out the same at every length of a pass, too.
+def round_adapter(layers: Sequence[Any], name: str) -> None:
+    """Puts an adapter's updates into bfloat16, or into float64 where bfloat16 would not keep rows apart.
 
     Products of few rows with matrices of a rank as low as 2 are not oneDNN's. In float64 no order shows.
 
     Args:
         layers: those that hold adapters.
-        name: the adapter's.
+        name: the adapter's, which is nothing but LoRA.
     """
-    parts = [part for layer in layers for part in (layer.lora_A, layer.lora_B) if name in part]
-    shapes = {(part[name].in_features, part[name].out_features) for part in parts}
+    parts = [part[name] for layer in layers for part in (layer.lora_A, layer.lora_B) if name in part]
+    shapes = {(part.in_features, part.out_features, part.bias is not None) for part in parts}
     with torch.inference_mode():
-        if not all(_keeps_product(*shape) for shape in shapes):
-            for part in parts:
-                part[name].double()
+        kept = all(_keeps_product(*shape) for shape in shapes)
+    for part in parts:
+        part.to(torch.bfloat16 if kept else torch.float64)
 
 
-def _keeps_activation(function: Callable[[torch.Tensor], torch.Tensor], width: int) -> bool:
-    given = _normal(LONGEST, width)
-    by_one_thread = torch.cat([function(part) for part in given.split(max(ONE_THREADS // width, 1))])
+def _multiplies_otherwise(module: torch.nn.Module) -> bool:
+    known = type(module) is torch.nn.Linear or isinstance(module, torch.nn.Embedding)
+    return not known and any(own.dim() > 1 for own in module.parameters(recurse=False))
+
+
+def _keeps(function: Callable[[torch.Tensor], torch.Tensor], width: int, share: int) -> bool:
+    given = _normal(LENGTHS[-1], width)
+    by_one_thread = torch.cat([function(part) for part in torch.split(given, max(share // width, 1))])
     return all(torch.equal(function(given[:rows]), by_one_thread[:rows]) for rows in LENGTHS)
 
 
-def _keeps_product(inputs: int, outputs: int) -> bool:
+def _keeps_product(inputs: int, outputs: int, biased: bool) -> bool:
     # Each term is there once more with the other sign: what is left of the sums is what their order makes.
     places = torch.randperm(2 * (inputs // 2), generator=_generator())
-    given, weights = _normal(FEW[-1], inputs // 2), _normal(outputs, inputs // 2)
+    given, weights = _normal(LENGTHS[-1], inputs // 2), _normal(outputs, inputs // 2)
     given = torch.cat([given, given], 1)[:, places].bfloat16()
     weights = torch.cat([weights, -weights], 1)[:, places].bfloat16()
-    wanted = linear(given, weights)
-    return all(torch.equal(linear(given[:rows], weights), wanted[:rows]) for rows in FEW)
+    bias = torch.zeros(outputs, dtype=torch.bfloat16) if biased else None
+    wanted = linear(given, weights, bias)
+    return all(torch.equal(linear(given[:rows], weights, bias), wanted[:rows]) for rows in LENGTHS)
 
 
 def _normal(*shape: int) -> torch.Tensor:

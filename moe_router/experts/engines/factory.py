@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moe_router.assets.base_model import ensure_base_model
 from moe_router.assets.cache import Progress
-from moe_router.errors import ModelAssetError
-from moe_router.experts.engines.base import Engine
+from moe_router.experts.engines.base import Engine, OutOfMemoryError
+from moe_router.experts.memory import reclaim
 from moe_router.registry import BaseModelSpec
+
+if TYPE_CHECKING:
+    from moe_router.experts.engines.transformers import TransformersEngine
 
 logger = logging.getLogger(__name__)
 
@@ -68,17 +72,38 @@ def make_engine(spec: BaseModelSpec, options: EngineOptions, progress: Progress 
         return TransformersEngine(model, HfTokens(tokenizer, options.max_text_tokens))
 
     engine = load()
-    if on_cpu and spec.torch_dtype == "auto":
-        try:
-            told = "bfloat16" if engine.use_bfloat16() else "float32"
-        except ModelAssetError as error:
-            logger.warning("%s: %s", spec.hf_name, error)
-            engine.close()
-            engine, told = load(), "float32"
-        logger.info("%s: products in %s by %d threads", spec.hf_name, told, torch.get_num_threads())
+    if on_cpu and spec.torch_dtype == "auto" and not _use_bfloat16(engine, spec.hf_name):
+        engine.close()
+        del engine
+        reclaim()
+        engine = load()
     if progress is not None:
         progress("base model loaded", 1.0)
     return engine
+
+
+_float32_alone: set[str] = set()
+"""Models that are not right otherwise, as one load has shown."""
+
+
+def _use_bfloat16(engine: TransformersEngine, name: str) -> bool:
+    """Lets products be in bfloat16 where they may; False where that has spoilt the model.
+
+    Raises:
+        OutOfMemoryError: there is no room to find out.
+    """
+    if name in _float32_alone:
+        return True
+    try:
+        told = "bfloat16" if engine.use_bfloat16() else "float32"
+    except OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever a model makes of what it does not know
+        logger.warning("%s is loaded once more, for products in float32: %s", name, error)
+        _float32_alone.add(name)
+        return False
+    logger.info("%s: products in %s", name, told)
+    return True
 
 
 def _part(progress: Progress | None, start: float, end: float) -> Progress | None:

@@ -65,7 +65,7 @@ class MixedLora:
                 first = min(start, output.shape[1] - width)
                 part = down(inputs[0][0, first : first + width].to(down.weight.dtype))
                 update = layer.lora_B[name](part)[start - first : stop - first].to(output.dtype)
-                output[0, start:stop].add_(update, alpha=layer.scaling[name])
+                output[0, start:stop] += update * layer.scaling[name]
         return output
 
 

@@ -123,6 +123,10 @@ class OpenAIEngine:
         """Nothing here: the weights are the server's."""
         return 0
 
+    def load_bytes(self) -> int:
+        """Nothing here."""
+        return 0
+
     def close(self) -> None:
         """Closes the connections."""
         self._threads.shutdown(wait=False)

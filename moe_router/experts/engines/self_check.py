@@ -68,7 +68,8 @@ def keeps_requests_apart(packed: PackedModel, tokens: HfTokens) -> bool:
     requests = [text, text[::-1] * 4, text[3:], text[:1]]
 
     def hidden(among: Sequence[int]) -> list[torch.Tensor]:
-        session, ends = PackedSession(packed), []
+        session = PackedSession(packed)
+        ends: list[int] = []
         for request in among:
             session.add(requests[request], NO_SLOTS, 0, block=request)
             ends.append(len(requests[request]) + (ends[-1] if ends else 0))

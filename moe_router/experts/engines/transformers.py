@@ -26,8 +26,8 @@ from moe_router.experts.engines.base import (
     Prompt,
 )
 from moe_router.experts.engines.bfloat16_products import (
-    in_float64_where_small,
     keeps_rows_apart,
+    round_adapter,
     use_bfloat16,
 )
 from moe_router.experts.engines.blocks import use_blocks, use_one_mask
@@ -85,6 +85,7 @@ class TransformersEngine:
         self._mixed = MixedLora.of(model)
         self._odd: set[str] = set()
         self._in_bfloat16 = False
+        self._as_loaded = 0
         self._attach()
         self._lm_head = LmHead(model)
         self._packed = self._fastest(model, device)
@@ -126,16 +127,18 @@ class TransformersEngine:
 
         Raises:
             ModelAssetError: they do not, which showed too late: load the model anew.
+            OutOfMemoryError: there is no room to find out.
         """
         decoder = self._model.get_decoder()
         config = self._model.config.get_text_config(decoder=True)
-        if not (computes_bfloat16() and self._packed.in_blocks and keeps_rows_apart(decoder, config)):
-            return False
-        use_bfloat16(decoder)
-        self._in_bfloat16 = True
-        if not keeps_requests_apart(self._packed, self._tokens):
-            raise ModelAssetError(f"{type(self._model).__name__} does not keep requests apart in bfloat16")
-        return True
+        with _translated("products in bfloat16"):
+            if not (computes_bfloat16() and self._packed.in_blocks and keeps_rows_apart(decoder, config)):
+                return False
+            self._as_loaded = self.memory_bytes()
+            self._in_bfloat16 = use_bfloat16(decoder)
+            if self._in_bfloat16 and not keeps_requests_apart(self._packed, self._tokens):
+                raise ModelAssetError(f"{type(self._model).__name__} mixes requests in bfloat16")
+        return self._in_bfloat16
 
     @property
     def tokens(self) -> HfTokens:
@@ -147,12 +150,12 @@ class TransformersEngine:
         with self._lock:
             adapters.load(self._model, name, path)
             self._adapters.add(name)
+            self._attach()
             layers = adapters.layers_of(self._model)
             if not is_plain(layers, name, self._model.get_output_embeddings()):
                 self._odd.add(name)
             elif self._in_bfloat16:
-                in_float64_where_small(layers, name)
-            self._attach()
+                round_adapter(layers, name)
 
     def _attach(self) -> None:
         self._mixed.attach(adapters.layers_of(self._model) if self._adapters else [])
@@ -204,8 +207,10 @@ class TransformersEngine:
             yield plain
         for name in sorted({job.prompt.adapter or "" for job in jobs} & self._odd):
             adapters.activate(self._model, name, self._adapters)
+            own = [item for item in ordered if item[1].prompt.adapter == name]
             try:
-                yield [item for item in ordered if item[1].prompt.adapter == name]
+                # What peft adds may round otherwise in a pass of another length.
+                yield from ([item] for item in own) if self._in_bfloat16 else [own]
             finally:
                 adapters.activate(self._model, None, self._adapters)
 
@@ -214,6 +219,10 @@ class TransformersEngine:
         tensors = [*self._model.parameters(), *self._model.buffers()]
         tensors += [tensor for head in self._heads.values() for pair in head for tensor in pair]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def load_bytes(self) -> int:
+        """The same of the float32 model that one of bfloat16 products was made of."""
+        return max(self._as_loaded, self.memory_bytes())
 
     def close(self) -> None:
         """Drops the model and its caches."""

@@ -11,9 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moe_router.errors import ModelAssetError
 from moe_router.experts.engines import bfloat16_products, factory, transformers
-from moe_router.experts.engines.base import LabelJob
+from moe_router.experts.engines.base import Decision, DecodeJob, Decoder, LabelJob, OutOfMemoryError
 from moe_router.experts.engines.bfloat16_products import Bfloat16Linear, keeps_rows_apart, use_bfloat16
 from moe_router.experts.engines.cpu_products import computes_bfloat16
 from moe_router.experts.engines.factory import EngineOptions, make_engine
@@ -108,20 +107,54 @@ def test_answers_are_near_those_of_float32(
     assert half.memory_bytes() < whole.memory_bytes()
 
 
-def test_an_adapter_that_is_more_than_plain_lora_is_served_in_bfloat16(wide: Path, tmp_path: Path) -> None:
+def test_an_adapter_that_is_more_than_plain_lora_stays_in_float32_and_keeps_requests_apart(
+    wide: Path, tmp_path: Path
+) -> None:
     folder = tiny.save_adapter(tmp_path / "odd", wide, width=WIDTH, use_dora=True)
-    found, wanted = (
-        probabilities(engine, *[job(engine, text, adapter="first") for text in TEXTS])
-        for engine in (engine_of(wide, (folder,), half=half) for half in (True, False))
-    )
-    for one, other in zip(found, wanted, strict=True):
+    engine, whole = (engine_of(wide, (folder,), half=half) for half in (True, False))
+    jobs = [job(engine, text, adapter=name) for text in TEXTS for name in ("first", None)]
+    found = probabilities(engine, *jobs)
+    for one, other, answer in zip(found, probabilities(whole, *jobs), jobs, strict=True):
         assert one == pytest.approx(other, abs=0.05)
+        assert np.abs(one - probabilities(engine, answer)[0]).max() <= 1e-6
+    layer = engine._model.get_decoder().layers[0].self_attn.q_proj
+    assert layer.lora_A["first"].weight.dtype == torch.float32
+    assert layer.lora_magnitude_vector["first"].weight.dtype == torch.float32
 
 
-def test_updates_whose_products_are_too_small_are_in_float64(half: TransformersEngine) -> None:
-    layer = half._model.get_decoder().layers[0].self_attn.q_proj
-    assert layer.lora_A["first"].weight.dtype == torch.float64
-    assert layer.lora_A["second"].weight.dtype == torch.bfloat16
+@pytest.mark.parametrize(("kept", "dtype"), [(True, torch.bfloat16), (False, torch.float64)])
+def test_updates_whose_products_are_too_small_are_in_float64(
+    wide: Path,
+    adapters: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    kept: bool,
+    dtype: torch.dtype,
+) -> None:
+    engine = engine_of(wide, (), half=True)
+    monkeypatch.setattr(bfloat16_products, "_keeps_product", lambda *_: kept)
+    engine.load_adapter("first", str(adapters[0]))
+    layer = engine._model.get_decoder().layers[0].self_attn.q_proj
+    assert layer.lora_A["first"].weight.dtype == layer.lora_B["first"].weight.dtype == dtype
+
+
+def test_what_is_decoded_is_the_same_whatever_shares_its_pass(half: TransformersEngine) -> None:
+    def decode(index: int, into: list[Any]) -> DecodeJob:
+        def decoder() -> Decoder:
+            found = yield Decision((), (7, 8, 9))
+            for step in range(3):
+                into.append(np.array(found))
+                found = yield Decision(tuple(range(5, 6 + (index + step) % 3)), (5, 6, 7))
+            into.append(np.array(found))
+
+        prompt = half.tokens.prompt(SHORT, {"input": TEXTS[index]}, ADAPTERS[index % 3])
+        return DecodeJob(prompt, decoder)
+
+    together: list[list[Any]] = [[] for _ in TEXTS]
+    half.infer([decode(index, together[index]) for index in range(len(TEXTS))])
+    for index, found in enumerate(together):
+        alone: list[Any] = []
+        half.infer([decode(index, alone)])
+        assert np.abs(np.array(alone) - np.array(found)).max() <= 1e-6
 
 
 def test_only_the_decoders_float32_layers_are_replaced(llama_folder: Path) -> None:
@@ -152,33 +185,58 @@ def flipped(rows: int) -> Callable[..., torch.Tensor]:
     return multiply
 
 
-def test_a_sum_in_another_order_is_seen(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, _ = model_of(wide)
-    if not (computes_bfloat16() and keeps_rows_apart(model.get_decoder(), model.config)):
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_sum_in_another_order_is_seen(monkeypatch: pytest.MonkeyPatch, biased: bool) -> None:
+    if not (computes_bfloat16() and bfloat16_products._keeps_product(128, 256, biased)):
         pytest.skip("this processor does not multiply bfloat16 as is needed")
     monkeypatch.setattr(bfloat16_products, "linear", flipped(48))
-    assert not keeps_rows_apart(model.get_decoder(), model.config)
+    assert not bfloat16_products._keeps_product(128, 256, biased)
 
 
-def test_an_activation_that_hangs_on_a_threads_share_is_seen(
-    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def right(wide: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A decoder all of whose products are right, and so is the rest of it, with one thread."""
+    monkeypatch.setattr(bfloat16_products, "_keeps_product", lambda *_: True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    decoder = model_of(wide)[0].get_decoder()
+    assert keeps_rows_apart(decoder, decoder.config)
+    yield decoder
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", ["gelu_pytorch_tanh", "cos"])
+def test_a_function_that_hangs_on_a_threads_share_is_seen(
+    right: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    model, _ = model_of(llama_folder)
+    function = torch.cos if name == "cos" else bfloat16_products.ACT2FN[name]
 
     def by_shares(given: torch.Tensor) -> torch.Tensor:
-        found = torch.nn.functional.silu(given)
+        found = function(given)
         if given.shape[0] == 96:
             found[50, 7] = torch.nextafter(found[50, 7], torch.tensor(9.0))
         return found
 
-    monkeypatch.setitem(bfloat16_products.ACT2FN, "silu", lambda: by_shares)
-    assert not keeps_rows_apart(model.get_decoder(), model.config)
+    if name == "cos":
+        monkeypatch.setattr(torch, "cos", by_shares)
+    else:
+        monkeypatch.setitem(bfloat16_products.ACT2FN, name, lambda: by_shares)
+    assert not keeps_rows_apart(right, right.config)
 
 
-def test_a_model_whose_activation_is_not_known_keeps_float32(llama_folder: Path) -> None:
-    model, _ = model_of(llama_folder)
-    model.config.hidden_act = "of its own"
-    assert not keeps_rows_apart(model.get_decoder(), model.config)
+def test_products_beside_the_linear_layers_are_seen(right: Any) -> None:
+    right.layers[0].mlp.experts = torch.nn.ParameterList([torch.zeros(2, 8, 8)])
+    assert not keeps_rows_apart(right, right.config)
+
+
+def test_angles_that_hang_on_the_longest_of_a_pass_are_seen(right: Any) -> None:
+    right.config.rope_parameters = {"full_attention": {"rope_type": "dynamic", "factor": 2.0}}
+    assert not keeps_rows_apart(right, right.config)
+
+
+def test_a_model_whose_activation_is_not_known_keeps_float32(right: Any) -> None:
+    right.config.hidden_activation = "of its own"
+    assert not keeps_rows_apart(right, right.config)
 
 
 def test_a_processor_without_bfloat16_keeps_float32(
@@ -202,23 +260,49 @@ def telling_the_length(engine: TransformersEngine) -> Iterator[None]:
     hook.remove()
 
 
-def test_what_hangs_on_the_pass_is_seen(llama_folder: Path) -> None:
-    engine = TransformersEngine(*model_of(llama_folder))
-    with telling_the_length(engine):
-        assert not keeps_requests_apart(engine._packed, engine.tokens)
+def test_what_hangs_on_the_pass_is_seen(half: TransformersEngine) -> None:
+    assert keeps_requests_apart(half._packed, half.tokens)
+    with telling_the_length(half):
+        assert not keeps_requests_apart(half._packed, half.tokens)
 
 
-def test_what_shows_too_late_is_loaded_anew(
-    gemma_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def broken(*_: object) -> bool:
+    raise RuntimeError("a layer of its own kind")
+
+
+@pytest.mark.parametrize(
+    ("found", "told"), [(lambda *_: False, "mixes requests"), (broken, "of its own kind")]
+)
+def test_what_shows_too_late_is_loaded_anew_and_once(
+    wide: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    found: Any,
+    told: str,
 ) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(transformers, "computes_bfloat16", lambda: True)
     monkeypatch.setattr(transformers, "keeps_rows_apart", lambda *_: True)
-    monkeypatch.setattr(transformers, "keeps_requests_apart", lambda *_: False)
-    with pytest.raises(ModelAssetError, match="does not keep requests apart"):
-        TransformersEngine(*model_of(gemma_folder)).use_bfloat16()
-    engine: Any = make_engine(BaseModelSpec(hf_name=str(gemma_folder)), EngineOptions(tmp_path))
-    assert not any(isinstance(module, Bfloat16Linear) for module in engine._model.modules())
-    assert "does not keep requests apart" in caplog.text
+    monkeypatch.setattr(transformers, "keeps_requests_apart", found)
+    monkeypatch.setattr(factory, "_float32_alone", set())
+    for number in (1, 1):
+        engine: Any = make_engine(BaseModelSpec(hf_name=str(wide)), EngineOptions(tmp_path))
+        assert not any(isinstance(module, Bfloat16Linear) for module in engine._model.modules())
+        assert caplog.text.count(told) == number
+
+
+def test_no_room_to_find_out_is_out_of_memory(
+    wide: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object) -> bool:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(transformers, "computes_bfloat16", lambda: True)
+    monkeypatch.setattr(transformers, "keeps_rows_apart", full)
+    with pytest.raises(OutOfMemoryError):
+        make_engine(BaseModelSpec(hf_name=str(wide)), EngineOptions(tmp_path))
 
 
 @pytest.mark.parametrize(("dtype", "asked"), [("auto", 1), ("float32", 0), ("bfloat16", 0)])
