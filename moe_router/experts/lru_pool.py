@@ -137,6 +137,7 @@ class LruModelPool:
             for key in set(self._hosts) - {host.model_key for host, _ in staged}:
                 self._let_go(key)
                 self._measured.pop(key)
+                self._needed.pop(key, None)
 
     async def aclose(self) -> None:
         """Answers what was taken, then gives the memory back."""

@@ -74,18 +74,20 @@ def keeps_rows_apart(decoder: torch.nn.Module, config: Any) -> bool:
     """
     name = next(filter(None, (getattr(config, field, None) for field in ACTIVATIONS)), None)
     width = getattr(config, "intermediate_size", None)
-    ropes = str(getattr(config, "rope_parameters", None))
-    if name not in ACT2FN or not isinstance(width, int) or any(kind in ropes for kind in WHOLE_PASS_ROPES):
+    ropes = getattr(config, "rope_parameters", None) or {}
+    whole_pass = any(kind in str(ropes) for kind in WHOLE_PASS_ROPES)
+    if name not in ACT2FN or not isinstance(width, int) or whole_pass:
         return False
     if any(_multiplies_otherwise(module) for module in decoder.modules()):
         return False
     layers = [layer for layer in decoder.modules() if isinstance(layer, torch.nn.Linear)]
     shapes = {(layer.in_features, layer.out_features, layer.bias is not None) for layer in layers}
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    turned = int(head * ropes.get("partial_rotary_factor", 1.0))
     with torch.inference_mode():
         return (
             _keeps(ACT2FN[name], width, SHARES["activation"])
-            and all(_keeps(function, head, SHARES["rotary"]) for function in (torch.cos, torch.sin))
+            and all(_keeps(function, turned, SHARES["rotary"]) for function in (torch.cos, torch.sin))
             and all(_keeps_product(*shape) for shape in shapes)
         )
 

@@ -90,16 +90,15 @@ def _use_bfloat16(engine: TransformersEngine, name: str) -> bool:
     """Lets products be in bfloat16 where they may; False where that has spoilt the model.
 
     Raises:
-        OutOfMemoryError: there is no room to find out.
+        OutOfMemoryError: there is no room for a pass.
     """
-    if name in _float32_alone:
-        return True
     try:
-        told = "bfloat16" if engine.use_bfloat16() else "float32"
+        told = "bfloat16" if name not in _float32_alone and engine.use_bfloat16() else "float32"
     except OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001  whatever a model makes of what it does not know
-        logger.warning("%s is loaded once more, for products in float32: %s", name, error)
+        # Told as text: whoever keeps the record must not keep the error's frames, which hold the model.
+        logger.warning("%s is loaded once more, for products in float32: %s", name, str(error))
         _float32_alone.add(name)
         return False
     logger.info("%s: products in %s", name, told)

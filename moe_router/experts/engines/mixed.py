@@ -75,8 +75,10 @@ def is_plain(layers: Sequence[Any], name: str, head: Any) -> bool:
     Nor anything on the output layer `head`, which is asked outside of the passes that have runs.
     """
     for layer in layers:
-        variants = getattr(layer, "lora_variant", {})
-        odd = name in variants or name in getattr(layer, "lora_embedding_A", {})
+        embeds = name in getattr(layer, "lora_embedding_A", {})
+        if not embeds and name not in layer.lora_A:  # another adapter's
+            continue
+        odd = embeds or name in getattr(layer, "lora_variant", {})
         odd = odd or (layer is head and name in layer.lora_A)
         if odd or not isinstance(layer.get_base_layer(), torch.nn.Linear):
             return False

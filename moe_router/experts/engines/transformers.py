@@ -127,18 +127,24 @@ class TransformersEngine:
 
         Raises:
             ModelAssetError: they do not, which showed too late: load the model anew.
-            OutOfMemoryError: there is no room to find out.
+            OutOfMemoryError: there is no room for a pass.
         """
         decoder = self._model.get_decoder()
-        config = self._model.config.get_text_config(decoder=True)
-        with _translated("products in bfloat16"):
-            if not (computes_bfloat16() and self._packed.in_blocks and keeps_rows_apart(decoder, config)):
-                return False
-            self._as_loaded = self.memory_bytes()
-            self._in_bfloat16 = use_bfloat16(decoder)
+        if not (computes_bfloat16() and self._packed.in_blocks and self._keeps_rows_apart(decoder)):
+            return False
+        self._as_loaded = self.memory_bytes()
+        self._in_bfloat16 = use_bfloat16(decoder)
+        with _translated("the model's first pass"):
             if self._in_bfloat16 and not keeps_requests_apart(self._packed, self._tokens):
                 raise ModelAssetError(f"{type(self._model).__name__} mixes requests in bfloat16")
         return self._in_bfloat16
+
+    def _keeps_rows_apart(self, decoder: Any) -> bool:
+        try:
+            return keeps_rows_apart(decoder, self._model.config.get_text_config(decoder=True))
+        except Exception as error:  # noqa: BLE001  a configuration of its own kind, or no room to find out
+            logger.info("%s may not multiply in bfloat16: %r", type(self._model).__name__, error)
+            return False
 
     @property
     def tokens(self) -> HfTokens:
@@ -151,11 +157,12 @@ class TransformersEngine:
             adapters.load(self._model, name, path)
             self._adapters.add(name)
             self._attach()
-            layers = adapters.layers_of(self._model)
-            if not is_plain(layers, name, self._model.get_output_embeddings()):
-                self._odd.add(name)
-            elif self._in_bfloat16:
-                round_adapter(layers, name)
+            try:
+                with _translated(f"the adapter {name!r}"):
+                    self._settle(name)
+            except Exception:
+                self._take_away(name)
+                raise
 
     def _attach(self) -> None:
         self._mixed.attach(adapters.layers_of(self._model) if self._adapters else [])
@@ -163,10 +170,21 @@ class TransformersEngine:
     def unload_adapter(self, name: str) -> None:
         """Takes an adapter and its cached heads away."""
         with self._lock:
-            self._adapters.discard(name)
-            adapters.remove(self._model, name)
-            for key in [key for key in self._heads if key[0] == name]:
-                del self._heads[key]
+            self._take_away(name)
+
+    def _settle(self, name: str) -> None:
+        layers = adapters.layers_of(self._model)
+        if not is_plain(layers, name, self._model.get_output_embeddings()):
+            self._odd.add(name)
+        elif self._in_bfloat16:
+            round_adapter(layers, name)
+
+    def _take_away(self, name: str) -> None:
+        self._adapters.discard(name)
+        self._odd.discard(name)
+        adapters.remove(self._model, name)
+        for key in [key for key in self._heads if key[0] == name]:
+            del self._heads[key]
 
     def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Runs a batch, whatever the adapters in it; those that are more than plain LoRA by themselves."""

@@ -74,7 +74,9 @@ def evaluate_expert(
         raise RequestError(f"{given.task} has no expert on the base model {given.base!r}.")
     rows = _rows(given)
     spec = registry.base_models[given.base]
-    engine = make_engine(spec, EngineOptions(given.cache, MAX_TEXT_TOKENS))  # as a worker's
+    # As a worker's; a base that a model server holds is judged here, too.
+    spec = spec.model_copy(update={"engine": "transformers"})
+    engine = make_engine(spec, EngineOptions(given.cache, MAX_TEXT_TOKENS))
     found: dict[str, Any] = {}
     for name, expert in _ways(given, declared, task, engine).items():
         jobs = expert.warm_up_jobs()

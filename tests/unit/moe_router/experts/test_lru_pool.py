@@ -324,3 +324,30 @@ async def test_a_base_model_whose_entry_changed_is_loaded_anew_when_it_is_wanted
     await pool.classify(gemma, ask("a/plain"))
     assert loads.names == ["gemma", "gemma"]
     await pool.aclose()
+
+
+@pytest.mark.parametrize("edited_since", [False, True])
+async def test_a_model_makes_room_for_what_its_load_took_until_its_entry_changes(
+    registry: Registry, config: PoolConfig, edited_since: bool
+) -> None:
+    [gemma], [llama] = registry.all_experts("a/plain"), registry.all_experts("a/other")
+    budget = 10**9
+
+    def make(spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        engine: Any = make_engine(spec, options, progress)
+        if "gemma" in spec.hf_name:
+            engine.load_bytes = lambda: budget
+        return engine
+
+    pool = LruModelPool(registry, replace(config, memory_budget_bytes=budget), make)
+    await pool.classify(gemma, ask("a/plain"))
+    pool._let_go("g")
+    if edited_since:
+        await pool.classify(gemma, ask("a/plain"))
+        data = registry.model_dump(exclude_defaults=True)
+        data["base_models"]["g"]["torch_dtype"] = "bfloat16"
+        await pool.reload(Registry.model_validate(data))
+    await pool.classify(llama, ask("a/other"))
+    await pool.classify(gemma, ask("a/plain"))
+    assert pool.loaded() == (("l", "g") if edited_since else ("g",))
+    await pool.aclose()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +13,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moe_router.experts.engines import bfloat16_products, factory, transformers
+from moe_router.errors import ModelAssetError
+from moe_router.experts.engines import bfloat16_products, factory, loading, transformers
 from moe_router.experts.engines.base import Decision, DecodeJob, Decoder, LabelJob, OutOfMemoryError
 from moe_router.experts.engines.bfloat16_products import Bfloat16Linear, keeps_rows_apart, use_bfloat16
 from moe_router.experts.engines.cpu_products import computes_bfloat16
 from moe_router.experts.engines.factory import EngineOptions, make_engine
+from moe_router.experts.engines.loading import load_model
+from moe_router.experts.engines.packed import PackedModel
 from moe_router.experts.engines.self_check import keeps_requests_apart
 from moe_router.experts.engines.transformers import TransformersEngine
 from moe_router.registry import BaseModelSpec
@@ -108,7 +113,7 @@ def test_answers_are_near_those_of_float32(
 
 
 def test_an_adapter_that_is_more_than_plain_lora_stays_in_float32_and_keeps_requests_apart(
-    wide: Path, tmp_path: Path
+    wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny.save_adapter(tmp_path / "odd", wide, width=WIDTH, use_dora=True)
     engine, whole = (engine_of(wide, (folder,), half=half) for half in (True, False))
@@ -117,6 +122,16 @@ def test_an_adapter_that_is_more_than_plain_lora_stays_in_float32_and_keeps_requ
     for one, other, answer in zip(found, probabilities(whole, *jobs), jobs, strict=True):
         assert one == pytest.approx(other, abs=0.05)
         assert np.abs(one - probabilities(engine, answer)[0]).max() <= 1e-6
+    lengths: list[int] = []
+    forward = PackedModel.forward
+
+    def count(self: PackedModel, tokens: Any, *others: Any) -> Any:
+        lengths.append(len(tokens))
+        return forward(self, tokens, *others)
+
+    monkeypatch.setattr(PackedModel, "forward", count)
+    probabilities(engine, *jobs)
+    assert len(lengths) == 1 + len(TEXTS)  # all that go without it, and each that goes with it
     layer = engine._model.get_decoder().layers[0].self_attn.q_proj
     assert layer.lora_A["first"].weight.dtype == torch.float32
     assert layer.lora_magnitude_vector["first"].weight.dtype == torch.float32
@@ -199,10 +214,12 @@ def right(wide: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(bfloat16_products, "_keeps_product", lambda *_: True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    decoder = model_of(wide)[0].get_decoder()
-    assert keeps_rows_apart(decoder, decoder.config)
-    yield decoder
-    torch.set_num_threads(threads)
+    try:
+        decoder = model_of(wide)[0].get_decoder()
+        assert keeps_rows_apart(decoder, decoder.config)
+        yield decoder
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", ["gelu_pytorch_tanh", "cos"])
@@ -286,23 +303,60 @@ def test_what_shows_too_late_is_loaded_anew_and_once(
     monkeypatch.setattr(transformers, "keeps_rows_apart", lambda *_: True)
     monkeypatch.setattr(transformers, "keeps_requests_apart", found)
     monkeypatch.setattr(factory, "_float32_alone", set())
+    loaded: list[weakref.ref[Any]] = []
+
+    def load_one(*given: Any, **more: Any) -> tuple[Any, Any]:
+        assert all(model() is None for model in loaded)  # there may be no room for two
+        model, tokenizer = load_model(*given, **more)
+        loaded.append(weakref.ref(model))
+        return model, tokenizer
+
+    monkeypatch.setattr(loading, "load_model", load_one)
     for number in (1, 1):
-        engine: Any = make_engine(BaseModelSpec(hf_name=str(wide)), EngineOptions(tmp_path))
+        engine: Any = None
+        gc.collect()
+        engine = make_engine(BaseModelSpec(hf_name=str(wide)), EngineOptions(tmp_path))
         assert not any(isinstance(module, Bfloat16Linear) for module in engine._model.modules())
         assert caplog.text.count(told) == number
+    assert len(loaded) == 3
 
 
-def test_no_room_to_find_out_is_out_of_memory(
-    wide: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_model_that_cannot_be_looked_at_keeps_float32(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers, "computes_bfloat16", lambda: True)
+    monkeypatch.setattr(transformers, "keeps_rows_apart", broken)
+    engine = TransformersEngine(*model_of(wide))
+    assert not engine.use_bfloat16()
+    assert engine.load_bytes() == engine.memory_bytes()
+
+
+def test_no_room_for_an_adapter_leaves_nothing_of_it(
+    wide: Path, adapters: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> bool:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(transformers, "computes_bfloat16", lambda: True)
-    monkeypatch.setattr(transformers, "keeps_rows_apart", full)
-    with pytest.raises(OutOfMemoryError):
-        make_engine(BaseModelSpec(hf_name=str(wide)), EngineOptions(tmp_path))
+    engine = engine_of(wide, (), half=True)
+    asked = job(engine, "a text")
+    wanted, before = probabilities(engine, asked)[0], engine.memory_bytes()
+    monkeypatch.setattr(bfloat16_products, "_keeps_product", full)
+    with pytest.raises(OutOfMemoryError, match="'first'"):
+        engine.load_adapter("first", str(adapters[0]))
+    assert probabilities(engine, asked)[0] == pytest.approx(wanted, abs=1e-6)
+    with pytest.raises(ModelAssetError, match="not loaded"):
+        engine.infer([job(engine, "a text", adapter="first")])
+    assert before == engine.memory_bytes() < engine.load_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+def test_an_adapter_is_plain_whatever_others_are(
+    wide: Path, adapters: tuple[Path, Path], tmp_path: Path
+) -> None:
+    odd = tiny.save_adapter(tmp_path / "odd", wide, width=WIDTH, target_modules=["q_proj", "embed_tokens"])
+    engine = engine_of(wide, (odd, adapters[1]), half=True)
+    assert engine._odd == {"first"}
+    engine.unload_adapter("first")
+    engine.load_adapter("first", str(adapters[0]))
+    assert not engine._odd
 
 
 @pytest.mark.parametrize(("dtype", "asked"), [("auto", 1), ("float32", 0), ("bfloat16", 0)])
