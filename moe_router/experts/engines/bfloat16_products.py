@@ -11,7 +11,7 @@ So the machine is looked at before this is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.functional import linear
@@ -54,14 +54,14 @@ def use_bfloat16(module: torch.nn.Module) -> bool:
     Returns:
         Whether there was one.
     """
-    names = [name for name, layer in module.named_modules() if type(layer) is torch.nn.Linear]
-    replaced = False
+    names = [
+        name
+        for name, layer in module.named_modules()
+        if type(layer) is torch.nn.Linear and layer.weight.dtype == torch.float32
+    ]
     for name in names:
-        layer = module.get_submodule(name)
-        if isinstance(layer, torch.nn.Linear) and layer.weight.dtype == torch.float32:
-            module.set_submodule(name, Bfloat16Linear(layer))
-            replaced = True
-    return replaced
+        module.set_submodule(name, Bfloat16Linear(cast(torch.nn.Linear, module.get_submodule(name))))
+    return bool(names)
 
 
 def keeps_rows_apart(decoder: torch.nn.Module, config: Any) -> bool:
