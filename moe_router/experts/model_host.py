@@ -263,7 +263,7 @@ class ModelHost:
         self.cut[task_key] += 1
         if self.cut[task_key] == 1:  # the counter tells of the others
             limit = self._config.max_text_tokens
-            logger.warning("%s: a text is truncated; the model reads some %d tokens of it", task_key, limit)
+            logger.warning("%s: a text is truncated; the model reads %d tokens at most", task_key, limit)
 
     @contextmanager
     def kept(self) -> Iterator[None]:

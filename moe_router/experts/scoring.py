@@ -77,6 +77,11 @@ class LabelTrie:
             at = known
 
     @cached_property
+    def depth(self) -> int:
+        """Tokens of the longest label."""
+        return max(map(len, self.sequences))
+
+    @cached_property
     def branches(self) -> tuple[int, ...]:
         """The nodes at which labels part, the root first: parents come before their descendants."""
         return tuple(index for index, node in enumerate(self.nodes) if len(node.children) > 1)

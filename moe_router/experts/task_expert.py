@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 CONTENT_FREE = ("N/A",)
 """Texts that say nothing: what a zero-shot expert prefers for them is its bias."""
 
+ANSWER_TOKENS_PER_WORD = 8
+"""Room for what an extraction writes: few words have a line of their own, with a dash, a type and an end."""
+
 ENTITIES = "entities"
 """The `result` of an extraction."""
 
@@ -136,9 +139,16 @@ class TaskExpert:
         ]
 
     def warm_up_jobs(self) -> list[Job]:
-        """Jobs that read the template's head, and for a zero-shot expert measure its bias."""
+        """Jobs that read the template's head, and for a zero-shot expert measure its bias.
+
+        Raises:
+            ModelAssetError: template and answer take all that the model reads at once.
+        """
         fields = dict.fromkeys(self._template.required, CONTENT_FREE[0])
-        return [job for text in CONTENT_FREE for job in self._prepare(text, "en", None, fields).jobs]
+        jobs = [job for text in CONTENT_FREE for job in self._prepare(text, "en", None, fields).jobs]
+        if any(job.prompt.cut for job in jobs):
+            raise ModelAssetError("the model reads too few tokens at once for the task's template and a text")
+        return jobs
 
     def warmed_up(self, outcomes: Sequence[Outcome]) -> None:
         """Takes the outcomes of `warm_up_jobs`.
@@ -162,7 +172,7 @@ class TaskExpert:
             INPUT: text,
         }
         if not self.extracts:
-            prompt = self._tokens.prompt(self._template, values, self._adapter)
+            prompt = self._tokens.prompt(self._template, values, self._adapter, self._trie.depth)
             return Work((LabelJob(prompt, self._trie, exact=self._magnifies),))
         parts = [part for window in windows_of(text) for part in self._parts(text, window, values)]
         windows, jobs, found = zip(*parts, strict=True) if parts else ((), (), ())
@@ -174,7 +184,9 @@ class TaskExpert:
         """The window with its job; where the model would not read it whole, those of its halves."""
         here = extraction.Found()
         decode = partial(extraction.decoder, text, window, self._grammar, self._encode, here)
-        prompt = self._tokens.prompt(self._template, {**values, INPUT: window.shown(text)}, self._adapter)
+        values = {**values, INPUT: window.shown(text)}
+        answer = ANSWER_TOKENS_PER_WORD * len(window.words)
+        prompt = self._tokens.prompt(self._template, values, self._adapter, answer)
         # Lines of an encoded key, say, have many tokens; what the model does not read it cannot name.
         if prompt.input_cut and len(window.words) > LEAST_WINDOW_WORDS:
             for half in window.halves():

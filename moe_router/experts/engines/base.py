@@ -111,8 +111,16 @@ class Tokens(Protocol):
         """The token of a line break, which also closes a label."""
         ...
 
-    def prompt(self, template: Template, values: Mapping[str, str], adapter: str | None) -> Prompt:
+    def prompt(
+        self, template: Template, values: Mapping[str, str], adapter: str | None, answer: int = 0
+    ) -> Prompt:
         """Fills and tokenises a template; a value past the limit of tokens is cut at its end.
+
+        Args:
+            template: what is filled.
+            values: by name.
+            adapter: the engine's name of the prompt's adapter.
+            answer: tokens that may follow; with them the prompt stays within what the model may read.
 
         Raises:
             MissingFieldError: the template needs a field that is not among the values.

@@ -56,6 +56,12 @@ def load_model(source: Path | str, spec: BaseModelSpec, *, require_4bit: bool = 
     return model, tokenizer
 
 
+def context_of(model: Any) -> int | None:
+    """The most tokens that the model reads at once, as its configuration tells; None where it does not."""
+    found: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return found
+
+
 def _mend(source: Path | str) -> str:
     folder = Path(source)
     if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):

@@ -30,8 +30,10 @@ class TextTokens:
         """The text's code points."""
         return tuple(map(ord, text))
 
-    def prompt(self, template: Template, values: Mapping[str, str], adapter: str | None) -> Prompt:
-        """Fills a template."""
+    def prompt(
+        self, template: Template, values: Mapping[str, str], adapter: str | None, answer: int = 0
+    ) -> Prompt:
+        """Fills a template; how much its model may read, the server knows alone."""
         head = tuple(map(ord, template.head))
         pieces = template.trimmed(values)
         tail: list[int] = []

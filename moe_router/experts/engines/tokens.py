@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,12 +31,13 @@ class HfTokens:
     Args:
         tokenizer: a transformers tokenizer that is backed by `tokenizers`.
         max_text_tokens: a value's limit; what goes beyond is cut off at its end.
+        context: the most tokens that the model reads at once, prompt and answer; None knows of no limit.
 
     Raises:
         ModelAssetError: the tokenizer is of the slow kind.
     """
 
-    def __init__(self, tokenizer: Any, max_text_tokens: int) -> None:
+    def __init__(self, tokenizer: Any, max_text_tokens: int, context: int | None = None) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelAssetError(f"{type(tokenizer).__name__} has no fast form (tokenizer.json)")
         self._trusted = _plain_copy(tokenizer.backend_tokenizer)
@@ -47,6 +48,7 @@ class HfTokens:
         undeclared = [t.content for t in added if not t.special and _MARKER.fullmatch(t.content)]
         self._untrusted.add_special_tokens(undeclared)
         self._max_text_tokens = max_text_tokens
+        self._context = context
         self._start = self._put_first()
         # SentencePiece's dummy space would otherwise begin every piece, not only the first.
         self._dummy_space = self._raw("a", True) != self._after_anchor("a", True)
@@ -61,16 +63,23 @@ class HfTokens:
         """Tokens of a stretch within a text."""
         return self._after_anchor(text, trusted) if self._dummy_space else self._raw(text, trusted)
 
-    def prompt(self, template: Template, values: Mapping[str, str], adapter: str | None) -> Prompt:
-        """Fills and tokenises a template."""
+    def prompt(
+        self, template: Template, values: Mapping[str, str], adapter: str | None, answer: int = 0
+    ) -> Prompt:
+        """Fills and tokenises a template; its longest values are cut to what the model reads."""
+        head = self._head(template.head)
+        pieces = [(piece, *self._piece(piece)) for piece in template.trimmed(values)]
+        most = self._max_text_tokens
+        if self._context is not None:
+            read = len(head) + sum(len(tokens) for piece, tokens, _ in pieces if piece.trusted)
+            values_lengths = [len(tokens) for piece, tokens, _ in pieces if not piece.trusted]
+            most = _longest_that_fits(values_lengths, self._context - answer - read)
         tail: list[int] = []
         cut: set[str] = set()
-        for piece in template.trimmed(values):
-            tokens, lost = self._piece(piece)
-            tail.extend(tokens)
-            if lost:
+        for piece, tokens, lost in pieces:
+            tail.extend(tokens if piece.trusted else tokens[:most])
+            if lost or (not piece.trusted and len(tokens) > most):
                 cut.add(piece.name)
-        head = self._head(template.head)
         if not tail:  # nothing to compute on: the last token of the head must be computed anew
             head, tail = head[:-1], list(head[-1:])
         return Prompt(adapter, head, tuple(tail), bool(cut), INPUT in cut)
@@ -101,6 +110,12 @@ class HfTokens:
         anchor = self._raw(_ANCHOR, trusted)
         whole = self._raw(_ANCHOR + text, trusted)
         return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self._raw(text, trusted)
+
+
+def _longest_that_fits(lengths: Sequence[int], room: int) -> int:
+    """To what length values must be cut, the longest first, so that all fit into so many tokens."""
+    down = range(max(lengths, default=0), 0, -1)
+    return next((most for most in down if sum(min(length, most) for length in lengths) <= room), 0)
 
 
 def _plain_copy(tokenizer: Any) -> Any:

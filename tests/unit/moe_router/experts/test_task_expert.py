@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from moe_router.errors import ModelAssetError
 from moe_router.experts.engines.loading import load_model
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.expert_file import ExpertFile
@@ -90,3 +91,14 @@ def test_labels_are_spoken_as_words_that_tell_them_apart(
     labels: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     assert spoken(labels, "{{a_b}} {{ card_arrival }}") == words
+
+
+@pytest.mark.parametrize("kind", ["classification", "extraction"])
+def test_a_model_that_reads_fewer_tokens_than_the_template_takes_is_refused(
+    tokens: HfTokens, llama_folder: Path, kind: str
+) -> None:
+    tokenizer = load_model(llama_folder, BaseModelSpec(hf_name=str(llama_folder)))[1]
+    short = expert(HfTokens(tokenizer, max_text_tokens=200, context=24), kind=kind)
+    with pytest.raises(ModelAssetError, match="too few tokens at once"):
+        short.warm_up_jobs()
+    assert expert(tokens, kind=kind).warm_up_jobs()

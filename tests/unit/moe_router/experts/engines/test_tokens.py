@@ -119,3 +119,34 @@ def test_a_dummy_space_begins_no_piece() -> None:
 def test_a_slow_tokenizer_is_refused() -> None:
     with pytest.raises(ModelAssetError, match="no fast form"):
         HfTokens(object(), max_text_tokens=8)
+
+
+def test_values_are_cut_to_what_the_model_reads_with_its_answer() -> None:
+    template, values = Template("Text: {{input}}\nLabel:"), {"input": "card arrival " * 9}
+    tokens = HfTokens(tiny.tokenizer(), max_text_tokens=200, context=20)
+    prompt = tokens.prompt(template, values, None, answer=3)
+    assert len(prompt.head) + len(prompt.tail) == 17
+    assert (prompt.cut, prompt.input_cut) == (True, True)
+    assert tiny.tokenizer().decode(prompt.tail).endswith("\nLabel:")
+    whole = HfTokens(tiny.tokenizer(), max_text_tokens=200).prompt(template, values, None, answer=3)
+    assert len(whole.tail) > 17
+    assert not whole.cut
+
+
+def test_of_several_values_the_longest_are_cut_first() -> None:
+    template = Template("{{query}}\n{{input}}\n:")
+    tokens = HfTokens(tiny.tokenizer(), max_text_tokens=200, context=20)
+    prompt = tokens.prompt(template, {"query": "card", "input": "card arrival " * 9}, None)
+    assert len(prompt.head) + len(prompt.tail) == 20
+    assert tiny.tokenizer().decode(prompt.tail).startswith("card\n")
+    assert prompt.input_cut
+    prompt = tokens.prompt(template, {"query": "card arrival " * 9, "input": "card"}, None)
+    assert tiny.tokenizer().decode(prompt.tail).endswith("\ncard\n:")
+    assert (prompt.cut, prompt.input_cut) == (True, False)
+
+
+def test_a_template_that_fills_the_context_leaves_nothing_of_a_value() -> None:
+    tokens = HfTokens(tiny.tokenizer(), max_text_tokens=200, context=4)
+    prompt = tokens.prompt(Template("Text: some words {{input}}\nLabel:"), {"input": "card"}, None)
+    assert "card" not in tiny.tokenizer().decode(prompt.tail)
+    assert prompt.input_cut
