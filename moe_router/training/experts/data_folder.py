@@ -1,4 +1,4 @@
-"""A data folder for `mole train expert` made of another: its rows, and texts that a generator adds."""
+"""A data folder for `mole train expert` made of another: its rows, and texts made beside them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from moe_router.training.experts.examples import CHOOSING, Row, read_rows, rows_to_choose_by
 
-Generate = Callable[[Sequence[Row], int], list[Row]]
-"""Makes texts of training rows and a seed."""
+Make = Callable[[Sequence[Row], int], list[Row]]
+"""Makes all rows to train on of a dataset's and a seed."""
 
 
 def extend(
     description: str | None,
-    generate: Generate,
+    make: Make,
     choosing: Callable[[Sequence[Row]], Sequence[Row]] = lambda rows: (),
 ) -> None:
     """The command of a generator: reads a folder, writes another.
@@ -34,14 +34,14 @@ def extend(
     if given.output.resolve() == given.data.resolve():
         options.error("--output must be another folder than --data")
     rows = read_rows(given.data / "train.jsonl.gz")
-    made = generate(rows, given.seed)
+    made = make(rows, given.seed)
     given.output.mkdir(parents=True, exist_ok=True)
-    _write(given.output / "train.jsonl.gz", [*rows, *made])
+    _write(given.output / "train.jsonl.gz", made)
     to_choose_by = [*rows_to_choose_by(given.data), *choosing(rows)]
     if to_choose_by:
         _write(given.output / CHOOSING, to_choose_by)
     shutil.copy(given.data / "validation.jsonl.gz", given.output)
-    print(f"{given.output}: {len(rows)} rows as they were, {len(made)} added")
+    print(f"{given.output}: {len(made)} rows made of {len(rows)}")
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:

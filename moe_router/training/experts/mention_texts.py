@@ -1,10 +1,14 @@
-"""More texts to learn hate speech from: posts that only mention a group, and hate without slurs.
+"""More texts to learn hate speech from: posts that only mention a group, hate without slurs, and slurs alone.
 
 A small set of hate speech names its groups mostly where it insults them, so that an expert takes the name
-of a group for hate. Our own sentences (`data/mentions/templates.tsv`, in ten languages) tell of groups,
-praise and defend them, quote hate to condemn it, swear at things and at single persons; some deny a group
-its rights. They are filled with names of groups (`groups.tsv`, in the grammatical forms that the sentences
-need).
+of a group for hate; and it has few sentences, which are soon known by heart. So there are, in ten languages:
+
+- our own sentences (`data/mentions/templates.tsv`) that tell of groups, praise and defend them, quote hate
+  to condemn it, swear at things and at single persons; some deny a group its rights. They are filled with
+  names of groups (`groups.tsv`, in the grammatical forms that the sentences need);
+- our own sentences (`naming.tsv`) in which nothing but a slur is hateful, and others that condemn it, ask
+  about it, or take it as one's own. Their slurs are found in the training rows (`slurs.py`);
+- the training rows, a quarter of them in hasty typing.
 
 python -m moe_router.training.experts.mention_texts --data ../shared/data/hatecheck --output runs/data/hate
 """
@@ -12,25 +16,38 @@ python -m moe_router.training.experts.mention_texts --data ../shared/data/hatech
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from moe_router.training.augment import mistyped
 from moe_router.training.experts import data_folder
 from moe_router.training.experts.examples import Row
+from moe_router.training.experts.slurs import slurs
 from moe_router.training.own_tables import DATA, fields_of
 
 OWN = DATA / "mentions"
 
 FILLINGS = 5
-"""Texts that are made of a sentence with a slot."""
+"""Texts that are made of a sentence with a slot for groups."""
+SLURS = {"hateful": 6, "non-hateful": 4}
+"""Texts that are made of a sentence with a slot for a slur."""
 LOWER_CASED = 0.15
-"""Share of the texts without capitals."""
+"""Share of our own texts without capitals."""
 MISTYPED = 0.15
 """Share of the others with letters dropped, swapped or doubled."""
+HASTY = 0.25
+"""Share of the training rows that are typed in haste."""
 
 _SLOT = re.compile(r"\{([A-Z]+)\}")
+
+
+def learned_from(rows: Sequence[Row], seed: int = 0) -> list[Row]:
+    """The rows, some in hasty typing, and the texts that are made beside them."""
+    rng = np.random.default_rng([seed, 1])
+    typed = [replace(row, text=_in_haste(row.text, rng)) if rng.random() < HASTY else row for row in rows]
+    return [*typed, *generate(rows, seed)]
 
 
 def generate(rows: Sequence[Row], seed: int = 0) -> list[Row]:
@@ -38,18 +55,26 @@ def generate(rows: Sequence[Row], seed: int = 0) -> list[Row]:
     rng = np.random.default_rng(seed)
     languages = {row.language for row in rows}
     names = groups()
-    made = [
-        Row(_typed(text, rng), language, label)
+    filled = [
+        (language, label, text)
         for language, label, template in templates()
         if language in languages
         for text in _filled(template, names[language], rng)
     ]
+    for language in sorted(languages):
+        filled += _named(language, slurs([row for row in rows if row.language == language]), rng)
+    made = [Row(_typed(text, rng), language, label) for language, label, text in filled]
     return [made[int(index)] for index in rng.permutation(len(made))]
 
 
 def templates() -> list[tuple[str, str, str]]:
     """Language, label and sentence, which holds at most one slot."""
     return [(language, label, text) for language, label, _, text in fields_of(OWN / "templates.tsv")]
+
+
+def naming() -> list[tuple[str, str, str]]:
+    """Language, label and sentence, which holds one slot, `{S}`, for a slur."""
+    return [(language, label, text) for language, label, _, text in fields_of(OWN / "naming.tsv")]
 
 
 def groups() -> dict[str, dict[str, list[str]]]:
@@ -69,6 +94,25 @@ def _filled(template: str, names: dict[str, list[str]], rng: np.random.Generator
     return [text[:1].upper() + text[1:] for text in made]
 
 
+def _named(language: str, words: Sequence[str], rng: np.random.Generator) -> Iterator[tuple[str, str, str]]:
+    for code, label, template in naming():
+        if code == language and words:
+            for word in rng.choice(words, min(SLURS[label], len(words)), replace=False):
+                text = template.replace("{S}", str(word))
+                yield language, label, text[:1].upper() + text[1:]
+
+
+def _in_haste(text: str, rng: np.random.Generator) -> str:
+    """Mistyped, two words run together, or without capitals."""
+    words, draw = text.split(" "), rng.random()
+    if draw < 0.5:
+        return mistyped(text, rng)
+    if len(words) < 3 or draw > 0.8:
+        return text.lower()
+    at = int(rng.integers(len(words) - 1))
+    return " ".join([*words[:at], words[at] + words[at + 1], *words[at + 2 :]])
+
+
 def _typed(text: str, rng: np.random.Generator) -> str:
     if rng.random() < LOWER_CASED:
         return text.lower()
@@ -76,4 +120,4 @@ def _typed(text: str, rng: np.random.Generator) -> str:
 
 
 if __name__ == "__main__":
-    data_folder.extend(__doc__, generate)
+    data_folder.extend(__doc__, learned_from)

@@ -23,15 +23,15 @@ ADA = Entity(type="PERSON", start=0, end=3, value="Ada", confidence=1.0)
         Row("A shoe", "en", "exact", context={"query": "boots"}),
     ],
 )
-def test_rows_are_kept_and_others_added(
+def test_rows_are_made_of_others(
     row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, output = fixtures.write(tmp_path / "data", [row], [row]), tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["x", "--data", str(source), "--output", str(output), "--seed", "7"])
-    extend(None, lambda rows, seed: [*rows] * (seed - 5))
+    extend(None, lambda rows, seed: [*rows] * (seed - 4))
     assert read_rows(output / "train.jsonl.gz") == [row] * 3
     assert read_rows(output / "validation.jsonl.gz") == [row]
-    assert "1 rows as they were, 2 added" in capsys.readouterr().out
+    assert "3 rows made of 1" in capsys.readouterr().out
 
 
 def test_rows_to_choose_by_are_kept_and_others_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
