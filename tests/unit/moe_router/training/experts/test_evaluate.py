@@ -62,9 +62,9 @@ def test_the_registrys_adapter_is_judged_with_the_prompt_that_is_served(
     heads: list[tuple[str, str | None]] = []
     prompt = HfTokens.prompt
 
-    def noted(self: HfTokens, template: Template, values: Any, adapter: str | None) -> Prompt:
+    def noted(self: HfTokens, template: Template, values: Any, adapter: str | None, answer: int) -> Prompt:
         heads.append((template.head, adapter))
-        return prompt(self, template, values, adapter)
+        return prompt(self, template, values, adapter, answer)
 
     monkeypatch.setattr(HfTokens, "prompt", noted)
     data = fixtures.write(tmp_path / "data", [], fixtures.rows(3)) / "validation.jsonl.gz"
