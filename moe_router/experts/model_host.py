@@ -40,7 +40,8 @@ class PoolConfig:
         max_concurrent: batches in flight for a model; an engine still computes one at a time.
         max_queue: requests that may wait for a model, long texts counted as several; more are refused.
         max_batch_tokens: bound on the tokens of a batch, template heads not counted; see `Batcher`.
-        max_text_tokens: a text is cut off after so many tokens; extraction reads it whole, in windows.
+        max_text_tokens: a text is cut off after so many tokens, or where its model's context ends; extraction
+            reads it whole, in windows.
         num_threads: CPU threads of a pass; None leaves it to torch.
         require_4bit: whether a model that asks for 4 bits is refused where they cannot be had.
         api_key: for a model server, where the registry names one.
@@ -263,7 +264,9 @@ class ModelHost:
         self.cut[task_key] += 1
         if self.cut[task_key] == 1:  # the counter tells of the others
             limit = self._config.max_text_tokens
-            logger.warning("%s: a text is truncated; the model reads %d tokens at most", task_key, limit)
+            logger.warning(
+                "%s: a text or field is cut: the model reads at most %d tokens of it", task_key, limit
+            )
 
     @contextmanager
     def kept(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from moe_router.contracts import Entity, ExpertRequest
-from moe_router.errors import ConfigError, ModelAssetError
+from moe_router.errors import ConfigError, ModelAssetError, TextTooLongError
 from moe_router.experts import extraction, formats
-from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, NotANumberError, Outcome, Tokens
+from moe_router.experts.engines.base import (
+    DecodeJob,
+    Job,
+    LabelJob,
+    NotANumberError,
+    Outcome,
+    Prompt,
+    Tokens,
+)
 from moe_router.experts.expert_file import ExpertFile
 from moe_router.experts.prompting import (
     DESCRIPTION,
@@ -33,8 +42,11 @@ logger = logging.getLogger(__name__)
 CONTENT_FREE = ("N/A",)
 """Texts that say nothing: what a zero-shot expert prefers for them is its bias."""
 
-ANSWER_TOKENS_PER_WORD = 8
-"""Room for what an extraction writes: few words have a line of their own, with a dash, a type and an end."""
+LINE_TOKENS = 8
+"""Beside an entity's words, in a line of what an extraction writes: a dash, the type and their like."""
+
+LEAST_TEXT_TOKENS = 32
+"""Of a text, that a model must be able to read beside the template."""
 
 ENTITIES = "entities"
 """The `result` of an extraction."""
@@ -118,8 +130,14 @@ class TaskExpert:
 
         Raises:
             MissingFieldError: the template needs a field that the request lacks.
+            TextTooLongError: with these fields the template alone is more than the model reads at once.
         """
-        return self._prepare(request.text, request.language, request.description, request.fields or {})
+        work = self._prepare(request.text, request.language, request.description, request.fields or {})
+        if any(self._room_left(job) < 0 for job in work.jobs):
+            raise TextTooLongError(
+                "With these fields the task's template alone is longer than what its model reads at once."
+            )
+        return work
 
     def finish(self, work: Work, outcomes: Sequence[Outcome]) -> Finding:
         """The answer from what the engine computed for `work.jobs`, in their order.
@@ -142,12 +160,15 @@ class TaskExpert:
         """Jobs that read the template's head, and for a zero-shot expert measure its bias.
 
         Raises:
-            ModelAssetError: template and answer take all that the model reads at once.
+            ModelAssetError: the template leaves too little of what the model reads at once.
         """
         fields = dict.fromkeys(self._template.required, CONTENT_FREE[0])
         jobs = [job for text in CONTENT_FREE for job in self._prepare(text, "en", None, fields).jobs]
-        if any(job.prompt.cut for job in jobs):
-            raise ModelAssetError("the model reads too few tokens at once for the task's template and a text")
+        if any(self._room_left(job) < LEAST_TEXT_TOKENS for job in jobs):
+            raise ModelAssetError(
+                f"the task's template leaves no {LEAST_TEXT_TOKENS} tokens for a text "
+                f"of the {self._tokens.context} that the model reads at once"
+            )
         return jobs
 
     def warmed_up(self, outcomes: Sequence[Outcome]) -> None:
@@ -172,7 +193,7 @@ class TaskExpert:
             INPUT: text,
         }
         if not self.extracts:
-            prompt = self._tokens.prompt(self._template, values, self._adapter, self._trie.depth)
+            prompt = self._prompt(values, self._trie.depth)
             return Work((LabelJob(prompt, self._trie, exact=self._magnifies),))
         parts = [part for window in windows_of(text) for part in self._parts(text, window, values)]
         windows, jobs, found = zip(*parts, strict=True) if parts else ((), (), ())
@@ -184,15 +205,25 @@ class TaskExpert:
         """The window with its job; where the model would not read it whole, those of its halves."""
         here = extraction.Found()
         decode = partial(extraction.decoder, text, window, self._grammar, self._encode, here)
-        values = {**values, INPUT: window.shown(text)}
-        answer = ANSWER_TOKENS_PER_WORD * len(window.words)
-        prompt = self._tokens.prompt(self._template, values, self._adapter, answer)
+        shown = window.shown(text)
+        every_word = len(self._encode(shown)) + LINE_TOKENS * len(window.words)
+        prompt = self._prompt({**values, INPUT: shown}, every_word)
         # Lines of an encoded key, say, have many tokens; what the model does not read it cannot name.
         if prompt.input_cut and len(window.words) > LEAST_WINDOW_WORDS:
             for half in window.halves():
                 yield from self._parts(text, half, values)
         else:
             yield window, DecodeJob(prompt, decode, extraction.most_fed(text, window, self._encode)), here
+
+    def _prompt(self, values: Mapping[str, str], answer: int) -> Prompt:
+        return self._tokens.prompt(self._template, values, self._adapter, answer)
+
+    def _room_left(self, job: Job) -> float:
+        """Tokens that the model could read beside a job's prompt and label; below 0 not even those."""
+        if self._tokens.context is None:
+            return math.inf
+        label = 0 if self.extracts else self._trie.depth
+        return self._tokens.context - label - len(job.prompt.head) - len(job.prompt.tail)
 
     def _label(self, outcomes: Sequence[Outcome]) -> Finding:
         [log_probabilities] = outcomes

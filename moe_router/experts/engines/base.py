@@ -57,7 +57,7 @@ class Prompt:
     head: tuple[int, ...]
     tail: tuple[int, ...]
     cut: bool = False
-    """Whether a value passed the limit of tokens and lost its end."""
+    """Whether a value lost its end: it passed the limit of tokens, or what the model reads at once."""
     input_cut: bool = False
     """Whether `{{input}}` did."""
 
@@ -111,6 +111,11 @@ class Tokens(Protocol):
         """The token of a line break, which also closes a label."""
         ...
 
+    @property
+    def context(self) -> int | None:
+        """The most tokens that the model reads at once, prompt and answer; None where that is not known."""
+        ...
+
     def prompt(
         self, template: Template, values: Mapping[str, str], adapter: str | None, answer: int = 0
     ) -> Prompt:
@@ -120,7 +125,7 @@ class Tokens(Protocol):
             template: what is filled.
             values: by name.
             adapter: the engine's name of the prompt's adapter.
-            answer: tokens that may follow; with them the prompt stays within what the model may read.
+            answer: tokens that may follow; values are cut so that with them all stays within `context`.
 
         Raises:
             MissingFieldError: the template needs a field that is not among the values.

@@ -58,8 +58,13 @@ def load_model(source: Path | str, spec: BaseModelSpec, *, require_4bit: bool = 
 
 def context_of(model: Any) -> int | None:
     """The most tokens that the model reads at once, as its configuration tells; None where it does not."""
-    found: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return found
+    config = model.config.get_text_config(decoder=True)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        return None
+    scaling = getattr(config, "rope_parameters", None) or {}
+    stretched = scaling.get("rope_type") in ("linear", "dynamic")  # of these the number before is told
+    return int(positions * scaling.get("factor", 1)) if stretched else int(positions)
 
 
 def _mend(source: Path | str) -> str:

@@ -26,6 +26,11 @@ class TextTokens:
         """The code point of a line break."""
         return ord("\n")
 
+    @property
+    def context(self) -> int | None:
+        """Not known: the server's tokens are others."""
+        return None
+
     def encode(self, text: str, *, trusted: bool) -> tuple[int, ...]:
         """The text's code points."""
         return tuple(map(ord, text))

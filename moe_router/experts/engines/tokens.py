@@ -48,7 +48,7 @@ class HfTokens:
         undeclared = [t.content for t in added if not t.special and _MARKER.fullmatch(t.content)]
         self._untrusted.add_special_tokens(undeclared)
         self._max_text_tokens = max_text_tokens
-        self._context = context
+        self.context = context
         self._start = self._put_first()
         # SentencePiece's dummy space would otherwise begin every piece, not only the first.
         self._dummy_space = self._raw("a", True) != self._after_anchor("a", True)
@@ -70,10 +70,10 @@ class HfTokens:
         head = self._head(template.head)
         pieces = [(piece, *self._piece(piece)) for piece in template.trimmed(values)]
         most = self._max_text_tokens
-        if self._context is not None:
+        if self.context is not None:
             read = len(head) + sum(len(tokens) for piece, tokens, _ in pieces if piece.trusted)
             values_lengths = [len(tokens) for piece, tokens, _ in pieces if not piece.trusted]
-            most = _longest_that_fits(values_lengths, self._context - answer - read)
+            most = _longest_that_fits(values_lengths, self.context - answer - read)
         tail: list[int] = []
         cut: set[str] = set()
         for piece, tokens, lost in pieces:

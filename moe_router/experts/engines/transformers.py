@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, product
 from traceback import clear_frames
@@ -17,6 +18,7 @@ import torch
 from moe_router.errors import ModelAssetError
 from moe_router.experts.engines import adapters
 from moe_router.experts.engines.base import (
+    Decision,
     DecodeJob,
     Decoder,
     Job,
@@ -34,7 +36,7 @@ from moe_router.experts.engines.blocks import use_blocks, use_one_mask
 from moe_router.experts.engines.cpu_products import computes_bfloat16
 from moe_router.experts.engines.last_layer import LastLayer
 from moe_router.experts.engines.lm_head import LmHead
-from moe_router.experts.engines.loading import is_out_of_memory
+from moe_router.experts.engines.loading import context_of, is_out_of_memory
 from moe_router.experts.engines.mixed import MixedLora, is_plain
 from moe_router.experts.engines.packed import KeyValues, PackedModel, PackedSession, Slots
 from moe_router.experts.engines.self_check import check_packing, keeps_requests_apart
@@ -86,6 +88,7 @@ class TransformersEngine:
         self._odd: set[str] = set()
         self._in_bfloat16 = False
         self._as_loaded = 0
+        self._context = context_of(model) or math.inf
         self._attach()
         self._lm_head = LmHead(model)
         self._packed = self._fastest(model, device)
@@ -363,8 +366,9 @@ class TransformersEngine:
         last = list(session.run(_ends([job.prompt.tail for job in jobs])))
         decoders: list[Decoder] = [job.decoder() for job in jobs]
         places = [len(job.prompt.head) + len(job.prompt.tail) for job in jobs]
-        asked = {row: next(decoder, None) for row, decoder in enumerate(decoders)}
-        while asked := {row: decision for row, decision in asked.items() if decision is not None}:
+        next_asked: Mapping[int, Decision | None]
+        next_asked = {row: next(decoder, None) for row, decoder in enumerate(decoders)}
+        while asked := self._within_context(next_asked, decoders, places):
             fed = [row for row, decision in asked.items() if decision.feed]
             for row in fed:
                 slots = session.add(
@@ -380,10 +384,23 @@ class TransformersEngine:
             scores = self._lm_head.logits(
                 torch.stack([last[row] for row in rows]), [asked[row].choices for row in rows]
             )
-            asked = {row: _send(decoders[row], log_softmax(s)) for row, s in zip(rows, scores, strict=True)}
+            answers = zip(rows, scores, strict=True)
+            next_asked = {row: _send(decoders[row], log_softmax(s)) for row, s in answers}
         for (index, job), place in zip(numbered, places, strict=True):
             fed_tokens = place - len(job.prompt.head) - len(job.prompt.tail)
             outcomes[index] = max(fed_tokens - job.most_fed, 0)
+
+    def _within_context(
+        self, asked: Mapping[int, Decision | None], decoders: Sequence[Decoder], places: Sequence[int]
+    ) -> dict[int, Decision]:
+        """What is left to decide; where feeding would pass what the model reads, a decoder is told to end."""
+        within: dict[int, Decision] = {}
+        for row, decision in asked.items():
+            while decision is not None and places[row] + len(decision.feed) > self._context:
+                decision = _send(decoders[row], np.full(len(decision.choices), -np.inf))
+            if decision is not None:
+                within[row] = decision
+        return within
 
 
 def _ends(chains: Sequence[Sequence[int]]) -> list[int]:

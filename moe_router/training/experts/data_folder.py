@@ -12,7 +12,7 @@ from pathlib import Path
 from moe_router.training.experts.examples import CHOOSING, Row, read_rows, rows_to_choose_by
 
 Make = Callable[[Sequence[Row], int], list[Row]]
-"""Makes all rows to train on of a dataset's and a seed."""
+"""From a dataset's training rows and a seed: all rows to train on."""
 
 
 def extend(

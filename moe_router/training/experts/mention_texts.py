@@ -8,7 +8,7 @@ of a group for hate; and it has few sentences, which are soon known by heart. So
   names of groups (`groups.tsv`, in the grammatical forms that the sentences need);
 - our own sentences (`naming.tsv`) in which nothing but a slur is hateful, and others that condemn it, ask
   about it, or take it as one's own. Their slurs are found in the training rows (`slurs.py`);
-- the training rows, a quarter of them in hasty typing.
+- the training rows, up to a quarter of them in hasty typing.
 
 python -m moe_router.training.experts.mention_texts --data ../shared/data/hatecheck --output runs/data/hate
 """
@@ -43,7 +43,7 @@ HASTY = 0.25
 _SLOT = re.compile(r"\{([A-Z]+)\}")
 
 
-def learned_from(rows: Sequence[Row], seed: int = 0) -> list[Row]:
+def training_rows(rows: Sequence[Row], seed: int = 0) -> list[Row]:
     """The rows, some in hasty typing, and the texts that are made beside them."""
     rng = np.random.default_rng([seed, 1])
     typed = [replace(row, text=_in_haste(row.text, rng)) if rng.random() < HASTY else row for row in rows]
@@ -120,4 +120,4 @@ def _typed(text: str, rng: np.random.Generator) -> str:
 
 
 if __name__ == "__main__":
-    data_folder.extend(__doc__, learned_from)
+    data_folder.extend(__doc__, training_rows)

@@ -24,7 +24,17 @@ ALIKE = 0.25
 LEAST_ROWS = 5
 """Of a sentence."""
 RARE = 0.3
-"""Share of a sentence's rows in which a word of its slot stands at most; of group names, see `_groups`."""
+"""Share of a sentence's rows in which a word of its slot stands at most."""
+COMMON = 0.3
+"""Of the sentences that the sixth commonest word fills, the share from which a word names a group."""
+NAMING = 0.2
+"""Share of a slot's words that name groups, up to which the slot is one for slurs."""
+SIMILAR = 0.66
+"""To a group's name (`difflib`): another form of it, or a slip."""
+MOST_KIND_ROWS = 15
+"""That are not hateful and hold a slur, less one."""
+BESIDE_GROUPS = 0.4
+"""Share of a word's rows with a group's name in them, from which it is an article or its like."""
 LEAST_SENTENCES = 2
 """That a slur fills."""
 STEM = 4
@@ -42,7 +52,9 @@ class _Sentence:
 
 
 def slurs(rows: Sequence[Row]) -> list[str]:
-    """Slurs of rows of one language, in lower case and alphabetical order; none where there are no sentences.
+    """Slurs of rows of one language in alphabetical order, in lower case where words are spaced.
+
+    There are none where the rows are not of sentences, beside each other.
 
     Args:
         rows: in the suite's order.
@@ -53,19 +65,19 @@ def slurs(rows: Sequence[Row]) -> list[str]:
     named = [
         sentence.fillings
         for sentence in sentences
-        if sentence.label == HATEFUL and len(sentence.fillings & groups) <= 0.2 * len(sentence.fillings)
+        if sentence.label == HATEFUL and len(sentence.fillings & groups) <= NAMING * len(sentence.fillings)
     ]
     shortest = 2 if language in UNSPACED else STEM
-    foreign = re.compile(
-        "[0-9 a-z]" if language in ("ar", *UNSPACED) else "[0-9 ]"
-    )  # a group's name, disguised
+    # A group's name in disguise: with digits for letters, run together, or in Latin letters.
+    foreign = re.compile("[0-9 a-z]" if language in ("ar", *UNSPACED) else "[0-9 ]")
     fitting = {
         word
         for word in frozenset[str]().union(*named)
         if len(word) >= shortest and not foreign.search(word) and not _is_like(word, groups, language)
     }
     if language not in UNSPACED:
-        fitting = {word for word in fitting if _is_hateful(word, groups, rows)}
+        told = [(row.label, _words(row.text)) for row in rows]
+        fitting = {word for word in fitting if _is_hateful(word, groups, told)}
     for stem in (None, STEM):  # where nouns are inflected, a sentence of its own for each form is much to ask
         filled = Counter(begin for words in named for begin in {word[:stem] for word in words})
         found = sorted(word for word in fitting if filled[word[:stem]] >= LEAST_SENTENCES)
@@ -120,19 +132,19 @@ def _plausible(words: Sequence[str]) -> frozenset[str]:
 
 
 def _groups(sentences: Sequence[_Sentence]) -> set[str]:
-    """Names of groups: what fills nearly as many sentences as any word does."""
+    """Names of groups: what fills many of the sentences."""
     filled: defaultdict[str, int] = defaultdict(int)
     for sentence in sentences:
         for word in sentence.fillings:
             filled[word] += 1
     most = sorted(filled.values(), reverse=True)[5:6]
-    return {word for word, count in filled.items() if most and count >= RARE * most[0]}
+    return {word for word, count in filled.items() if most and count >= COMMON * most[0]}
 
 
 def _is_like(word: str, groups: set[str], language: str) -> bool:
     """Whether a word is another form of a group's name, or its misspelling."""
     return any(
-        SequenceMatcher(None, word, group).ratio() > 0.66
+        SequenceMatcher(None, word, group).ratio() > SIMILAR
         or (
             language not in UNSPACED
             and len(group) >= STEM
@@ -142,9 +154,9 @@ def _is_like(word: str, groups: set[str], language: str) -> bool:
     )
 
 
-def _is_hateful(word: str, groups: set[str], rows: Sequence[Row]) -> bool:
+def _is_hateful(word: str, groups: set[str], rows: Sequence[tuple[str, list[str]]]) -> bool:
     """Whether it is rare in what is not hateful, and seldom beside a group's name, as an article is."""
-    own = [(row.label, words) for row in rows if word in (words := _words(row.text))]
+    own = [(label, words) for label, words in rows if word in words]
     kind = sum(label != HATEFUL for label, _ in own)
     beside = sum(any(w in groups and len(w) > 3 for w in words if w != word) for _, words in own)
-    return kind < 15 and beside < 0.4 * len(own)
+    return kind < MOST_KIND_ROWS and beside < BESIDE_GROUPS * len(own)

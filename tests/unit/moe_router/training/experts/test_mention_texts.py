@@ -15,9 +15,9 @@ from moe_router.training.experts.mention_texts import (
     SLURS,
     generate,
     groups,
-    learned_from,
     naming,
     templates,
+    training_rows,
 )
 
 LANGUAGES = {"ar", "de", "es", "fr", "hi", "it", "nl", "pl", "pt", "zh"}
@@ -74,10 +74,10 @@ def test_a_part_of_the_rows_is_typed_in_haste_and_keeps_its_label() -> None:
         Row(f"Some sentence of the data, number {i}.", "en", ("hateful", "non-hateful")[i % 2])
         for i in range(400)
     ]
-    made = learned_from(rows)
+    made = training_rows(rows)
     assert [row.label for row in made] == [row.label for row in rows]
     assert 60 < sum(a.text != b.text for a, b in zip(made, rows, strict=True)) < 140
-    assert made == learned_from(rows)
+    assert made == training_rows(rows)
 
 
 def test_texts_are_filled_and_each_is_another() -> None:
