@@ -15,15 +15,7 @@ import numpy as np
 from moe_router.contracts import Entity, ExpertRequest
 from moe_router.errors import ConfigError, ModelAssetError, TextTooLongError
 from moe_router.experts import extraction, formats
-from moe_router.experts.engines.base import (
-    DecodeJob,
-    Job,
-    LabelJob,
-    NotANumberError,
-    Outcome,
-    Prompt,
-    Tokens,
-)
+from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, NotANumberError, Outcome, Tokens
 from moe_router.experts.expert_file import ExpertFile
 from moe_router.experts.prompting import (
     DESCRIPTION,
@@ -193,7 +185,7 @@ class TaskExpert:
             INPUT: text,
         }
         if not self.extracts:
-            prompt = self._prompt(values, self._trie.depth)
+            prompt = self._tokens.prompt(self._template, values, self._adapter, self._trie.depth)
             return Work((LabelJob(prompt, self._trie, exact=self._magnifies),))
         parts = [part for window in windows_of(text) for part in self._parts(text, window, values)]
         windows, jobs, found = zip(*parts, strict=True) if parts else ((), (), ())
@@ -207,16 +199,13 @@ class TaskExpert:
         decode = partial(extraction.decoder, text, window, self._grammar, self._encode, here)
         shown = window.shown(text)
         every_word = len(self._encode(shown)) + LINE_TOKENS * len(window.words)
-        prompt = self._prompt({**values, INPUT: shown}, every_word)
+        prompt = self._tokens.prompt(self._template, {**values, INPUT: shown}, self._adapter, every_word)
         # Lines of an encoded key, say, have many tokens; what the model does not read it cannot name.
         if prompt.input_cut and len(window.words) > LEAST_WINDOW_WORDS:
             for half in window.halves():
                 yield from self._parts(text, half, values)
         else:
             yield window, DecodeJob(prompt, decode, extraction.most_fed(text, window, self._encode)), here
-
-    def _prompt(self, values: Mapping[str, str], answer: int) -> Prompt:
-        return self._tokens.prompt(self._template, values, self._adapter, answer)
 
     def _room_left(self, job: Job) -> float:
         """Tokens that the model could read beside a job's prompt and label; below 0 not even those."""

@@ -55,7 +55,7 @@ def make_engine(spec: BaseModelSpec, options: EngineOptions, progress: Progress 
     import torch  # here, so that importing the pools is quick
 
     from moe_router.experts.engines.cpu_products import prefer_onednn
-    from moe_router.experts.engines.loading import context_of, load_model
+    from moe_router.experts.engines.loading import context_length, load_model
     from moe_router.experts.engines.tokens import HfTokens
     from moe_router.experts.engines.transformers import TransformersEngine
 
@@ -69,7 +69,7 @@ def make_engine(spec: BaseModelSpec, options: EngineOptions, progress: Progress 
 
     def load() -> TransformersEngine:
         model, tokenizer = load_model(source, spec, require_4bit=options.require_4bit)
-        return TransformersEngine(model, HfTokens(tokenizer, options.max_text_tokens, context_of(model)))
+        return TransformersEngine(model, HfTokens(tokenizer, options.max_text_tokens, context_length(model)))
 
     engine = load()
     if on_cpu and spec.torch_dtype == "auto" and not _use_bfloat16(engine, spec.hf_name):

@@ -56,7 +56,7 @@ def load_model(source: Path | str, spec: BaseModelSpec, *, require_4bit: bool = 
     return model, tokenizer
 
 
-def context_of(model: Any) -> int | None:
+def context_length(model: Any) -> int | None:
     """The most tokens that the model reads at once, as its configuration tells; None where it does not."""
     config = model.config.get_text_config(decoder=True)
     positions = getattr(config, "max_position_embeddings", None)

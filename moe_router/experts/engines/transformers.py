@@ -36,7 +36,7 @@ from moe_router.experts.engines.blocks import use_blocks, use_one_mask
 from moe_router.experts.engines.cpu_products import computes_bfloat16
 from moe_router.experts.engines.last_layer import LastLayer
 from moe_router.experts.engines.lm_head import LmHead
-from moe_router.experts.engines.loading import context_of, is_out_of_memory
+from moe_router.experts.engines.loading import is_out_of_memory
 from moe_router.experts.engines.mixed import MixedLora, is_plain
 from moe_router.experts.engines.packed import KeyValues, PackedModel, PackedSession, Slots
 from moe_router.experts.engines.self_check import check_packing, keeps_requests_apart
@@ -88,7 +88,6 @@ class TransformersEngine:
         self._odd: set[str] = set()
         self._in_bfloat16 = False
         self._as_loaded = 0
-        self._context = context_of(model) or math.inf
         self._attach()
         self._lm_head = LmHead(model)
         self._packed = self._fastest(model, device)
@@ -394,9 +393,10 @@ class TransformersEngine:
         self, asked: Mapping[int, Decision | None], decoders: Sequence[Decoder], places: Sequence[int]
     ) -> dict[int, Decision]:
         """What is left to decide; where feeding would pass what the model reads, a decoder is told to end."""
+        context = self._tokens.context or math.inf
         within: dict[int, Decision] = {}
         for row, decision in asked.items():
-            while decision is not None and places[row] + len(decision.feed) > self._context:
+            while decision is not None and places[row] + len(decision.feed) > context:
                 decision = _send(decoders[row], np.full(len(decision.choices), -np.inf))
             if decision is not None:
                 within[row] = decision

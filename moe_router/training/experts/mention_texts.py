@@ -16,7 +16,7 @@ python -m moe_router.training.experts.mention_texts --data ../shared/data/hatech
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -55,14 +55,19 @@ def generate(rows: Sequence[Row], seed: int = 0) -> list[Row]:
     rng = np.random.default_rng(seed)
     languages = {row.language for row in rows}
     names = groups()
+    words = {code: slurs([row for row in rows if row.language == code]) for code in languages}
     filled = [
         (language, label, text)
         for language, label, template in templates()
         if language in languages
-        for text in _filled(template, names[language], rng)
+        for text in _filled(template, names[language], FILLINGS, rng)
     ]
-    for language in sorted(languages):
-        filled += _named(language, slurs([row for row in rows if row.language == language]), rng)
+    filled += [
+        (language, label, text)
+        for language, label, template in naming()
+        if words.get(language)
+        for text in _filled(template, {"S": words[language]}, SLURS[label], rng)
+    ]
     made = [Row(_typed(text, rng), language, label) for language, label, text in filled]
     return [made[int(index)] for index in rng.permutation(len(made))]
 
@@ -85,21 +90,13 @@ def groups() -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def _filled(template: str, names: dict[str, list[str]], rng: np.random.Generator) -> list[str]:
+def _filled(template: str, words: dict[str, list[str]], count: int, rng: np.random.Generator) -> list[str]:
     slot = _SLOT.search(template)
     if slot is None:
         return [template]
-    drawn = rng.choice(names[slot[1]], FILLINGS, replace=False)
-    made = [template.replace(slot[0], str(name)) for name in drawn]
+    drawn = rng.choice(words[slot[1]], min(count, len(words[slot[1]])), replace=False)
+    made = [template.replace(slot[0], str(word)) for word in drawn]
     return [text[:1].upper() + text[1:] for text in made]
-
-
-def _named(language: str, words: Sequence[str], rng: np.random.Generator) -> Iterator[tuple[str, str, str]]:
-    for code, label, template in naming():
-        if code == language and words:
-            for word in rng.choice(words, min(SLURS[label], len(words)), replace=False):
-                text = template.replace("{S}", str(word))
-                yield language, label, text[:1].upper() + text[1:]
 
 
 def _in_haste(text: str, rng: np.random.Generator) -> str:

@@ -8,7 +8,7 @@ ones. So the words need not be listed here.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -133,12 +133,8 @@ def _plausible(words: Sequence[str]) -> frozenset[str]:
 
 def _groups(sentences: Sequence[_Sentence]) -> set[str]:
     """Names of groups: what fills many of the sentences."""
-    filled: defaultdict[str, int] = defaultdict(int)
-    for sentence in sentences:
-        for word in sentence.fillings:
-            filled[word] += 1
-    most = sorted(filled.values(), reverse=True)[5:6]
-    return {word for word, count in filled.items() if most and count >= COMMON * most[0]}
+    filled = Counter(word for sentence in sentences for word in sentence.fillings)
+    return {word for _, most in filled.most_common(6)[5:] for word in filled if filled[word] >= COMMON * most}
 
 
 def _is_like(word: str, groups: set[str], language: str) -> bool:
@@ -158,5 +154,5 @@ def _is_hateful(word: str, groups: set[str], rows: Sequence[tuple[str, list[str]
     """Whether it is rare in what is not hateful, and seldom beside a group's name, as an article is."""
     own = [(label, words) for label, words in rows if word in words]
     kind = sum(label != HATEFUL for label, _ in own)
-    beside = sum(any(w in groups and len(w) > 3 for w in words if w != word) for _, words in own)
+    beside = sum(any(w in groups and len(w) >= STEM for w in words if w != word) for _, words in own)
     return kind < MOST_KIND_ROWS and beside < BESIDE_GROUPS * len(own)

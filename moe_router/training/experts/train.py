@@ -18,7 +18,7 @@ from moe_router.assets.base_model import ensure_base_model
 from moe_router.errors import RequestError
 from moe_router.experts import expert_file
 from moe_router.experts.engines.cpu_products import computes_bfloat16
-from moe_router.experts.engines.loading import context_of, load_model
+from moe_router.experts.engines.loading import context_length, load_model
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.engines.transformers import TransformersEngine
 from moe_router.experts.expert_file import ExpertFile
@@ -117,7 +117,7 @@ class _Trainer:
         self._notice = Path(source) / "NOTICE"
         self._dtype = "bfloat16" if torch.cuda.is_available() or computes_bfloat16() else "float32"
         model, tokenizer = load_model(source, spec.model_copy(update={"torch_dtype": self._dtype}))
-        self._tokens = HfTokens(tokenizer, MAX_TEXT_TOKENS, context_of(model))
+        self._tokens = HfTokens(tokenizer, MAX_TEXT_TOKENS, context_length(model))
         self._model = LoraModel(model, run.shape)
         prefix = Template(run.template).label_prefix
         extracts = self._task.kind == "extraction"

@@ -15,7 +15,7 @@ from moe_router.errors import TextTooLongError
 from moe_router.experts.engines import transformers
 from moe_router.experts.engines.base import Engine
 from moe_router.experts.engines.factory import EngineOptions, make_engine
-from moe_router.experts.engines.loading import context_of
+from moe_router.experts.engines.loading import context_length
 from moe_router.experts.engines.packed import PackedSession, Slots
 from moe_router.experts.scoring import Floats
 from moe_router.experts.task_expert import TaskExpert
@@ -109,4 +109,4 @@ def test_optional_parts_of_a_template_that_fill_the_context_are_told(engine: Eng
 )
 def test_the_context_is_what_the_configuration_tells(told: dict[str, Any], context: int | None) -> None:
     config = SimpleNamespace(get_text_config=lambda decoder: SimpleNamespace(**told))
-    assert context_of(SimpleNamespace(config=config)) == context
+    assert context_length(SimpleNamespace(config=config)) == context
