@@ -1,6 +1,6 @@
 """A CPU's products in bfloat16, where a request's numbers stay the same whatever shares its pass.
 
-Processors that multiply bfloat16 (AMX, AVX-512 BF16) do it twice to eight times as fast as float32. Rounding
+Most processors that multiply bfloat16 (AMX, AVX-512 BF16) do it twice to eight times as fast as float32. Rounding
 the factors moves a label's probability by some tenths of a point. But a rounding turns the least difference
 into 2**-9 of a value: a sum that came about in another order, as it may in a pass of another length, would
 move the probability by as much, with the batch. oneDNN sums each row in one order whatever the number of

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 import torch
+from torch.nn.functional import linear
 
 from moe_router.experts.engines import cpu_products
 
@@ -91,20 +94,46 @@ def test_passes_come_in_few_lengths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "own"),
+    ("capabilities", "faster", "own"),
     [
-        ({"avx2": True, "avx512_bf16": False}, False),
-        ({"amx_bf16": True}, True),
-        ({"avx512_bf16": True}, True),
+        ({"avx2": True, "avx512_bf16": False}, True, False),
+        ({"amx_bf16": True}, True, True),
+        ({"avx512_bf16": True}, True, True),
+        ({"avx512_bf16": True}, False, False),
     ],
 )
-def test_bfloat16_is_for_processors_that_multiply_it(
-    capabilities: dict[str, bool], own: bool, monkeypatch: pytest.MonkeyPatch
+def test_bfloat16_is_for_processors_that_multiply_it_faster(
+    capabilities: dict[str, bool], faster: bool, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(cpu_products, "_bfloat16_is_faster", lambda: faster)
     assert cpu_products.computes_bfloat16() is own
 
 
 def test_a_torch_that_does_not_tell_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert not cpu_products.computes_bfloat16()
+
+
+@pytest.mark.parametrize("slower", [torch.bfloat16, torch.float32])
+def test_the_slower_products_are_not_taken(slower: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowed(given: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        if given.dtype == slower:
+            time.sleep(0.05)
+        return linear(given, weights)
+
+    monkeypatch.setattr(cpu_products, "linear", slowed)
+    assert cpu_products._bfloat16_is_faster.__wrapped__() is (slower == torch.float32)
+
+
+def test_the_first_rounds_which_warm_up_do_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: Counter[torch.dtype] = Counter()
+
+    def slowed(given: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        seen[given.dtype] += 1
+        fast = given.dtype == torch.bfloat16 and seen[given.dtype] > cpu_products.ROUNDS - 2
+        time.sleep(0 if fast else 0.05)
+        return linear(given, weights)
+
+    monkeypatch.setattr(cpu_products, "linear", slowed)
+    assert cpu_products._bfloat16_is_faster.__wrapped__()
