@@ -1,11 +1,11 @@
 """A CPU's products in bfloat16, where a request's numbers stay the same whatever shares its pass.
 
-Most processors that multiply bfloat16 (AMX, AVX-512 BF16) do it twice to eight times as fast as float32. Rounding
-the factors moves a label's probability by some tenths of a point. But a rounding turns the least difference
-into 2**-9 of a value: a sum that came about in another order, as it may in a pass of another length, would
-move the probability by as much, with the batch. oneDNN sums each row in one order whatever the number of
-rows, from a size on; an activation function has other last bits where a thread's share ends within a vector.
-So the machine is looked at before this is used.
+Most processors that multiply bfloat16 (AMX, AVX-512 BF16) do it twice to eight times as fast as float32.
+Rounding the factors moves a label's probability by some tenths of a point. But a rounding turns the least
+difference into 2**-9 of a value: a sum that came about in another order, as it may in a pass of another
+length, would move the probability by as much, with the batch. oneDNN sums each row in one order whatever the
+number of rows, from a size on; an activation function has other last bits where a thread's share ends within
+a vector. So the machine is looked at before this is used.
 """
 
 from __future__ import annotations

@@ -98,10 +98,10 @@ def _onednn_is_exact() -> bool:
 def computes_bfloat16() -> bool:
     """Whether products in bfloat16 are faster here than in float32.
 
-    The processor must multiply bfloat16 itself: where it does not, float32 is five times as fast. Not every one
-    that does gains by it, so that is timed, once: with AVX-512 BF16 an AMD EPYC takes half the time, an Intel
-    Xeon without AMX twice the time. An older torch does not tell what a processor has: then float32 is the safe
-    choice.
+    The processor must multiply bfloat16 itself: where it does not, float32 is five times as fast. Not every
+    one that does gains by it, so that is timed, once: with AVX-512 BF16 an AMD EPYC takes half the time, an
+    Intel Xeon without AMX twice the time. An older torch does not tell what a processor has: then float32 is
+    the safe choice.
     """
     has: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(has.get(unit) for unit in ("amx_bf16", "avx512_bf16", "bf16")) and _bfloat16_is_faster()

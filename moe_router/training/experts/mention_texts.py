@@ -8,7 +8,8 @@ of a group for hate; and it has few sentences, which are soon known by heart. So
   names of groups (`groups.tsv`, in the grammatical forms that the sentences need);
 - our own sentences (`naming.tsv`) in which nothing but a slur is hateful, and others that condemn it, ask
   about it, or take it as one's own. Their slurs are found in the training rows (`slurs.py`);
-- the training rows, up to a quarter of them in hasty typing.
+- the training rows, up to a quarter of them in hasty typing;
+- where their files are given, posts of other datasets (`adversarial_posts.py`).
 
 python -m moe_router.training.experts.mention_texts --data ../shared/data/hatecheck --output runs/data/hate
 """
@@ -23,6 +24,7 @@ import numpy as np
 
 from moe_router.training.augment import mistyped
 from moe_router.training.experts import data_folder
+from moe_router.training.experts.adversarial_posts import gahd, hatemoji
 from moe_router.training.experts.examples import Row
 from moe_router.training.experts.slurs import slurs
 from moe_router.training.own_tables import DATA, fields_of
@@ -117,4 +119,4 @@ def _typed(text: str, rng: np.random.Generator) -> str:
 
 
 if __name__ == "__main__":
-    data_folder.extend(__doc__, training_rows)
+    data_folder.extend(__doc__, training_rows, further={"gahd": gahd, "hatemoji": hatemoji})

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from moe_router.contracts import Entity
+from moe_router.errors import RequestError
 from moe_router.training.experts.data_folder import extend
 from moe_router.training.experts.examples import CHOOSING, Row, read_rows
 from tests.unit.moe_router.training import expert_fixtures as fixtures
@@ -50,3 +51,41 @@ def test_a_folder_is_not_written_over_itself(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(SystemExit):
         extend(None, lambda rows, seed: [])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_further_datasets_are_mixed_with_those_that_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, other = ([Row(f"{name} {n}", "en", "positive") for n in range(20)] for name in ("own", "other"))
+    source, output = fixtures.write(tmp_path / "data", own, own[:1]), tmp_path / "out"
+    command = ["x", "--data", str(source), "--output", str(output), "--seed", "3"]
+    further = {"more": lambda path: other if path.name == "there" else [], "none": lambda path: [own[0]]}
+    made = []
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", [*command, "--more", "there"])
+        extend(None, lambda rows, seed: [*rows], further=further)
+        made.append(read_rows(output / "train.jsonl.gz"))
+    assert made[0] == made[1]
+    assert sorted(made[0], key=repr) == sorted([*own, *other], key=repr)
+    assert {row.text.split()[0] for row in made[0][:20]} == {"own", "other"}
+    assert "40 rows made of 20 and 20 of other datasets" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", command)
+    extend(None, lambda rows, seed: [*rows], further=further)
+    assert read_rows(output / "train.jsonl.gz") == own
+
+
+def test_a_dataset_that_cannot_be_read_is_told_and_nothing_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(path: Path) -> list[Row]:
+        raise RequestError(f"{path}: no such file")
+
+    row = Row("text", "en", "positive")
+    source, output = fixtures.write(tmp_path / "data", [row], [row]), tmp_path / "out"
+    given = ["--output", str(output), "--more", "gone.csv"]
+    for folder, error in ((source, "gone.csv: no such"), (tmp_path, "train.jsonl.gz: FileNotFoundError")):
+        monkeypatch.setattr(sys, "argv", ["x", "--data", str(folder), *given])
+        with pytest.raises(SystemExit):
+            extend(None, lambda rows, seed: [*rows], further={"more": broken})
+        assert error in capsys.readouterr().err
+    assert not output.exists()
