@@ -120,7 +120,7 @@ def _bfloat16_is_faster() -> bool:
     with torch.inference_mode():
         rounds = [[_seconds(way) for way in ways] for _ in range(ROUNDS)]
     half, full = map(min, zip(*rounds, strict=True))
-    return half < full
+    return bool(half < full)
 
 
 def _seconds(multiply: Callable[[], torch.Tensor]) -> float:
