@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from moe_router.errors import RequestError
+from moe_router.errors import ModelAssetError, RequestError
 from moe_router.experts import expert_file
 from moe_router.experts.engines.base import Engine
 from moe_router.experts.engines.factory import EngineOptions, make_engine
@@ -27,7 +27,7 @@ from moe_router.training.probes import ProbeRun, encoded, fit_probe
 logger = logging.getLogger(__name__)
 
 ADAPTER = "judged"
-ZERO_SHOT = "zero-shot"
+FEW_SHOT, ZERO_SHOT = "few-shot", "zero-shot"
 MAX_TEXT_TOKENS = 2048
 
 
@@ -64,6 +64,8 @@ def evaluate_expert(
 ) -> dict[str, Any]:
     """Figures by way: `adapter`, `few-shot`, `zero-shot` and `linear head`, as far as there are such.
 
+    A few-shot prompt that leaves no room for a text is no way; the log says so.
+
     Raises:
         RequestError: the data cannot be read, or the task has no expert on the base model.
         ModelAssetError: the base model or the adapter cannot be had.
@@ -79,7 +81,13 @@ def evaluate_expert(
     engine = make_engine(spec, EngineOptions(given.cache, MAX_TEXT_TOKENS))
     found: dict[str, Any] = {}
     for name, expert in _ways(given, declared, task, engine).items():
-        jobs = expert.warm_up_jobs()
+        try:
+            jobs = expert.warm_up_jobs()
+        except ModelAssetError as error:
+            if name != FEW_SHOT:
+                raise
+            logger.warning("%s is left out: %s", name, error)
+            continue
         expert.warmed_up(engine.infer(jobs))
         asked = [within(row) for row in rows] if name == ZERO_SHOT else rows
         answers = ask(expert, engine, asked, lambda _m, share, name=name: report(name, share))  # type: ignore[misc]
@@ -113,7 +121,7 @@ def _ways(given: Evaluation, declared: Expert, task: TaskSpec, engine: Engine) -
         # The key of no model: what an untrained model is asked is the file's `default`.
         bare = Expert("base", given.task, "default", None, None, None, None, 1.0)
         if template is not None:
-            ways["few-shot"] = TaskExpert(bare, task, template, engine.tokens, None)
+            ways[FEW_SHOT] = TaskExpert(bare, task, template, engine.tokens, None)
         ways[ZERO_SHOT] = TaskExpert(bare, task, None, engine.tokens, None)
     return ways
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,6 +75,26 @@ def test_the_registrys_adapter_is_judged_with_the_prompt_that_is_served(
     evaluate_expert(asked, Registry.model_validate(declared), None, _quiet)
     assert {head for head, _ in heads} == {"Trained on:" if given else "Served:"}
     assert f"{tmp_path / 'template.json'} holds another" in caplog.text
+
+
+def test_a_few_shot_prompt_without_room_for_a_text_is_left_out(
+    tmp_path: Path, gemma_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = shutil.copytree(gemma_folder, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    (base / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 256}), encoding="utf-8")
+    adapter = tiny.save_adapter(tmp_path / "adapter", base)
+    described = {"labels": fixtures.LABELS, "template": fixtures.TEMPLATE}
+    (adapter / expert_file.NAME).write_text(json.dumps(described), encoding="utf-8")
+    prompts = {"default": "An example. " * 256 + "{{input}}", "tiny": fixtures.TEMPLATE}
+    (tmp_path / "template.json").write_text(json.dumps(prompts), encoding="utf-8")
+    declared = fixtures.registry(base).model_dump(exclude_defaults=True)
+    declared["tasks"]["bank/intent"]["template_path"] = "template.json"
+    data = fixtures.write(tmp_path / "data", [], fixtures.rows(3)) / "validation.jsonl.gz"
+    given = Evaluation("bank/intent", data, "tiny", adapter, tmp_path, tmp_path)
+    found = evaluate_expert(given, Registry.model_validate(declared), None, _quiet)
+    assert set(found) == {"adapter", "zero-shot"}
+    assert "few-shot is left out: the task's template leaves no" in caplog.text
 
 
 def test_a_file_is_used_as_a_whole(tmp_path: Path, gemma_folder: Path) -> None:
