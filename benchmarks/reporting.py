@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+UNITS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX"}
+"""Of a processor that matter for products, by the flag of /proc/cpuinfo."""
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "onnxruntime", "peft", "numpy", "fastapi", "aiohttp", "httpx")
 
@@ -59,5 +61,8 @@ def write(name: str, result: dict[str, Any], table: str) -> None:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = told.get("flags", "").split()
+    units = [name for flag, name in UNITS.items() if flag in flags]
+    name = told.get("model name") or platform.processor()
+    return f"{name} ({', '.join(units)})" if units else name

@@ -9,7 +9,7 @@ One encoder serves everything that gating decides, so it is adapted to all of it
   answer the task.
 
 Every draw of a request is varied anew (`augment.varied`). Linear layers compute in bfloat16 where
-the CPU does that itself, and twice as fast. The heads are thrown away; gating and the probes are fitted
+that is faster on this CPU. The heads are thrown away; gating and the probes are fitted
 on the adapted embedding afterwards. LoRA: Hu et al., 2021. The adapter is merged when the encoder is
 converted, so it costs nothing.
 """

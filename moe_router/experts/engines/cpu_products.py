@@ -25,6 +25,8 @@ MKL, ONEDNN = "highest", "medium"
 """What torch calls the leave to round, by the library that then multiplies float32."""
 ROUNDS = 8
 """In which bfloat16 and float32 are timed, some 40 ms in all."""
+GAIN = 0.8
+"""Share of float32's time from which bfloat16 is taken, so that workers on like machines decide alike."""
 
 
 class _Leave:
@@ -95,16 +97,22 @@ def _onednn_is_exact() -> bool:
     return error <= TOLERANCE
 
 
-def computes_bfloat16() -> bool:
-    """Whether products in bfloat16 are faster here than in float32.
+def multiplies_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; where it does not, float32 is five times as fast.
 
-    The processor must multiply bfloat16 itself: where it does not, float32 is five times as fast. Not every
-    one that does gains by it, so that is timed, once: with AVX-512 BF16 an AMD EPYC takes half the time, an
-    Intel Xeon without AMX twice the time. An older torch does not tell what a processor has: then float32 is
-    the safe choice.
+    An older torch does not tell: then float32 is the safe choice.
     """
     has: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(has.get(unit) for unit in ("amx_bf16", "avx512_bf16", "bf16")) and _bfloat16_is_faster()
+    return any(has.get(unit) for unit in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def computes_bfloat16() -> bool:
+    """Whether products of a batch's length are clearly faster here in bfloat16 than in float32; timed once.
+
+    Not every processor that multiplies bfloat16 gains by it: with AVX-512 BF16 an AMD EPYC takes half the
+    time, an Intel Xeon without AMX twice the time.
+    """
+    return multiplies_bfloat16() and _bfloat16_is_faster()
 
 
 @cache
@@ -120,7 +128,7 @@ def _bfloat16_is_faster() -> bool:
     with torch.inference_mode():
         rounds = [[_seconds(way) for way in ways] for _ in range(ROUNDS)]
     half, full = map(min, zip(*rounds, strict=True))
-    return bool(half < full)
+    return bool(half < GAIN * full)
 
 
 def _seconds(multiply: Callable[[], torch.Tensor]) -> float:

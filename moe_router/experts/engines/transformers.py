@@ -125,7 +125,7 @@ class TransformersEngine:
     def use_bfloat16(self) -> bool:
         """Lets linear layers multiply in bfloat16, before any adapter is loaded; whether they do.
 
-        They do where the processor does, and where a request's numbers still hang on nothing but itself.
+        They do where that is the faster way, and where a request's numbers still hang on nothing but itself.
 
         Raises:
             ModelAssetError: they do not, which showed too late: load the model anew.

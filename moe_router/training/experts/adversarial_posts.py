@@ -1,9 +1,10 @@
-"""Posts that people wrote to mislead detectors of hate speech, of two public datasets in their own files.
+"""Posts that may mislead detectors of hate speech, of two public datasets in their own files.
 
-- GAHD: German, some of it translated from English, with sentences of the news (Goldzycher et al. 2024,
-  https://aclanthology.org/2024.naacl-long.248; `gahd.csv` of github.com/jagol/gahd, CC-BY-4.0);
-- HatemojiBuild: English, where emoji tell what is meant (Kirk et al. 2021, https://arxiv.org/abs/2108.05921;
-  folder `HatemojiBuild` of github.com/HannahKirk/Hatemoji, CC-BY-4.0).
+- GAHD: German; written against a detector, translated from the dataset of Vidgen et al. (2021), or sentences
+  of the news (Goldzycher et al. 2024, https://arxiv.org/abs/2403.19559; `gahd.csv` of github.com/jagol/gahd,
+  CC-BY-4.0);
+- HatemojiBuild: English; written against a detector, and emoji tell what is meant (Kirk et al. 2021,
+  https://arxiv.org/abs/2108.05921; folder `HatemojiBuild` of github.com/HannahKirk/Hatemoji, CC-BY-4.0).
 
 Both call hate what attacks people for a protected characteristic, and HateCheck does so, too.
 """
@@ -11,7 +12,6 @@ Both call hate what attacks people for a protected characteristic, and HateCheck
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
 from moe_router.errors import RequestError
@@ -28,7 +28,7 @@ def gahd(path: Path) -> list[Row]:
     Raises:
         RequestError: it cannot be read, or is no such file.
     """
-    return list(_posts(path, "de", "label"))
+    return _posts(path, "de", "label")
 
 
 def hatemoji(folder: Path) -> list[Row]:
@@ -41,12 +41,16 @@ def hatemoji(folder: Path) -> list[Row]:
     return [row for part in parts for row in _posts(folder / f"{part}.csv", "en", "label_gold")]
 
 
-def _posts(path: Path, language: str, label: str) -> Iterator[Row]:
+def _posts(path: Path, language: str, label: str) -> list[Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            for line in csv.DictReader(file):
-                text = " ".join(line["text"].split())
-                if text and len(text.split()) <= MOST_WORDS and len(text) <= MOST_LETTERS:
-                    yield Row(text, language, LABELS[line[label]])
+            read = [(" ".join(line["text"].split()), LABELS[line[label]]) for line in csv.DictReader(file)]
     except (OSError, KeyError, AttributeError, ValueError, csv.Error) as error:
         raise RequestError(f"{path}: {type(error).__name__}: {error}") from error
+    if not read:
+        raise RequestError(f"{path}: there are no rows")
+    return [
+        Row(text, language, given)
+        for text, given in read
+        if text and len(text.split()) <= MOST_WORDS and len(text) <= MOST_LETTERS
+    ]

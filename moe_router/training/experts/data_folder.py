@@ -28,7 +28,7 @@ def extend(
     """The command of a generator: reads a folder, writes another.
 
     The validation file is copied as it is; `choosing` makes more rows to choose by. Each of `further` is an
-    option that names a dataset, whose rows are mixed with what is made.
+    option that names a dataset, whose rows are mixed with what is made, but for those of the validation file.
     """
     further = further or {}
     options = argparse.ArgumentParser(
@@ -44,12 +44,13 @@ def extend(
         options.error("--output must be another folder than --data")
     try:
         rows = read_rows(given.data / "train.jsonl.gz")
-        beside = [row for name, read in further.items() if (path := vars(given)[name]) for row in read(path)]
+        named = [row for name, read in further.items() if (path := vars(given)[name]) for row in read(path)]
+        beside = _unknown_to(given.data / "validation.jsonl.gz", named)
     except RequestError as error:
         options.error(str(error))
     made = make(rows, given.seed)
     if beside:
-        made += beside
+        made = [*made, *beside]
         random.Random(given.seed).shuffle(made)  # noqa: S311  an order, no secret
     given.output.mkdir(parents=True, exist_ok=True)
     _write(given.output / "train.jsonl.gz", made)
@@ -59,6 +60,15 @@ def extend(
     shutil.copy(given.data / "validation.jsonl.gz", given.output)
     told = f" and {len(beside)} of other datasets" if beside else ""
     print(f"{given.output}: {len(made)} rows made of {len(rows)}{told}")
+
+
+def _unknown_to(path: Path, rows: Sequence[Row]) -> list[Row]:
+    judging = {_known_by(row) for row in read_rows(path)}
+    return [row for row in rows if _known_by(row) not in judging]
+
+
+def _known_by(row: Row) -> str:
+    return " ".join(row.text.casefold().split())
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:

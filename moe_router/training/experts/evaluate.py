@@ -64,7 +64,7 @@ def evaluate_expert(
 ) -> dict[str, Any]:
     """Figures by way: `adapter`, `few-shot`, `zero-shot` and `linear head`, as far as there are such.
 
-    A few-shot prompt that leaves no room for a text is no way; the log says so.
+    A prompt of the base model that leaves no room for a text is left out, and the log says so.
 
     Raises:
         RequestError: the data cannot be read, or the task has no expert on the base model.
@@ -84,7 +84,7 @@ def evaluate_expert(
         try:
             jobs = expert.warm_up_jobs()
         except ModelAssetError as error:
-            if name != FEW_SHOT:
+            if name != FEW_SHOT and not found:
                 raise
             logger.warning("%s is left out: %s", name, error)
             continue

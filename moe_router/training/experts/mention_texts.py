@@ -1,4 +1,4 @@
-"""More texts to learn hate speech from: posts that only mention a group, hate without slurs, and slurs alone.
+r"""More texts to learn hate speech from: posts that only mention a group, hate without slurs, slurs alone.
 
 A small set of hate speech names its groups mostly where it insults them, so that an expert takes the name
 of a group for hate; and it has few sentences, which are soon known by heart. So there are, in ten languages:
@@ -11,7 +11,8 @@ of a group for hate; and it has few sentences, which are soon known by heart. So
 - the training rows, up to a quarter of them in hasty typing;
 - where their files are given, posts of other datasets (`adversarial_posts.py`).
 
-python -m moe_router.training.experts.mention_texts --data ../shared/data/hatecheck --output runs/data/hate
+python -m moe_router.training.experts.mention_texts --data DIR/hatecheck --output runs/data/hatecheck \
+    --gahd gahd.csv --hatemoji HatemojiBuild
 """
 
 from __future__ import annotations

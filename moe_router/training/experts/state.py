@@ -68,21 +68,34 @@ def forget(folder: Path) -> None:
         (folder / f"{STATE}.{suffix}").unlink(missing_ok=True)
 
 
+def setting(file: Path, name: str) -> object:
+    """One of the settings that a run began with.
+
+    Raises:
+        RequestError: the file cannot be read.
+    """
+    return _settings(file).get(name)
+
+
 def check_settings(file: Path, settings: Mapping[str, object]) -> None:
     """Sees to it that a run goes on as it began.
 
     Raises:
         RequestError: the settings that the file holds are others, or there is no such file.
     """
+    before = _settings(file)
+    now = json.loads(json.dumps(settings))
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise RequestError(f"{file}: the run began with {name} {before.get(name)!r}, not {value!r}.")
+
+
+def _settings(file: Path) -> dict[str, object]:
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RequestError(f"{file}: the run cannot go on: {type(error).__name__}: {error}") from error
-    now = json.loads(json.dumps(settings))
-    for name, value in now.items():
-        began = before.get(name) if isinstance(before, dict) else None
-        if began != value:
-            raise RequestError(f"{file}: the run began with {name} {began!r}, not {value!r}.")
+    return before if isinstance(before, dict) else {}
 
 
 def load(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, average: WeightAverage) -> Standing:

@@ -106,6 +106,14 @@ def train_expert(run: ExpertRun, registry: Registry, report: Report) -> dict[str
     return trainer.conclude()
 
 
+def _dtype(run: ExpertRun) -> str:
+    """What the run began in, so that another machine may go on with it; else what is faster here."""
+    began = state.setting(run.output / SETTINGS, "dtype") if run.resume else None
+    if began in ("bfloat16", "float32"):
+        return str(began)
+    return "bfloat16" if torch.cuda.is_available() or computes_bfloat16() else "float32"
+
+
 class _Trainer:
     def __init__(self, run: ExpertRun, registry: Registry, report: Report) -> None:
         self._run = run
@@ -115,7 +123,7 @@ class _Trainer:
         source = ensure_base_model(spec.hf_name, run.cache)
         self._base_name = spec.hf_name
         self._notice = Path(source) / "NOTICE"
-        self._dtype = "bfloat16" if torch.cuda.is_available() or computes_bfloat16() else "float32"
+        self._dtype = _dtype(run)
         model, tokenizer = load_model(source, spec.model_copy(update={"torch_dtype": self._dtype}))
         self._tokens = HfTokens(tokenizer, MAX_TEXT_TOKENS, context_length(model))
         self._model = LoraModel(model, run.shape)

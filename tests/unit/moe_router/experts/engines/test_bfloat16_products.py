@@ -17,7 +17,7 @@ from moe_router.errors import ModelAssetError
 from moe_router.experts.engines import bfloat16_products, factory, loading, transformers
 from moe_router.experts.engines.base import Decision, DecodeJob, Decoder, LabelJob, OutOfMemoryError
 from moe_router.experts.engines.bfloat16_products import Bfloat16Linear, keeps_rows_apart, use_bfloat16
-from moe_router.experts.engines.cpu_products import computes_bfloat16
+from moe_router.experts.engines.cpu_products import multiplies_bfloat16
 from moe_router.experts.engines.factory import EngineOptions, make_engine
 from moe_router.experts.engines.loading import load_model
 from moe_router.experts.engines.packed import PackedModel
@@ -39,6 +39,14 @@ from tests.unit.moe_router.experts.engines.test_transformers import (
 
 WIDTH = 4
 TEXTS = ("a text", "card payment declined " * 6, "é", "positive: " * 20, "one more text, of some length")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _also_where_float32_is_faster() -> Iterator[None]:
+    """What is multiplied in bfloat16 must be right on each processor that can, whichever way it takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transformers, "computes_bfloat16", multiplies_bfloat16)
+        yield
 
 
 def engine_of(folder: Path, adapters: tuple[Path, ...], *, half: bool) -> TransformersEngine:
@@ -202,7 +210,7 @@ def flipped(rows: int) -> Callable[..., torch.Tensor]:
 
 @pytest.mark.parametrize("biased", [False, True])
 def test_a_sum_in_another_order_is_seen(monkeypatch: pytest.MonkeyPatch, biased: bool) -> None:
-    if not (computes_bfloat16() and bfloat16_products._keeps_product(128, 256, biased)):
+    if not (multiplies_bfloat16() and bfloat16_products._keeps_product(128, 256, biased)):
         pytest.skip("this processor does not multiply bfloat16 as is needed")
     monkeypatch.setattr(bfloat16_products, "linear", flipped(48))
     assert not bfloat16_products._keeps_product(128, 256, biased)

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections import Counter
 from collections.abc import Iterator
+from itertools import chain, repeat
+from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.nn.functional import linear
 
 from moe_router.experts.engines import cpu_products
 
@@ -115,25 +114,29 @@ def test_a_torch_that_does_not_tell_computes_in_float32(monkeypatch: pytest.Monk
     assert not cpu_products.computes_bfloat16()
 
 
-@pytest.mark.parametrize("slower", [torch.bfloat16, torch.float32])
-def test_the_slower_products_are_not_taken(slower: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slowed(given: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        if given.dtype == slower:
-            time.sleep(0.05)
-        return linear(given, weights)
+@pytest.mark.parametrize(
+    ("milliseconds", "faster"),
+    [
+        ({torch.bfloat16: [5], torch.float32: [10]}, True),
+        ({torch.bfloat16: [10], torch.float32: [5]}, False),
+        ({torch.bfloat16: [9], torch.float32: [10]}, False),
+        ({torch.bfloat16: [90, 80, 5], torch.float32: [10]}, True),
+        ({torch.bfloat16: [9], torch.float32: [90, 80, 10]}, False),
+    ],
+    ids=["faster", "slower", "hardly faster", "slow at first", "float32 slow at first"],
+)
+def test_bfloat16_is_taken_where_its_best_round_is_clearly_the_faster(
+    milliseconds: dict[torch.dtype, list[int]], faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = {dtype: chain(times, repeat(times[-1])) for dtype, times in milliseconds.items()}
+    now = 0.0
 
-    monkeypatch.setattr(cpu_products, "linear", slowed)
-    assert cpu_products._bfloat16_is_faster.__wrapped__() is (slower == torch.float32)
+    def linear(given: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        nonlocal now
+        assert given.dtype == weights.dtype
+        now += next(rounds[given.dtype]) / 1000
+        return given
 
-
-def test_the_first_rounds_which_warm_up_do_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: Counter[torch.dtype] = Counter()
-
-    def slowed(given: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        seen[given.dtype] += 1
-        fast = given.dtype == torch.bfloat16 and seen[given.dtype] > cpu_products.ROUNDS - 2
-        time.sleep(0 if fast else 0.05)
-        return linear(given, weights)
-
-    monkeypatch.setattr(cpu_products, "linear", slowed)
-    assert cpu_products._bfloat16_is_faster.__wrapped__()
+    monkeypatch.setattr(cpu_products, "linear", linear)
+    monkeypatch.setattr(cpu_products, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert cpu_products._bfloat16_is_faster.__wrapped__() is faster

@@ -52,14 +52,15 @@ def test_long_posts_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        None,
-        b"text,kind\na,1\n",
-        b"text,label\na,2\n",
-        b"text,label\na\n",
-        b"label\n1\n",
-        b"text,label\n\xff,1\n",
+        pytest.param(None, id="missing"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"text,label\n", id="no row"),
+        pytest.param(b"text,kind\na,1\n", id="no label"),
+        pytest.param(b"text,label\na,2\n", id="another label"),
+        pytest.param(b"text,label\na\n", id="a short line"),
+        pytest.param(b"label\n1\n", id="no text"),
+        pytest.param(b"text,label\n\xff,1\n", id="not UTF-8"),
     ],
-    ids=["missing", "no label", "other label", "short line", "no text", "no UTF-8"],
 )
 def test_a_file_of_another_kind_is_refused_by_name(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "gahd.csv"

@@ -57,7 +57,8 @@ def test_rows_of_further_datasets_are_mixed_with_those_that_are_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own, other = ([Row(f"{name} {n}", "en", "positive") for n in range(20)] for name in ("own", "other"))
-    source, output = fixtures.write(tmp_path / "data", own, own[:1]), tmp_path / "out"
+    seen = Row("Other  7", "en", "positive")
+    source, output = fixtures.write(tmp_path / "data", own, [seen]), tmp_path / "out"
     command = ["x", "--data", str(source), "--output", str(output), "--seed", "3"]
     further = {"more": lambda path: other if path.name == "there" else [], "none": lambda path: [own[0]]}
     made = []
@@ -66,9 +67,9 @@ def test_rows_of_further_datasets_are_mixed_with_those_that_are_made(
         extend(None, lambda rows, seed: [*rows], further=further)
         made.append(read_rows(output / "train.jsonl.gz"))
     assert made[0] == made[1]
-    assert sorted(made[0], key=repr) == sorted([*own, *other], key=repr)
+    assert sorted(made[0], key=repr) == sorted([*own, *other[:7], *other[8:]], key=repr)
     assert {row.text.split()[0] for row in made[0][:20]} == {"own", "other"}
-    assert "40 rows made of 20 and 20 of other datasets" in capsys.readouterr().out
+    assert "39 rows made of 20 and 19 of other datasets" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", command)
     extend(None, lambda rows, seed: [*rows], further=further)
     assert read_rows(output / "train.jsonl.gz") == own

@@ -160,6 +160,18 @@ def test_labels_that_the_task_lacks_are_refused(run: ExpertRun, gemma_folder: Pa
         train_expert(run, fixtures.registry(gemma_folder), _quiet)
 
 
+@pytest.mark.parametrize("began", ["float32", "bfloat16"])
+def test_a_run_goes_on_in_the_dtype_that_it_began_in(
+    began: str, run: ExpertRun, gemma_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = fixtures.registry(gemma_folder)
+    for resume in (False, True):
+        faster = (began == "bfloat16") is not resume  # the machine that goes on is of the other kind
+        monkeypatch.setattr(training, "computes_bfloat16", lambda faster=faster: faster)
+        train_expert(replace(run, epochs=1, resume=resume), registry, _quiet)
+        assert json.loads((run.output / "config.json").read_text(encoding="utf-8"))["dtype"] == began
+
+
 def test_a_folder_without_a_run_cannot_go_on(run: ExpertRun, gemma_folder: Path) -> None:
     with pytest.raises(RequestError, match="cannot go on"):
         train_expert(replace(run, resume=True), fixtures.registry(gemma_folder), _quiet)
