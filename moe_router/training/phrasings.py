@@ -87,9 +87,13 @@ def load_phrasings() -> tuple[Phrasing, ...]:
     return (*sorted_out, *(replace(p, split=None) if _same(p) in splits else p for p in _test()))
 
 
-def _same(phrasing: Phrasing) -> tuple[str, str]:
+def folded(text: str) -> str:
     """Equal for texts that differ only in case and white space."""
-    return phrasing.language, " ".join(phrasing.text.casefold().split())
+    return " ".join(text.casefold().split())
+
+
+def _same(phrasing: Phrasing) -> tuple[str, str]:
+    return phrasing.language, folded(phrasing.text)
 
 
 def _rendered() -> list[Phrasing]:

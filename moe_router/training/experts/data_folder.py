@@ -12,6 +12,7 @@ from pathlib import Path
 
 from moe_router.errors import RequestError
 from moe_router.training.experts.examples import CHOOSING, Row, read_rows, rows_to_choose_by
+from moe_router.training.phrasings import folded
 
 Make = Callable[[Sequence[Row], int], list[Row]]
 """From a dataset's training rows and a seed: all rows to train on."""
@@ -63,12 +64,8 @@ def extend(
 
 
 def _unknown_to(path: Path, rows: Sequence[Row]) -> list[Row]:
-    judging = {_known_by(row) for row in read_rows(path)}
-    return [row for row in rows if _known_by(row) not in judging]
-
-
-def _known_by(row: Row) -> str:
-    return " ".join(row.text.casefold().split())
+    judging = {folded(row.text) for row in read_rows(path)}
+    return [row for row in rows if folded(row.text) not in judging]
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
