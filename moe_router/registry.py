@@ -37,6 +37,16 @@ def _known_language(name: str) -> str:
     return name
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("holds a character that cannot be printed")
+    return name
+
+
+PrintableName = Annotated[str, AfterValidator(_printable)]
+"""A name that stands in logs, answers and requests to model servers."""
+
+
 class Entry(BaseModel):
     """Base of the registry's objects: unknown keys are kept, warned about, and otherwise ignored."""
 
@@ -96,7 +106,7 @@ class ExpertFields(Entry):
     """What `language_mapping` may override, and what names an expert's model, adapter and template."""
 
     base_model_key: str | None = None
-    adapter_name: str | None = None
+    adapter_name: PrintableName | None = None
     adapter_path: str | None = None
     template_path: str | None = None
 
@@ -104,7 +114,7 @@ class ExpertFields(Entry):
 class ExpertEntry(ExpertFields):
     """One of several experts that a task offers."""
 
-    name: str = Field(min_length=1)
+    name: PrintableName = Field(min_length=1)
     base_model_key: str
     languages: tuple[str, ...] | None = None
     cost: float = Field(1.0, ge=0.0, description="Relative cost of a call; a probe costs next to nothing.")
