@@ -29,7 +29,7 @@ from moe_router.training.experts import data_folder
 from moe_router.training.experts.examples import Row
 from moe_router.training.own_tables import DATA, fields_of
 
-FILLINGS = 6
+FILLINGS = 3
 """Texts that are made of a template with slots."""
 COPIES = 2
 """Texts that are made of one without, which differ where one is put in lower case or beside another."""
