@@ -33,6 +33,8 @@ FILLINGS = 3
 """Texts that are made of a template with slots."""
 COPIES = 2
 """Texts that are made of one without, which differ where one is put in lower case or beside another."""
+SWAPS = 2
+"""Texts that are made of a row, each with other values: else what the dataset holds an entity is drowned."""
 LOWER_CASED = 0.12
 """Share of the texts without capitals."""
 JOINED = 0.35
@@ -70,7 +72,7 @@ def generate(rows: Sequence[Row], seed: int = 0) -> list[Row]:
         if {name for name, _ in _SLOT.findall(template)} <= set(slots)  # a dataset may lack a type
         for _ in range(FILLINGS if _is_open(template) else COPIES)
     ]
-    made += [_swapped(row, slots, rng) for row in rows]
+    made += [_swapped(row, slots, rng) for row in rows for _ in range(SWAPS)]
     either = [*rows, *made]
     made += [_joined(rng.choice(either), rng.choice(either), rng) for _ in range(int(JOINED * len(either)))]
     made = [_lower_cased(row) if rng.random() < LOWER_CASED else row for row in made]
