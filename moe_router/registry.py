@@ -197,8 +197,8 @@ class Registry(Entry, jsonfile.CheckedModel):
     """The whole file."""
 
     default_generation: Generation = Generation()
-    base_models: dict[str, BaseModelSpec]
-    tasks: dict[str, TaskSpec] = Field(min_length=1)
+    base_models: dict[PrintableName, BaseModelSpec]
+    tasks: dict[PrintableName, TaskSpec] = Field(min_length=1)
 
     @field_validator("base_models", "tasks", mode="before")
     @classmethod

@@ -20,7 +20,10 @@ class ExpertFile(jsonfile.CheckedModel):
         template: the prompt that it was trained on.
         words: the words that stand for the labels, one each (the *verbalizer*, Schick and Schütze 2021);
             absent where the labels stand for themselves. A word of one token is read in one pass.
-        temperature: by which log-probabilities are divided (Guo et al. 2017).
+        temperature: by which log-probabilities of labels are divided (Guo et al. 2017); of an extraction the
+            log-odds of an entity's type.
+        span_temperature: by which the log-odds of an entity's span are divided. Where an extraction has none
+            its temperature was fitted to something else, and nothing is divided.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -29,6 +32,7 @@ class ExpertFile(jsonfile.CheckedModel):
     template: str
     words: tuple[str, ...] | None = None
     temperature: float = Field(1.0, gt=0.0, le=100.0)
+    span_temperature: float | None = Field(None, gt=0.0, le=100.0)
 
     @model_validator(mode="after")
     def _one_word_a_label(self) -> ExpertFile:

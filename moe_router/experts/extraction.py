@@ -14,14 +14,17 @@ one way on, the tokens are taken without asking the model, so that an entity cos
 has choices, not tokens. And it knows *which* occurrence of a value was chosen, the first of equal ones,
 hence the offsets.
 
-Confidence is the product of the choices' probabilities, each normalised over what was allowed: of an entity,
-those of its own line; of the whole list, all of them, of all windows. Where a model server tells of none of
-the choices the list ends before the line that is open, and is as unsure as a choice that nothing is told of.
+How sure a claim is, is the product of the probabilities of its line's choices, each normalised over what
+speaks against it: what might have begun before it does not, since most often both are right. That nothing
+else should have begun instead is what the list as a whole needs besides. Where a model server tells of none
+of the choices the list ends before the line that is open, and is as unsure as a choice that nothing is told
+of.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -31,7 +34,7 @@ import numpy as np
 from moe_router.contracts import Entity
 from moe_router.experts import formats
 from moe_router.experts.engines.base import Decision, Decoder, NotANumberError
-from moe_router.experts.scoring import Floats
+from moe_router.experts.scoring import Floats, log_sum_exp
 from moe_router.experts.spans import Spans
 from moe_router.experts.text_words import OVERLAP_WORDS, Window, Word
 
@@ -67,56 +70,66 @@ class Grammar:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An entity that a decoder named.
+
+    Attributes:
+        start: in code points of the whole text, as `end`.
+        span: log-probability that it is this stretch, if one of those that begin here or later.
+        kind: log-probability of its type.
+    """
+
+    type: str
+    start: int
+    end: int
+    span: float
+    kind: float
+
+
 @dataclass(slots=True)
 class Found:
-    """What a decoder found in its window; offsets are those of the whole text."""
+    """What a decoder found in its window.
 
-    entities: list[Entity] = field(default_factory=list)
-    log_probability: float = 0.0
+    Attributes:
+        claims: in the order of the text.
+        no_other: log-probability that nothing before, between and after them is one, too.
+    """
+
+    claims: list[Claim] = field(default_factory=list)
+    no_other: float = 0.0
 
 
 def decoder(text: str, window: Window, grammar: Grammar, encode: EncodeWord, found: Found) -> Decoder:
     """A constrained decoder for one window; what it finds is put into `found`, in place of what was there."""
     walk = _Walk()
-    found.entities.clear()  # a batch that failed is run again
-    found.log_probability = 0.0
+    found.claims.clear()  # a batch that failed is run again
+    found.no_other = 0.0
     try:
-        yield from _lines(text, window, grammar, encode, walk, found.entities)
+        yield from _lines(text, window, grammar, encode, walk, found.claims)
     except _UntoldError:
-        walk.log_probability += math.log(UNTOLD)
-    found.log_probability = walk.log_probability
+        walk.no_earlier += math.log(UNTOLD)
+    found.no_other = walk.no_earlier
 
 
 def _lines(
-    text: str, window: Window, grammar: Grammar, encode: EncodeWord, walk: _Walk, entities: list[Entity]
+    text: str, window: Window, grammar: Grammar, encode: EncodeWord, walk: _Walk, claims: list[Claim]
 ) -> Decoder:
     runs = _Runs(text, window.words, grammar, encode)
     types = [
-        _Way((kind, kind), (*tokens, *grammar.line_end), True)
-        for kind, (_, tokens) in enumerate(grammar.types)
+        _Way((0, kind), (*tokens, *grammar.line_end), True) for kind, (_, tokens) in enumerate(grammar.types)
     ]
     place = 0
     while True:
         walk.feed += grammar.dash
-        line_start = walk.log_probability
-        first, last = yield from walk.along(runs.from_word(place), runs.on)
+        (first, last), span = yield from walk.along(runs.from_word(place), runs.on)
         if first == _STOP:
             return
-        kind, _ = yield from walk.along(types)
+        (_, kind), of_kind = yield from walk.along(types)
         start, end = window.words[first].start, window.words[last].end
         place = last + 1
-        if not window.tells(start, end):
-            continue
-        confidence = float(np.exp(walk.log_probability - line_start))
-        entities.append(
-            Entity(
-                type=grammar.types[kind][0],
-                start=start,
-                end=end,
-                value=text[start:end],
-                confidence=min(confidence, 1.0),
-            )
-        )
+        if window.tells(start, end):
+            claims.append(Claim(grammar.types[kind][0], start, end, span, of_kind))
 
 
 def answer(
@@ -149,7 +162,7 @@ class _Way:
     """One of the token sequences that may be written from here on.
 
     Attributes:
-        key: of a run of words the first and the last, of a type its number, twice.
+        key: of a run of words the first and the last, of a type 0 and its number.
         tokens: those of the last word, or those that close the run.
         ends: whether it is done with them; another goes on from its last word.
         written: how many of the tokens are.
@@ -164,9 +177,14 @@ class _Way:
     def is_written(self) -> bool:
         return self.written == len(self.tokens)
 
+    @property
+    def next(self) -> int:
+        """The token that it goes on with; it must not be written."""
+        return self.tokens[self.written]
 
-_STOP = -1
-"""The first word of the way that ends the list."""
+
+_STOP = sys.maxsize
+"""The first word of the way that ends the list: it stands behind all others."""
 
 
 class _Runs:
@@ -244,15 +262,19 @@ class _UntoldError(Exception):
 
 
 class _Walk:
-    """Asks the model only where ways part, and keeps account of how sure it was."""
+    """Asks the model only where ways part, and keeps account of how sure it was.
+
+    Attributes:
+        no_earlier: log-probability that nothing should have begun before what was chosen.
+    """
 
     def __init__(self) -> None:
         self.feed: tuple[int, ...] = ()
-        self.log_probability = 0.0
+        self.no_earlier = 0.0
 
     def along(
         self, ways: Sequence[_Way], on: Callable[[_Way], Sequence[_Way]] = lambda way: ()
-    ) -> Generator[Decision, Floats, tuple[int, int]]:
+    ) -> Generator[Decision, Floats, tuple[tuple[int, int], float]]:
         """Follows the ways until one ends: of several, the first; what closes goes before what goes on.
 
         Args:
@@ -260,8 +282,9 @@ class _Walk:
             on: from a way that is written and does not end, those that it may become.
 
         Returns:
-            The key of the way, whose tokens are written.
+            The key of the way, whose tokens are written; its log-probability, had nothing begun before it.
         """
+        sure = 0.0
         while True:
             while any(way.is_written and not way.ends for way in ways):  # a word may have no tokens
                 ways = [
@@ -271,29 +294,35 @@ class _Walk:
                 ]
             for way in ways:
                 if way.is_written:
-                    return way.key
-            allowed = tuple(dict.fromkeys(way.tokens[way.written] for way in ways))
-            token = allowed[0] if len(allowed) == 1 else (yield from self._ask(allowed))
+                    return way.key, sure
+            allowed = tuple(dict.fromkeys(way.next for way in ways))
+            if len(allowed) == 1:
+                [token] = allowed
+            else:
+                scores = yield from self._ask(allowed)
+                token = max(scores, key=lambda one: scores[one])
+                begins: dict[int, int] = {}  # of the runs that a token may lead to, the first is meant
+                for way in ways:
+                    begins.setdefault(way.next, way.key[0])
+                against = [scores[one] for one in allowed if begins[one] >= begins[token]]
+                no_earlier = 0.0 if len(against) == len(allowed) else min(log_sum_exp(against), 0.0)
+                self.no_earlier += no_earlier
+                sure += min(scores[token] - no_earlier, 0.0)
             self.feed += (token,)
-            ways = [
-                _Way(way.key, way.tokens, way.ends, way.written + 1)
-                for way in ways
-                if way.tokens[way.written] == token
-            ]
+            ways = [_Way(way.key, way.tokens, way.ends, way.written + 1) for way in ways if way.next == token]
 
-    def _ask(self, choices: tuple[int, ...]) -> Generator[Decision, Floats, int]:
+    def _ask(self, choices: tuple[int, ...]) -> Generator[Decision, Floats, dict[int, float]]:
+        """The log-probability of each choice."""
         feed, self.feed = self.feed, ()
         scores = yield Decision(feed, choices)
         if np.isnan(scores).any():
             raise NotANumberError
         if np.isneginf(scores).all():
             raise _UntoldError
-        best = int(np.argmax(scores))
-        self.log_probability += float(scores[best])
-        return choices[best]
+        return dict(zip(choices, scores.tolist(), strict=True))
 
 
-def merged(ruled: Sequence[Entity], windows: Sequence[Found]) -> list[Entity]:
+def merged(ruled: Iterable[Entity], claims: Iterable[Entity]) -> list[Entity]:
     """One list from what rules and overlapping windows found: in order, without overlaps.
 
     A rule's finding stands before a model's; a model's value that breaks the rule of its type is dropped; of
@@ -301,7 +330,6 @@ def merged(ruled: Sequence[Entity], windows: Sequence[Found]) -> list[Entity]:
     """
     taken = Spans()
     kept = [entity for entity in ruled if taken.take(entity.start, entity.end)]
-    claims = [entity for window in windows for entity in window.entities]
     for entity in sorted(claims, key=lambda e: (-e.confidence, e.start, e.end)):
         if formats.contradicts(entity.type, entity.value):
             continue

@@ -215,3 +215,16 @@ def distribution(
     probabilities: Floats = np.exp(log_softmax(shifted / temperature))
     normalised: Floats = probabilities / probabilities.sum()
     return normalised
+
+
+def tempered(log_probabilities: Floats, temperature: Floats | float) -> Floats:
+    """The probabilities of what is true or false, their log-odds divided by the temperature.
+
+    Args:
+        log_probabilities: at most 0, of any shape.
+        temperature: above 1 draws them to a half; of a shape that goes with theirs.
+    """
+    with np.errstate(divide="ignore"):  # what is certain has infinite odds, and stays so
+        odds = log_probabilities - np.log(-np.expm1(log_probabilities))
+    probabilities: Floats = np.exp(-np.logaddexp(0.0, -odds / temperature))
+    return probabilities

@@ -25,7 +25,7 @@ from moe_router.experts.prompting import (
     load_template,
     without_tags,
 )
-from moe_router.experts.scoring import Floats, LabelTrie, distribution
+from moe_router.experts.scoring import Floats, LabelTrie, distribution, tempered
 from moe_router.experts.text_words import LEAST_WINDOW_WORDS, Window, windows_of
 from moe_router.registry import Expert, TaskSpec
 
@@ -52,6 +52,11 @@ class Work:
     text: str = ""
     windows: tuple[Window, ...] = ()
     found: tuple[extraction.Found, ...] = ()
+
+    @property
+    def claims(self) -> list[extraction.Claim]:
+        """Of all windows."""
+        return [claim for found in self.found for claim in found.claims]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,12 @@ class TaskExpert:
             self._trie = self._label_trie()
         self._prior: Floats | None = None
         self._temperature = 1.0 if trained is None else trained.temperature
+        self._span_temperature = 1.0
+        if self.extracts:
+            spans = None if trained is None else trained.span_temperature
+            self._span_temperature, self._temperature = (
+                (1.0, 1.0) if spans is None else (spans, self._temperature)
+            )
         # Dividing by a prior, and a temperature above 1, make much of little probabilities.
         self._magnifies = adapter is None or self._temperature > 1
 
@@ -231,20 +242,22 @@ class TaskExpert:
         )
 
     def _entities(self, work: Work) -> Finding:
-        calibrated = [self._calibrated(found) for found in work.found]
-        ruled = formats.find(work.text, self.labels)
-        entities = extraction.merged(ruled, calibrated)
-        # The product of every choice of every window; what a rule adds counts with the rule's precision.
-        sure = float(np.exp(sum(found.log_probability for found in calibrated)))
-        sure *= float(np.prod([entity.confidence for entity in ruled]))
-        raw = [[entity.value, entity.type] for found in work.found for entity in found.entities]
-        return Finding(ENTITIES, min(sure, 1.0), None, entities, json.dumps(raw, ensure_ascii=False))
+        text = work.text
+        claims = [
+            Entity(type=c.type, start=c.start, end=c.end, value=text[c.start : c.end], confidence=float(sure))
+            for c, sure in zip(work.claims, self._sureness(work.claims), strict=True)
+        ]
+        ruled = formats.find(text, self.labels)
+        no_other = tempered(np.array([found.no_other for found in work.found]), self._span_temperature)
+        # Every claim is right, and none is missing; what a rule adds counts with the rule's precision.
+        whole = math.prod(entity.confidence for entity in (*claims, *ruled)) * float(no_other.prod())
+        raw = json.dumps([[entity.value, entity.type] for entity in claims], ensure_ascii=False)
+        return Finding(ENTITIES, whole, None, extraction.merged(ruled, claims), raw)
 
-    def _calibrated(self, found: extraction.Found) -> extraction.Found:
-        """Log-probabilities divided by the temperature, which keeps what is sure and moves what is not."""
-        power = 1 / self._temperature
-        entities = [e.model_copy(update={"confidence": e.confidence**power}) for e in found.entities]
-        return extraction.Found(entities, found.log_probability * power)
+    def _sureness(self, claims: Sequence[extraction.Claim]) -> Floats:
+        """(n_claims,) the calibrated probability that a claim's span and type are right."""
+        span, kind = np.array([(claim.span, claim.kind) for claim in claims]).reshape(-1, 2).T
+        return tempered(span, self._span_temperature) * tempered(kind, self._temperature)
 
     def _source(self, path: Path | None) -> str | None:
         """The template's text; None where one is made of the task's description."""

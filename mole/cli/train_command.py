@@ -178,6 +178,14 @@ def expert(
     patience: Annotated[int, typer.Option(min=1, help="Checks without gain before it stops.")] = 4,
     licence: Annotated[str, typer.Option(help="The data's, for the model card.")] = "not stated",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    mean_of: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Take the mean of adapters, one option each, instead of training: of runs with one seed, "
+            "on other texts.",
+        ),
+    ] = None,
     seed: int = 0,
 ) -> None:
     """Train a LoRA adapter for a task.
@@ -195,6 +203,7 @@ def expert(
         task, data, base, folder, CommandSettings().cache, template or _template(known, task, base),
         LoraShape(rank, 2 * rank, first_layer=first_layer), learning_rate, epochs, batch_tokens, limit,
         checks=checks, patience=patience, licence=licence, resume=resume, seed=seed,
+        mean_of=tuple(mean_of or ()),
     )  # fmt: skip
     with progress_bar() as bar:
         job = bar.add_task("loading the base model", total=1.0)

@@ -10,7 +10,7 @@ heart. Three things are made of its training rows, and written with them as a da
 - two of all these in one text, since long texts hold many entities.
 
 Other sentences of our own (`data/entities/choosing.tsv`) train nothing: they help to choose the checkpoint
-and the temperature, since a small validation file has few patterns.
+and the temperatures, since a small validation file has few patterns.
 
 python -m moe_router.training.experts.entity_texts --data ../shared/data/pii --output runs/data/pii
 """
@@ -34,7 +34,7 @@ FILLINGS = 3
 COPIES = 2
 """Texts that are made of one without, which differ where one is put in lower case or beside another."""
 SWAPS = 2
-"""Texts that are made of a row, each with other values: else what the dataset holds an entity is drowned."""
+"""Texts that are made of a row with other values, so that our sentences do not drown the dataset's."""
 LOWER_CASED = 0.12
 """Share of the texts without capitals."""
 JOINED = 0.35

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brute
 
 from moe_router.contracts import Entity
 from moe_router.experts.engines.base import Engine, Job, Outcome
-from moe_router.experts.scoring import Floats, distribution
+from moe_router.experts.extraction import Claim
+from moe_router.experts.scoring import Floats, distribution, tempered
 from moe_router.experts.task_expert import Finding, TaskExpert
 from moe_router.training.experts.examples import Row, request_of
 from moe_router.training.metrics import expected_calibration_error, macro_f1
@@ -27,10 +29,12 @@ class Answers:
     Attributes:
         findings: its answers.
         scores: of a classification, (n_labels,) log-probabilities before calibration.
+        claims: of an extraction, what was found, before calibration.
     """
 
     findings: list[Finding]
     scores: list[Floats]
+    claims: list[list[Claim]]
 
 
 def ask(expert: TaskExpert, engine: Engine, rows: Sequence[Row], report: Report) -> Answers:
@@ -52,7 +56,8 @@ def ask(expert: TaskExpert, engine: Engine, rows: Sequence[Row], report: Report)
         report("asking the expert", 1 - len(queue) / max(1, len(rows)))
     own = [[outcomes[index, part] for part in range(len(work.jobs))] for index, work in enumerate(works)]
     findings = [expert.finish(work, found) for work, found in zip(works, own, strict=True)]
-    return Answers(findings, [found[0] for found in own if found and not isinstance(found[0], int)])
+    scores = [found[0] for found in own if found and not isinstance(found[0], int)]
+    return Answers(findings, scores, [work.claims for work in works])
 
 
 def label_figures(
@@ -99,7 +104,7 @@ def _entity_figures(
     confidence: list[float] = []
     gold_count = 0
     for index in chosen:
-        gold = {(e.type, e.start, e.end) for e in rows[index].entities}
+        gold = _places(rows[index].entities)
         gold_count += len(gold)
         for entity in found[index]:
             right.append((entity.type, entity.start, entity.end) in gold)
@@ -115,26 +120,32 @@ def _entity_figures(
     }
 
 
-def entity_temperature(found: Sequence[Sequence[Entity]], rows: Sequence[Row]) -> float:
-    """The T for which confidence^(1/T) best tells right entities from wrong ones, by log loss."""
-    pairs = [
-        (
-            entity.confidence,
-            (entity.type, entity.start, entity.end) in {(e.type, e.start, e.end) for e in row.entities},
-        )
-        for own, row in zip(found, rows, strict=True)
-        for entity in own
-    ]
-    if not pairs:
-        return 1.0
-    confidence = np.clip([c for c, _ in pairs], 1e-6, 1 - 1e-6)
-    right = np.array([r for _, r in pairs])
+def entity_temperatures(answers: Answers, rows: Sequence[Row]) -> tuple[float, float]:
+    """The temperatures of spans and of types for which entities' confidence has the least log loss.
 
-    def loss(temperature: float) -> float:
-        p = np.clip(confidence ** (1 / temperature), 1e-6, 1 - 1e-6)
-        return float(-np.where(right, np.log(p), np.log1p(-p)).mean())
+    Of each row those claims count whose place and type were answered; where there are none, both are 1.
+    """
+    told, right = [], []
+    for finding, claims, row in zip(answers.findings, answers.claims, rows, strict=True):
+        answered = _places(finding.entities or [])
+        counted = [claim for claim in claims if (claim.type, claim.start, claim.end) in answered]
+        told += [(claim.span, claim.kind) for claim in counted]
+        right += [(claim.type, claim.start, claim.end) in _places(row.entities) for claim in counted]
+    if not told:
+        return 1.0, 1.0
+    is_right, log_probabilities = np.array(right), np.array(told)
 
-    return float(min(np.geomspace(0.1, 10, 81), key=loss))
+    def loss(log_temperatures: Floats) -> float:
+        p = np.clip(tempered(log_probabilities, np.exp(log_temperatures)).prod(axis=1), 1e-6, 1 - 1e-6)
+        return float(-np.where(is_right, np.log(p), np.log1p(-p)).mean())
+
+    # On a grid: where all are sure and some wrong the loss is flat, and a descent stays where it begins.
+    span, kind = np.exp(brute(loss, [(-2.5, 2.5)] * 2, Ns=51, finish=None)).tolist()
+    return span, kind
+
+
+def _places(entities: Iterable[Entity]) -> set[tuple[str, int, int]]:
+    return {(entity.type, entity.start, entity.end) for entity in entities}
 
 
 def with_languages(

@@ -7,7 +7,7 @@ the whole head would cost more than the rest of a 270 M model.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from moe_router.errors import ModelAssetError
+from moe_router.errors import ModelAssetError, RequestError
 from moe_router.experts.engines.adapters import CONFIG, WEIGHTS
 from moe_router.experts.engines.lm_head import LmHead
 from moe_router.training.experts.examples import Example
@@ -128,9 +128,22 @@ class LoraModel:
 
     def restore(self, folder: Path) -> None:
         """Takes over the weights that `save` wrote."""
-        own = {name.replace(f".{ADAPTER}.", "."): weights for name, weights in self._named()}
-        for name, value in load_file(folder / WEIGHTS).items():
-            own[name.removeprefix(_PREFIX)].data.copy_(value)
+        self.take(load_file(folder / WEIGHTS))
+
+    def take(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes over weights, by the names that `save` gives them.
+
+        Raises:
+            RequestError: they are of other layers than this adapter's.
+        """
+        own = {name.replace(f".{ADAPTER}.", "."): value for name, value in self._named()}
+        given = {name.removeprefix(_PREFIX): value for name, value in weights.items()}
+        if {name: value.shape for name, value in own.items()} != {n: v.shape for n, v in given.items()}:
+            raise RequestError(
+                "The adapter's weights are of other layers than this model's and this shape's."
+            )
+        for name, value in given.items():
+            own[name].data.copy_(value)
 
     def save(self, folder: Path, base: str) -> None:
         """Writes the adapter as peft does: `adapter_config.json`, and bfloat16 safetensors."""

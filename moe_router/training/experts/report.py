@@ -36,6 +36,12 @@ def plot(metrics: list[dict[str, Any]], path: Path) -> None:
 def card(run: dict[str, Any], figures: dict[str, Any], base: str) -> str:
     """The model card: what it is, what it was trained on, and what it reaches."""
     shape = run["shape"]
+    if run["mean_of"]:
+        made = f"- The mean of {len(run['mean_of'])} runs' adapters, cut to its rank."
+    else:
+        made = (
+            f"- Learning rate {run['learning_rate']:g}, at most {run['epochs']:g} epochs, seed {run['seed']}."
+        )
     rows = [f"| {name} | {value} |" for name, value in figures.items() if name != "languages"]
     languages = figures.get("languages", {})
     if languages:
@@ -53,10 +59,10 @@ def card(run: dict[str, Any], figures: dict[str, Any], base: str) -> str:
         "",
         f"- Data: `{Path(run['data']).name}`, its train file; licence: {run['licence']}.",
         f"- Base model: {base}, under its own terms; the adapter is of use only with it.",
-        f"- Learning rate {run['learning_rate']:g}, at most {run['epochs']:g} epochs, seed {run['seed']}.",
-        "- The prompt, the words that stand for labels, and the temperature are in `expert.json`.",
+        made,
+        "- The prompt, the words that stand for labels, and the temperatures are in `expert.json`.",
         "",
-        "On the half of the validation file that chose neither the checkpoint nor the temperature:",
+        "On the half of the validation file that chose neither the checkpoint nor the temperatures:",
         "",
         "| what | value |",
         "|---|---|",

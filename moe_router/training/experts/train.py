@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,15 @@ from moe_router.training.experts import state
 from moe_router.training.experts.batches import batches
 from moe_router.training.experts.examples import Example, Row, examples_of, judging_rows, read_rows
 from moe_router.training.experts.judge import (
+    Answers,
     Report,
     ask,
     entity_figures,
-    entity_temperature,
+    entity_temperatures,
     label_figures,
 )
 from moe_router.training.experts.lora import ADAPTER, LoraModel, LoraShape
+from moe_router.training.experts.mean_adapter import mean_of
 from moe_router.training.experts.report import write as write_report
 from moe_router.training.experts.weight_average import WeightAverage
 from moe_router.training.experts.words import choose_words
@@ -74,7 +76,7 @@ class ExpertRun:
     limit: int | None = None
     """at most so many training texts, drawn by the seed"""
     judged: int = 800
-    """at most so many validation texts of each half: for checks and temperature, and for the figures"""
+    """at most so many validation texts of each half: for checks and temperatures, and for the figures"""
     checks: int = 8
     """how often it is checked in all"""
     patience: int = 4
@@ -85,25 +87,43 @@ class ExpertRun:
     """of the data, for the model card"""
     seed: int = 0
     resume: bool = False
+    mean_of: tuple[Path, ...] = ()
+    """adapters whose mean is taken instead of training"""
 
 
 def train_expert(run: ExpertRun, registry: Registry, report: Report) -> dict[str, Any]:
     """Trains, keeps the best adapter by its figure on validation rows, and calibrates it.
 
-    The validation file is halved by a fixed draw: one half chooses the checkpoint and the temperature, beside
+    Or takes the mean of others for the best.
+
+    The validation file is halved by a fixed draw: one half chooses the checkpoint and the temperatures, as do
     the rows of CHOOSING where the folder has such; the other is only reported on.
 
     Returns:
         The figures on the reported half, also written into the run's folder.
 
     Raises:
-        RequestError: the data is missing or its labels are not those of the task; or the run cannot go on.
+        RequestError: the data is missing or its labels are not those of the task; the run cannot go on; or
+            there is no mean of the adapters.
         ModelAssetError: the base model cannot be had, or takes no adapter.
     """
+    mean = _mean(run) if run.mean_of else None  # before anything of an earlier run is written over
     torch.manual_seed(run.seed)
     trainer = _Trainer(run, registry, report)
-    trainer.fit()
+    if mean is None:
+        trainer.fit()
+    else:
+        trainer.take(mean)
     return trainer.conclude()
+
+
+def _mean(run: ExpertRun) -> dict[str, torch.Tensor]:
+    if run.resume:
+        raise RequestError("A mean of adapters is taken at once: there is nothing to resume.")
+    own = run.output.resolve()
+    if any(folder.resolve().is_relative_to(own) for folder in run.mean_of):
+        raise RequestError(f"{run.output} holds one of the adapters: write their mean elsewhere.")
+    return mean_of(run.mean_of, run.shape)
 
 
 def _dtype(run: ExpertRun) -> str:
@@ -180,6 +200,7 @@ class _Trainer:
         settings |= {
             "base_model": self._base_name, "dtype": self._dtype, "steps": self._steps,
             "examples": len(self._examples), "texts": self._digest(),
+            "mean_of": [str(folder) for folder in self._run.mean_of] or None,
         }  # fmt: skip
         if self._run.resume:
             fixed = {name: value for name, value in settings.items() if name not in FREE_SETTINGS}
@@ -220,6 +241,15 @@ class _Trainer:
                 if step % SAVE_EVERY == 0 or step % every == 0:
                     state.save(self._run.output, self._model, self._optimizer, self._average, self._standing)
 
+    def take(self, mean: Mapping[str, torch.Tensor]) -> None:
+        """Has the mean of other adapters for the best of this run."""
+        for folder in self._run.mean_of:
+            trained = expert_file.load(folder, self._task.label_set)
+            if trained and (trained.template, trained.words) != (self._file.template, self._file.words):
+                raise RequestError(f"{folder} was trained with another prompt or other words for its labels.")
+        self._model.take(mean)
+        self._check(None)
+
     def _gave_up(self, every: int) -> bool:
         idle = self._standing.step - self._standing.best_step
         return self._standing.best >= 0 and idle >= self._run.patience * every
@@ -237,11 +267,11 @@ class _Trainer:
         self._average.take(step)
         return float(loss.detach())
 
-    def _check(self, loss: float) -> None:
+    def _check(self, loss: float | None) -> None:
         """Judges the adapter; the best so far is kept."""
-        figures, _ = self._judge(self._select, self._expert)
+        figures = self._figures(self._judge(self._select, self._expert), self._select)
         self._model.train()
-        line = {"step": self._standing.step, "loss": round(loss, 4), **figures}
+        line = {"step": self._standing.step, "loss": None if loss is None else round(loss, 4), **figures}
         with (self._run.output / "metrics.jsonl").open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(line) + "\n")
         logger.info("%s", line)
@@ -251,14 +281,15 @@ class _Trainer:
             self._model.save(self._run.output / "adapter", self._base_name)
             self._write_file(self._file)
 
-    def _judge(self, rows: Sequence[Row], expert: TaskExpert) -> tuple[dict[str, Any], list[Any]]:
+    def _judge(self, rows: Sequence[Row], expert: TaskExpert) -> Answers:
         # A new engine each time: the heads that an engine keeps hold the adapter's older self.
         engine = TransformersEngine(self._model.model.eval(), self._tokens, loaded=(ADAPTER,))
-        answers = ask(expert, engine, rows, lambda message, share: None)
+        return ask(expert, engine, rows, lambda message, share: None)
+
+    def _figures(self, answers: Answers, rows: Sequence[Row]) -> dict[str, Any]:
         if self._extracts:
-            found = [finding.entities or [] for finding in answers.findings]
-            return entity_figures(found, rows), found
-        return label_figures(answers.scores, rows, expert.labels, 1.0), answers.scores
+            return entity_figures([finding.entities or [] for finding in answers.findings], rows)
+        return label_figures(answers.scores, rows, self._task.label_set, self._file.temperature)
 
     def _write_file(self, trained: ExpertFile) -> None:
         path = self._run.output / "adapter" / expert_file.NAME
@@ -269,27 +300,25 @@ class _Trainer:
         )
 
     def conclude(self) -> dict[str, Any]:
-        """Fits the temperature of the best adapter, and reports on the half that chose nothing."""
+        """Fits the temperatures of the best adapter, and reports on the half that chose nothing."""
         self._report("calibrating", 1.0)
         self._model.restore(self._run.output / "adapter")
-        temperature = 1.0
-        if self._extracts:
-            _, found = self._judge(self._select, self._expert)
-            temperature = entity_temperature(found, self._select)
-            self._file = self._file.model_copy(update={"temperature": round(temperature, 4)})
-            figures, _ = self._judge(self._held, self._serving(self._file))
-        else:
-            _, scores = self._judge(self._select, self._expert)
-            gold = index_of(np.array([row.label for row in self._select]), list(self._task.label_set))
-            temperature = fit_temperature(np.array(scores, np.float32), gold)
-            _, held = self._judge(self._held, self._expert)
-            figures = label_figures(held, self._held, self._task.label_set, temperature)
+        fitted = self._temperatures(self._judge(self._select, self._expert))
+        self._file = self._file.model_copy(update=fitted)
+        figures = self._figures(self._judge(self._held, self._serving(self._file)), self._held)
         done = ExpertFile(
-            **self._file.model_dump(exclude={"temperature"}), temperature=round(temperature, 4),
-            validation=figures, best_step=self._standing.best_step, seed=self._run.seed,
+            **self._file.model_dump(), validation=figures, best_step=self._standing.best_step,
+            seed=self._run.seed,
         )  # fmt: skip
         self._write_file(done)
         if self._notice.is_file():  # an adapter is a derivative of its base model, and under its terms
             shutil.copyfile(self._notice, self._run.output / "adapter" / "NOTICE")
         write_report(self._run.output, asdict(self._run), figures, self._base_name)
         return figures
+
+    def _temperatures(self, answers: Answers) -> dict[str, float]:
+        if self._extracts:
+            span, kind = entity_temperatures(answers, self._select)
+            return {"span_temperature": round(span, 4), "temperature": round(kind, 4)}
+        gold = index_of(np.array([row.label for row in self._select]), list(self._task.label_set))
+        return {"temperature": round(fit_temperature(np.array(answers.scores, np.float32), gold), 4)}

@@ -62,6 +62,13 @@ def run(
     raise AssertionError("decoding does not end")
 
 
+def entities(text: str, found: Found) -> list[Entity]:
+    return [
+        entity(claim.type, claim.start, text[claim.start : claim.end], math.exp(claim.span + claim.kind))
+        for claim in found.claims
+    ]
+
+
 def writes(target: str) -> Model:
     """A model that wants to write exactly this."""
 
@@ -82,13 +89,13 @@ def test_whatever_a_model_wants_the_entities_are_sound(text: str, seed: int) -> 
     for window in windows_of(text, size=12, overlap=3):
         found, _ = run(text, window, lambda _, choices: rng.normal(0, 2, len(choices)))
         place = 0
-        for entity in found.entities:
+        for entity in entities(text, found):
             assert text[entity.start : entity.end] == entity.value
             assert place <= entity.start < entity.end <= window.end
             assert entity.type in TYPES
             assert 0 <= entity.confidence <= 1
             place = entity.end
-        assert found.log_probability <= 0
+        assert found.no_other <= 0
 
 
 def test_a_model_that_knows_finds_what_it_means() -> None:
@@ -96,13 +103,61 @@ def test_a_model_that_knows_finds_what_it_means() -> None:
     [window] = windows_of(text)
     target = "- Ann Lee = PERSON\n- Bonn = PLACE\n- 55 12 = PHONE\n- Ann = PERSON\n- END"
     found, _ = run(text, window, writes(target))
-    assert [(e.value, e.type, e.start) for e in found.entities] == [
+    assert [(e.value, e.type, e.start) for e in entities(text, found)] == [
         ("Ann Lee", "PERSON", 6),
         ("Bonn", "PLACE", 16),
         ("55 12", "PHONE", 25),
         ("Ann", "PERSON", 32),
     ]
-    assert 0 < math.exp(found.log_probability) < 1
+    assert all(0 < e.confidence < 1 for e in entities(text, found))
+    assert 0.9 < math.exp(found.no_other) < 1
+
+
+@pytest.mark.parametrize(
+    ("ann", "bob", "begins", "span", "no_other"),
+    [(0.6, 0.3, 0, 0.6, 1.0), (0.45, 0.5, 4, 0.5 / 0.55, 0.55), (0.3, 0.2, None, None, 0.5)],
+)
+def test_what_might_have_begun_before_an_entity_does_not_speak_against_it(
+    ann: float, bob: float, begins: int | None, span: float | None, no_other: float
+) -> None:
+    def model(written: str, choices: tuple[int, ...]) -> Floats:
+        if written.endswith("- ") and "=" not in written:
+            chances = {"A": ann, "B": bob, "E": 1 - ann - bob}
+            return np.log([chances[chr(choice)] for choice in choices])
+        sure = "=" if "=" not in written else "E" if written.endswith("- ") else "P"
+        return np.array([0.0 if chr(choice) == sure else -60.0 for choice in choices])
+
+    text = "Ann Bob"
+    [window] = windows_of(text)
+    found, _ = run(text, window, model)
+    assert [claim.start for claim in found.claims] == ([] if begins is None else [begins])
+    assert [math.exp(claim.span) for claim in found.claims] == ([] if span is None else [pytest.approx(span)])
+    assert math.exp(found.no_other) == pytest.approx(no_other)
+
+
+@pytest.mark.parametrize(
+    ("chances", "claimed", "span", "no_other"),
+    [
+        ({"=": 0.6, "B": 0.1, "L": 0.3}, (0, 3), 0.6, 1.0),
+        ({"=": 0.3, "B": 0.3, "L": 0.4}, (8, 15), 1.0, 0.4),
+    ],
+)
+def test_who_writes_a_word_that_stands_there_twice_means_the_first(
+    chances: dict[str, float], claimed: tuple[int, int], span: float, no_other: float
+) -> None:
+    def model(written: str, choices: tuple[int, ...]) -> Floats:
+        if written == "- Ann ":  # ends, or goes on with the first's or the second's next word
+            return np.log([chances[chr(choice)] for choice in choices])
+        sure = "A" if written == "- " else "=" if "=" not in written else "PE"
+        return np.array([0.0 if chr(choice) in sure else -60.0 for choice in choices])
+
+    text = "Ann Bo, Ann Lee"
+    [window] = windows_of(text)
+    found, _ = run(text, window, model)
+    [claim] = found.claims
+    assert (claim.start, claim.end) == claimed
+    assert math.exp(claim.span) == pytest.approx(span)
+    assert math.exp(found.no_other) == pytest.approx(no_other)
 
 
 def test_decoding_anew_leaves_nothing_of_the_attempt_before() -> None:
@@ -112,9 +167,9 @@ def test_decoding_anew_leaves_nothing_of_the_attempt_before() -> None:
     found = Found()
     broken = decoder(text, window, GRAMMAR, encode, found)
     asked: Decision | None = next(broken)
-    while asked is not None and not found.entities:
+    while asked is not None and not found.claims:
         asked = broken.send(log_softmax(np.zeros(len(asked.choices))))
-    found.log_probability = -1.0
+    found.no_other = -1.0
     run(text, window, writes("- Ann Lee = PERSON\n- Bonn = PLACE\n- END"), found)
     assert found == once
 
@@ -137,16 +192,16 @@ def test_where_nothing_is_told_the_list_ends_and_is_unsure() -> None:
         return known(written, choices)
 
     found, _ = run(text, window, tells_no_place)
-    assert [e.value for e in found.entities] == ["Ann Lee"]
-    assert found.entities[0].confidence > 0.9
-    assert math.exp(found.log_probability) < 1e-6
+    assert [e.value for e in entities(text, found)] == ["Ann Lee"]
+    assert entities(text, found)[0].confidence > 0.9
+    assert math.exp(found.no_other) < 1e-6
 
 
 def test_a_script_without_spaces_is_cut_by_character() -> None:
     text = "我叫王小明，住在北京。"
     [window] = windows_of(text)
     found, _ = run(text, window, writes("- 王小明 = PERSON\n- 北京 = PLACE\n- END"))
-    assert [(e.value, e.start, e.end) for e in found.entities] == [("王小明", 2, 5), ("北京", 8, 10)]
+    assert [(e.value, e.start, e.end) for e in entities(text, found)] == [("王小明", 2, 5), ("北京", 8, 10)]
 
 
 def test_a_word_that_begins_another_can_be_told_from_it() -> None:
@@ -154,8 +209,8 @@ def test_a_word_that_begins_another_can_be_told_from_it() -> None:
     [window] = windows_of(text)
     longer, _ = run(text, window, writes("- Anna = PERSON\n- END"))
     shorter, _ = run(text, window, writes("- Ann= PERSON\n- END".replace("=", " =")))
-    assert [e.start for e in longer.entities] == [0]
-    assert [e.start for e in shorter.entities] == [6]
+    assert [claim.start for claim in longer.claims] == [0]
+    assert [claim.start for claim in shorter.claims] == [6]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +240,7 @@ def test_every_run_of_words_can_be_named(text: str, value: str, kind: str) -> No
     named = Entity(type=kind, start=start, end=start + len(value), value=value, confidence=1.0)
     target = "".join(map(chr, answer(text, window, [named], GRAMMAR, encode)))
     found, _ = run(text, window, writes(target))
-    assert [(e.start, e.value, e.type) for e in found.entities] == [(start, value, kind)]
+    assert [(e.start, e.value, e.type) for e in entities(text, found)] == [(start, value, kind)]
 
 
 def test_brackets_close_what_they_open() -> None:
@@ -213,7 +268,7 @@ def namable(text: str, window: Window) -> set[str]:
 
     while left:
         found, _ = run(text, window, explores(left.pop()))
-        values |= {entity.value for entity in found.entities[:1]}
+        values |= {entity.value for entity in entities(text, found)[:1]}
     return values
 
 
@@ -222,7 +277,7 @@ def test_a_run_has_no_more_words_than_the_bound() -> None:
     [window] = windows_of(text)
     longest = " ".join(["a"] * MAX_ENTITY_WORDS)
     found, _ = run(text, window, lambda _, choices: np.array([-float(c == ord("=")) for c in choices]))
-    assert found.entities[0].value == longest
+    assert entities(text, found)[0].value == longest
 
 
 @pytest.mark.parametrize("at", range(0, 120, 7))
@@ -235,7 +290,7 @@ def test_a_long_address_without_spaces_is_told_whole_wherever_it_stands(at: int)
     for window in windows_of(text):
         target = "".join(map(chr, answer(text, window, [place], GRAMMAR, encode)))
         if window.tells(place.start, place.end) or address not in target:
-            found.append(run(text, window, writes(target))[0])
+            found += entities(text, run(text, window, writes(target))[0])
     assert [(e.start, e.value) for e in merged([], found)] == [(at, address)]
 
 
@@ -264,21 +319,21 @@ def test_a_word_without_tokens_is_passed_over() -> None:
     [window] = windows_of(text)
     deaf: EncodeWord = lambda t: encode(t.replace(" \u200b", ""))  # noqa: E731
     found, _ = run(text, window, writes("- Ann Bob = PERSON\n- END\n"), encode=deaf)
-    assert [(e.start, e.end) for e in found.entities] == [(0, len(text))]
+    assert [(e.start, e.end) for e in entities(text, found)] == [(0, len(text))]
 
 
 def test_of_equal_runs_the_first_is_named() -> None:
     text = "Ann, Bob, Ann, Bob"
     [window] = windows_of(text)
     found, _ = run(text, window, writes("- Bob = PERSON\n- Bob = PERSON\n- END\n"))
-    assert [e.start for e in found.entities] == [5, 15]
+    assert [e.start for e in entities(text, found)] == [5, 15]
 
 
 def test_an_endless_word_is_no_part_of_an_entity_and_never_fed() -> None:
     text = f"Ann {'x' * 30_000} Bob"
     [window] = windows_of(text)
     found, written = run(text, window, writes("- Ann = PERSON\n- Bob = PERSON\n- END"))
-    assert [e.value for e in found.entities] == ["Ann", "Bob"]
+    assert [e.value for e in entities(text, found)] == ["Ann", "Bob"]
     assert len(written) < 100
     assert most_fed(text, window, encode) == 3
     across = entity("PERSON", 0, text, 0.5)
@@ -294,7 +349,9 @@ def test_an_entity_across_a_windows_edge_is_told_whole() -> None:
     # Where the first window ends it must close the value: that choice costs it nothing.
     cut, _ = run(text, first, writes("- Ann Lee = PERSON\n- END"))
     whole, _ = run(text, second, writes("- Ann Lee de Vega = PERSON\n- END"))
-    assert [(e.value, e.type) for e in merged([], [cut, whole])] == [("Ann Lee de Vega", "PERSON")]
+    assert [(e.value, e.type) for e in merged([], entities(text, cut) + entities(text, whole))] == [
+        ("Ann Lee de Vega", "PERSON")
+    ]
 
 
 def entity(kind: str, start: int, value: str, confidence: float) -> Entity:
@@ -302,9 +359,9 @@ def entity(kind: str, start: int, value: str, confidence: float) -> Entity:
 
 
 def test_windows_are_merged_without_doubles_or_overlaps() -> None:
-    first = Found([entity("PERSON", 0, "Ann Lee", 0.6), entity("PLACE", 17, "Bonn", 0.4)])
-    second = Found([entity("PERSON", 4, "Lee", 0.5), entity("PLACE", 17, "Bonn", 0.7)])
-    assert merged([], [first, second]) == [
+    first = [entity("PERSON", 0, "Ann Lee", 0.6), entity("PLACE", 17, "Bonn", 0.4)]
+    second = [entity("PERSON", 4, "Lee", 0.5), entity("PLACE", 17, "Bonn", 0.7)]
+    assert merged([], first + second) == [
         entity("PERSON", 0, "Ann Lee", 0.6),
         entity("PLACE", 17, "Bonn", 0.7),
     ]
@@ -312,8 +369,8 @@ def test_windows_are_merged_without_doubles_or_overlaps() -> None:
 
 def test_rules_stand_before_the_model_and_drop_what_breaks_them() -> None:
     text = "Mail ann@example.org or Bob"
-    claims = Found([entity("PERSON", 5, "ann@example.org", 0.9), entity("EMAIL", 24, "Bob", 0.9)])
-    [kept] = merged(find(text, ["PERSON", "EMAIL"]), [claims])
+    claims = [entity("PERSON", 5, "ann@example.org", 0.9), entity("EMAIL", 24, "Bob", 0.9)]
+    [kept] = merged(find(text, ["PERSON", "EMAIL"]), claims)
     assert (kept.type, kept.value) == ("EMAIL", "ann@example.org")
 
 
@@ -323,4 +380,4 @@ def test_a_window_of_names_is_told_to_its_last() -> None:
     [window] = windows_of(text)
     target = "".join(f"- {name} = PERSON\n" for name in names) + "- END\n"
     found, _ = run(text, window, writes(target))
-    assert [e.value for e in found.entities] == names
+    assert [e.value for e in entities(text, found)] == names

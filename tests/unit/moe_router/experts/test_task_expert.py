@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.special import expit, logit
 
 from moe_router.errors import ModelAssetError
 from moe_router.experts.engines.loading import load_model
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.expert_file import ExpertFile
-from moe_router.experts.task_expert import TaskExpert, spoken
+from moe_router.experts.extraction import Claim, Found
+from moe_router.experts.task_expert import TaskExpert, Work, spoken
 from moe_router.registry import BaseModelSpec, Expert, TaskSpec
 
 INTENTS = ("card_lost", "card_payment_declined", "fee")
@@ -76,6 +80,49 @@ def test_an_adapter_hears_what_it_was_trained_on(tokens: HfTokens) -> None:
     found = expert(tokens, adapter="a", trained=of_words)
     assert found._trie.sequences == written(tokens, "a", "b", "c")
     assert found._template.head.startswith("card_lost, card_payment_declined, fee")
+
+
+def extracted(tokens: HfTokens, span: float | None, kind: float, *told: Found) -> tuple[list[float], float]:
+    """The confidence of each entity and of the whole, by the two temperatures."""
+    trained = ExpertFile(labels=INTENTS, template="{{input}}\n", temperature=kind, span_temperature=span)
+    work = Work((), "x" * 9, (), told)
+    finding = expert(tokens, adapter="a", trained=trained, kind="extraction").finish(work, ())
+    return [entity.confidence for entity in finding.entities or []], finding.confidence
+
+
+def claimed(start: int, span: float, kind: float) -> Claim:
+    with np.errstate(divide="ignore"):
+        return Claim("fee", start, start + 1, float(np.log(span)), float(np.log(kind)))
+
+
+def test_odds_of_spans_and_types_are_divided_by_their_temperatures(tokens: HfTokens) -> None:
+    first = Found([claimed(0, 0.8, 0.9), claimed(3, 0.5, 0.7)], math.log(0.6))
+    second = Found([claimed(5, 0.3, 0.99)], math.log(0.95))
+    confidences, whole = extracted(tokens, 2.0, 4.0, first, second)
+    each = expit(logit([0.8, 0.5, 0.3]) / 2) * expit(logit([0.9, 0.7, 0.99]) / 4)
+    assert confidences == pytest.approx(each)
+    assert whole == pytest.approx(each.prod() * expit(logit([0.6, 0.95]) / 2).prod())
+
+
+@pytest.mark.parametrize("temperature", [0.01, 100.0])
+def test_what_is_certain_or_impossible_stays_so(tokens: HfTokens, temperature: float) -> None:
+    def all_told(probability: float) -> tuple[list[float], float]:
+        return extracted(tokens, temperature, temperature, Found([claimed(0, probability, 1.0)]))
+
+    assert all_told(1.0) == ([1.0], 1.0)
+    assert all_told(0.0) == ([0.0], 0.0)
+    [least], _ = all_told(5e-324)
+    assert 0 <= least < 0.5
+
+
+def test_a_temperature_of_before_spans_had_one_divides_nothing(tokens: HfTokens) -> None:
+    confidences, whole = extracted(tokens, None, 0.75, Found([claimed(0, 0.8, 0.9)], math.log(0.6)))
+    assert confidences == pytest.approx([0.8 * 0.9])
+    assert whole == pytest.approx(0.8 * 0.9 * 0.6)
+
+
+def test_where_nothing_was_found_that_is_what_confidence_is_of(tokens: HfTokens) -> None:
+    assert extracted(tokens, 2.0, 4.0, Found([], math.log(0.8))) == ([], pytest.approx(expit(logit(0.8) / 2)))
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,32 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from moe_router.errors import RequestError
 from moe_router.experts import expert_file
 from moe_router.experts.engines.base import Prompt
 from moe_router.experts.engines.tokens import HfTokens
+from moe_router.experts.extraction import Claim
 from moe_router.experts.prompting import Template
+from moe_router.experts.scoring import tempered
+from moe_router.experts.task_expert import Finding
 from moe_router.gating.encoder import Encoder
 from moe_router.registry import Registry
 from moe_router.training.experts.evaluate import Evaluation, evaluate_expert, within
 from moe_router.training.experts.examples import Row, halves
-from moe_router.training.experts.judge import entity_figures, entity_temperature, probability_figures
+from moe_router.training.experts.judge import (
+    Answers,
+    entity_figures,
+    entity_temperatures,
+    probability_figures,
+)
 from moe_router.training.experts.report import table
 from tests.unit.moe_router.experts import tiny
 from tests.unit.moe_router.training import expert_fixtures as fixtures
@@ -125,14 +135,37 @@ def test_a_prompt_without_a_place_for_the_context_has_it_in_the_text() -> None:
     assert within(fixtures.rows(1)[0]) == fixtures.rows(1)[0]
 
 
-def test_a_temperature_makes_entities_as_sure_as_they_are_right() -> None:
+def answered(row: Row, span: float, kind: float, *, right: bool) -> tuple[Finding, list[Claim]]:
+    """An answer with one entity, and the claim that it stands on."""
+    entity = row.entities[0] if right else row.entities[0].model_copy(update={"type": "EMAIL"})
+    claim = Claim(entity.type, entity.start, entity.end, math.log(span), math.log(kind))
+    return Finding("entities", 1.0, None, [entity], ""), [claim]
+
+
+def test_temperatures_make_entities_as_sure_as_they_are_right() -> None:
     row = fixtures.entity_row()
-    timid = [entity.model_copy(update={"confidence": 0.3}) for entity in row.entities]
-    wrong = timid[0].model_copy(update={"type": "EMAIL"})
-    rows, found = [row] * 9 + [row], [timid[:1]] * 9 + [[wrong]]
-    temperature = entity_temperature(found, rows)
-    assert 0.3 ** (1 / temperature) == pytest.approx(0.9, abs=0.02)
-    assert entity_temperature([[]], [row]) == 1.0
+    answers = [answered(row, 0.999999, 0.99, right=k < 8) for k in range(10)]
+    answers += [answered(row, 0.6, 0.999999, right=k < 9) for k in range(10)]
+    findings, claims = map(list, zip(*answers, strict=True))
+    temperatures = entity_temperatures(Answers(findings, [], claims), [row] * 20)
+    sure = tempered(np.log([[0.999999, 0.99], [0.6, 0.999999]]), np.array(temperatures)).prod(axis=1)
+    assert sure == pytest.approx([0.8, 0.9], abs=0.01)
+
+
+def test_where_all_are_sure_and_some_wrong_temperatures_tell() -> None:
+    row = fixtures.entity_row()
+    answers = [answered(row, 1 - 1e-9, 1 - 1e-9, right=k < 8) for k in range(10)]
+    findings, claims = map(list, zip(*answers, strict=True))
+    temperatures = entity_temperatures(Answers(findings, [], claims), [row] * 10)
+    sure = tempered(np.full(2, math.log1p(-1e-9)), np.array(temperatures)).prod()
+    assert sure == pytest.approx(0.8, abs=0.08)  # the bounds leave no more
+
+
+def test_claims_that_were_not_answered_with_fit_no_temperature() -> None:
+    row = fixtures.entity_row()
+    _, claims = answered(row, 0.9, 0.8, right=True)
+    none = Finding("entities", 1.0, None, [], "")
+    assert entity_temperatures(Answers([none], [], [claims]), [row]) == (1.0, 1.0)
 
 
 def test_figures_count_what_is_right() -> None:

@@ -43,8 +43,8 @@ def test_an_extractions_choices_lead_its_decoder_to_the_entities(gemma_folder: P
     last = example.choices[-1]
     with pytest.raises(StopIteration):
         decoder.send(log_softmax(np.eye(len(last.options))[last.gold] * 50))
-    found = [(e.type, e.start, e.end, e.value) for e in work.found[0].entities]
-    assert found == [(e.type, e.start, e.end, e.value) for e in row.entities]
+    found = [(claim.type, claim.start, claim.end) for claim in work.claims]
+    assert found == [(e.type, e.start, e.end) for e in row.entities]
 
 
 def test_rows_are_read_plain_too_and_their_context_reaches_the_template(tmp_path: Path) -> None:

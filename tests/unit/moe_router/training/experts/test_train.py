@@ -153,6 +153,62 @@ def test_an_extraction_is_trained_too(run: ExpertRun, tmp_path: Path, gemma_fold
     assert 0 <= figures["span_f1"] <= 1
 
 
+def test_the_mean_of_runs_is_calibrated_and_judged_like_a_run(run: ExpertRun, gemma_folder: Path) -> None:
+    registry = fixtures.registry(gemma_folder)
+    folders = []
+    for limit in (16, 20):
+        part = replace(run, output=run.output.with_name(f"run-{limit}"), limit=limit)
+        train_expert(part, registry, _quiet)
+        folders.append(part.output / "adapter")
+    mean = replace(run, mean_of=tuple(folders), shape=LoraShape(rank=4, alpha=8))
+    figures = train_expert(mean, registry, _quiet)
+    made = load_file(run.output / "adapter" / "adapter_model.safetensors")
+    each = [load_file(folder / "adapter_model.safetensors") for folder in folders]
+    for name in (name for name in made if "lora_A" in name):
+        products = [
+            (weights[name.replace("lora_A", "lora_B")].float() @ weights[name].float())
+            for weights in (made, *each)
+        ]
+        assert products[0].allclose(
+            (products[1] + products[2]) / 2, atol=0.02 * float(products[0].abs().max())
+        )
+    found = expert_file.load(run.output / "adapter", fixtures.LABELS)
+    assert found is not None
+    assert found.temperature != 1.0
+    card = (run.output / "adapter" / "README.md").read_text("utf-8")
+    assert "mean of 2 runs' adapters" in card
+    assert str(figures["macro_f1"]) in card
+    assert (run.output / "curves.png").is_file()
+
+
+def test_there_is_no_mean_of_other_layers_or_of_a_run_that_goes_on(
+    run: ExpertRun, gemma_folder: Path
+) -> None:
+    registry = fixtures.registry(gemma_folder)
+    whole = replace(run, epochs=1)
+    train_expert(whole, registry, _quiet)
+    mean = replace(run, output=run.output.with_name("mean"), mean_of=(whole.output / "adapter",))
+    with pytest.raises(RequestError, match="of other layers"):
+        train_expert(replace(mean, shape=LoraShape(rank=2, alpha=4, first_layer=1)), registry, _quiet)
+    with pytest.raises(RequestError, match="nothing to resume"):
+        train_expert(replace(mean, resume=True), registry, _quiet)
+    with pytest.raises(RequestError, match="another prompt"):
+        train_expert(replace(mean, template="{{input}}\nAnother:"), registry, _quiet)
+    train_expert(mean, registry, _quiet)
+    with pytest.raises(RequestError, match="began with mean_of"):
+        train_expert(replace(mean, mean_of=(), resume=True), registry, _quiet)
+
+
+def test_a_mean_is_not_written_over_what_it_is_made_of(run: ExpertRun, gemma_folder: Path) -> None:
+    registry = fixtures.registry(gemma_folder)
+    train_expert(replace(run, epochs=1), registry, _quiet)
+    before = (run.output / "metrics.jsonl").read_text("utf-8")
+    for folder in (run.output / "adapter", run.output.with_name("missing")):
+        with pytest.raises(RequestError):
+            train_expert(replace(run, mean_of=(folder,)), registry, _quiet)
+    assert (run.output / "metrics.jsonl").read_text("utf-8") == before
+
+
 def test_labels_that_the_task_lacks_are_refused(run: ExpertRun, gemma_folder: Path) -> None:
     odd = [replace(row, label="unheard") for row in fixtures.rows(3)]
     fixtures.write(run.data, odd, odd)
