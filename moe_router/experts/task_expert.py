@@ -118,13 +118,10 @@ class TaskExpert:
         else:
             self._trie = self._label_trie()
         self._prior: Floats | None = None
-        self._temperature = 1.0 if trained is None else trained.temperature
-        self._span_temperature = 1.0
-        if self.extracts:
-            spans = None if trained is None else trained.span_temperature
-            self._span_temperature, self._temperature = (
-                (1.0, 1.0) if spans is None else (spans, self._temperature)
-            )
+        self._temperature, self._span_temperature = 1.0, 1.0
+        if trained is not None and (trained.span_temperature is not None or not self.extracts):
+            self._temperature = trained.temperature
+            self._span_temperature = trained.span_temperature or 1.0
         # Dividing by a prior, and a temperature above 1, make much of little probabilities.
         self._magnifies = adapter is None or self._temperature > 1
 
