@@ -295,17 +295,16 @@ class _Walk:
             for way in ways:
                 if way.is_written:
                     return way.key, sure
-            allowed = tuple(dict.fromkeys(way.next for way in ways))
-            if len(allowed) == 1:
-                [token] = allowed
+            begins: dict[int, int] = {}  # by token; of the runs that it may lead to, the first is meant
+            for way in ways:
+                begins.setdefault(way.next, way.key[0])
+            if len(begins) == 1:
+                [token] = begins
             else:
-                scores = yield from self._ask(allowed)
+                scores = yield from self._ask(tuple(begins))
                 token = max(scores, key=lambda one: scores[one])
-                begins: dict[int, int] = {}  # of the runs that a token may lead to, the first is meant
-                for way in ways:
-                    begins.setdefault(way.next, way.key[0])
-                against = [scores[one] for one in allowed if begins[one] >= begins[token]]
-                no_earlier = 0.0 if len(against) == len(allowed) else min(log_sum_exp(against), 0.0)
+                against = [scores[one] for one, place in begins.items() if place >= begins[token]]
+                no_earlier = 0.0 if len(against) == len(begins) else min(log_sum_exp(against), 0.0)
                 self.no_earlier += no_earlier
                 sure += min(scores[token] - no_earlier, 0.0)
             self.feed += (token,)

@@ -239,10 +239,10 @@ class TaskExpert:
         )
 
     def _entities(self, work: Work) -> Finding:
-        text = work.text
+        text, told = work.text, work.claims
         claims = [
             Entity(type=c.type, start=c.start, end=c.end, value=text[c.start : c.end], confidence=float(sure))
-            for c, sure in zip(work.claims, self._sureness(work.claims), strict=True)
+            for c, sure in zip(told, self._sureness(told), strict=True)
         ]
         ruled = formats.find(text, self.labels)
         no_other = tempered(np.array([found.no_other for found in work.found]), self._span_temperature)

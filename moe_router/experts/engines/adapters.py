@@ -35,7 +35,7 @@ def load(model: Any, name: str, path: str) -> None:
     folder = Path(path).absolute()
     if "." in name:
         raise ModelAssetError(f"adapter {name!r}: its name must not contain a dot")
-    config, weights = _read(name, folder)
+    config, weights = read(name, folder)
     try:
         _inject(model, name, config, weights)
     except Exception as error:
@@ -46,7 +46,12 @@ def load(model: Any, name: str, path: str) -> None:
     model.eval()
 
 
-def _read(name: str, folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+def read(name: str, folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """An adapter's `LoraConfig`, and its tensors by name.
+
+    Raises:
+        ModelAssetError: it cannot be read, is no LoRA adapter, or brings base weights of its own.
+    """
     from peft import PeftConfig
 
     for file in (CONFIG, WEIGHTS):

@@ -21,7 +21,7 @@ from moe_router.gating.encoder import Encoder
 from moe_router.gating.probe import Probe
 from moe_router.registry import Expert, Registry, TaskSpec
 from moe_router.training.experts.examples import Row, halves, read_rows
-from moe_router.training.experts.judge import Answers, Report, ask, entity_figures, probability_figures
+from moe_router.training.experts.judge import Report, ask, figures, probability_figures
 from moe_router.training.probes import ProbeRun, encoded, fit_probe
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def evaluate_expert(
         expert.warmed_up(engine.infer(jobs))
         asked = [within(row) for row in rows] if name == ZERO_SHOT else rows
         answers = ask(expert, engine, asked, lambda _m, share, name=name: report(name, share))  # type: ignore[misc]
-        found[name] = _figures(answers, rows, expert, extracts=task.kind == "extraction")
+        found[name] = figures(answers, rows, extracts=expert.extracts)
     if encoder is not None and task.kind == "classification" and _has_linear(given):
         found["linear head"] = _linear(given, task, rows, encoder, report)
     return found
@@ -138,13 +138,6 @@ def within(row: Row) -> Row:
     """The row with its context in its text, for a prompt that has no other place for it."""
     told = [f"{name}: {value}" for name, value in row.context.items()]
     return replace(row, text="\n".join([*told, row.text]), context={})
-
-
-def _figures(answers: Answers, rows: Sequence[Row], expert: TaskExpert, *, extracts: bool) -> dict[str, Any]:
-    if extracts:
-        return entity_figures([found.entities or [] for found in answers.findings], rows)
-    tables = [found.probabilities or {} for found in answers.findings]
-    return probability_figures(tables, rows)
 
 
 def _has_linear(given: Evaluation) -> bool:

@@ -12,7 +12,7 @@ from scipy.optimize import brute
 from moe_router.contracts import Entity
 from moe_router.experts.engines.base import Engine, Job, Outcome
 from moe_router.experts.extraction import Claim
-from moe_router.experts.scoring import Floats, distribution, tempered
+from moe_router.experts.scoring import Floats, tempered
 from moe_router.experts.task_expert import Finding, TaskExpert
 from moe_router.training.experts.examples import Row, request_of
 from moe_router.training.metrics import expected_calibration_error, macro_f1
@@ -60,19 +60,15 @@ def ask(expert: TaskExpert, engine: Engine, rows: Sequence[Row], report: Report)
     return Answers(findings, scores, [work.claims for work in works])
 
 
-def label_figures(
-    scores: Sequence[Floats], rows: Sequence[Row], labels: Sequence[str], temperature: float
-) -> dict[str, Any]:
-    """Accuracy, macro-F1 and ECE, also by language."""
-    tables = [
-        dict(zip(labels, distribution(score, temperature=temperature).tolist(), strict=True))
-        for score in scores
-    ]
-    return probability_figures(tables, rows)
+def figures(answers: Answers, rows: Sequence[Row], *, extracts: bool) -> dict[str, Any]:
+    """Those of the rows' answers: `entity_figures` or `probability_figures`."""
+    if extracts:
+        return entity_figures([finding.entities or [] for finding in answers.findings], rows)
+    return probability_figures([finding.probabilities or {} for finding in answers.findings], rows)
 
 
 def probability_figures(tables: Sequence[Mapping[str, float]], rows: Sequence[Row]) -> dict[str, Any]:
-    """As `label_figures`, from each row's probability of each label."""
+    """Accuracy, macro-F1 and ECE, also by language, from each row's probability of each label."""
     predicted = [max(table, key=lambda label: table[label]) for table in tables]
     confidence = np.array([max(table.values()) for table in tables])
     return with_languages(rows, lambda chosen: _label_figures(rows, predicted, confidence, chosen))
@@ -107,7 +103,7 @@ def _entity_figures(
         gold = _places(rows[index].entities)
         gold_count += len(gold)
         for entity in found[index]:
-            right.append((entity.type, entity.start, entity.end) in gold)
+            right.append(_place(entity) in gold)
             confidence.append(entity.confidence)
     hits = sum(right)
     return {
@@ -127,10 +123,10 @@ def entity_temperatures(answers: Answers, rows: Sequence[Row]) -> tuple[float, f
     """
     told, right = [], []
     for finding, claims, row in zip(answers.findings, answers.claims, rows, strict=True):
-        answered = _places(finding.entities or [])
-        counted = [claim for claim in claims if (claim.type, claim.start, claim.end) in answered]
+        answered, gold = _places(finding.entities or []), _places(row.entities)
+        counted = [claim for claim in claims if _place(claim) in answered]
         told += [(claim.span, claim.kind) for claim in counted]
-        right += [(claim.type, claim.start, claim.end) in _places(row.entities) for claim in counted]
+        right += [_place(claim) in gold for claim in counted]
     if not told:
         return 1.0, 1.0
     is_right, log_probabilities = np.array(right), np.array(told)
@@ -145,7 +141,11 @@ def entity_temperatures(answers: Answers, rows: Sequence[Row]) -> tuple[float, f
 
 
 def _places(entities: Iterable[Entity]) -> set[tuple[str, int, int]]:
-    return {(entity.type, entity.start, entity.end) for entity in entities}
+    return {_place(entity) for entity in entities}
+
+
+def _place(one: Entity | Claim) -> tuple[str, int, int]:
+    return one.type, one.start, one.end
 
 
 def with_languages(

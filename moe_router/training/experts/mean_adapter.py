@@ -8,17 +8,14 @@ not the factor of the mean; it has the sum of the ranks, and is cut to the neare
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from moe_router.errors import RequestError
-from moe_router.experts.engines.adapters import CONFIG, WEIGHTS
+from moe_router.errors import ModelAssetError, RequestError
+from moe_router.experts.engines import adapters
 from moe_router.training.experts.lora import LoraShape
 
 _A, _B = ".lora_A.", ".lora_B."
@@ -65,12 +62,11 @@ def _cut(first: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def _read(folder: Path) -> tuple[dict[str, Tensor], float]:
     """The weights in float32, and by how much their product counts."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        weights = load_file(folder / WEIGHTS)
-        scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
+        config, weights = adapters.read(folder.name, folder)
+        scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
         firsts = [name for name in weights if _A in name]
         if {*firsts, *(name.replace(_A, _B) for name in firsts)} != weights.keys():
             raise ValueError("there are other weights than the two factors of each layer")
-    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, SafetensorError) as error:
+    except (ModelAssetError, ValueError, ArithmeticError) as error:
         raise RequestError(f"{folder} holds no plain LoRA adapter that can be read: {error}") from error
     return {name: value.float() for name, value in weights.items()}, scale

@@ -32,9 +32,8 @@ from moe_router.training.experts.judge import (
     Answers,
     Report,
     ask,
-    entity_figures,
     entity_temperatures,
-    label_figures,
+    figures,
 )
 from moe_router.training.experts.lora import ADAPTER, LoraModel, LoraShape
 from moe_router.training.experts.mean_adapter import mean_of
@@ -269,13 +268,13 @@ class _Trainer:
 
     def _check(self, loss: float | None) -> None:
         """Judges the adapter; the best so far is kept."""
-        figures = self._figures(self._judge(self._select, self._expert), self._select)
+        found = figures(self._judge(self._select, self._expert), self._select, extracts=self._extracts)
         self._model.train()
-        line = {"step": self._standing.step, "loss": None if loss is None else round(loss, 4), **figures}
+        line = {"step": self._standing.step, "loss": None if loss is None else round(loss, 4), **found}
         with (self._run.output / "metrics.jsonl").open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(line) + "\n")
         logger.info("%s", line)
-        figure = figures["span_f1" if self._extracts else "macro_f1"]
+        figure = found["span_f1" if self._extracts else "macro_f1"]
         if figure > self._standing.best:
             self._standing.best, self._standing.best_step = figure, self._standing.step
             self._model.save(self._run.output / "adapter", self._base_name)
@@ -285,11 +284,6 @@ class _Trainer:
         # A new engine each time: the heads that an engine keeps hold the adapter's older self.
         engine = TransformersEngine(self._model.model.eval(), self._tokens, loaded=(ADAPTER,))
         return ask(expert, engine, rows, lambda message, share: None)
-
-    def _figures(self, answers: Answers, rows: Sequence[Row]) -> dict[str, Any]:
-        if self._extracts:
-            return entity_figures([finding.entities or [] for finding in answers.findings], rows)
-        return label_figures(answers.scores, rows, self._task.label_set, self._file.temperature)
 
     def _write_file(self, trained: ExpertFile) -> None:
         path = self._run.output / "adapter" / expert_file.NAME
@@ -305,16 +299,17 @@ class _Trainer:
         self._model.restore(self._run.output / "adapter")
         fitted = self._temperatures(self._judge(self._select, self._expert))
         self._file = self._file.model_copy(update=fitted)
-        figures = self._figures(self._judge(self._held, self._serving(self._file)), self._held)
+        reported = self._judge(self._held, self._serving(self._file))
+        found = figures(reported, self._held, extracts=self._extracts)
         done = ExpertFile(
-            **self._file.model_dump(), validation=figures, best_step=self._standing.best_step,
+            **self._file.model_dump(), validation=found, best_step=self._standing.best_step,
             seed=self._run.seed,
         )  # fmt: skip
         self._write_file(done)
         if self._notice.is_file():  # an adapter is a derivative of its base model, and under its terms
             shutil.copyfile(self._notice, self._run.output / "adapter" / "NOTICE")
-        write_report(self._run.output, asdict(self._run), figures, self._base_name)
-        return figures
+        write_report(self._run.output, asdict(self._run), found, self._base_name)
+        return found
 
     def _temperatures(self, answers: Answers) -> dict[str, float]:
         if self._extracts:

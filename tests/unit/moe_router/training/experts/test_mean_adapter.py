@@ -26,7 +26,7 @@ def adapter(folder: Path, seed: int, rank: int = 2, alpha: int = 4, layers: Sequ
     folder.mkdir()
     save_file(weights, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(
-        json.dumps({"r": rank, "lora_alpha": alpha}), encoding="utf-8"
+        json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": alpha}), encoding="utf-8"
     )
     return folder
 
@@ -90,7 +90,7 @@ def test_what_is_no_adapter_is_told(tmp_path: Path, broken: str) -> None:
         case "no rank":
             config.write_text("{}", encoding="utf-8")
         case "a rank of 0":
-            config.write_text('{"r": 0, "lora_alpha": 1}', encoding="utf-8")
+            config.write_text('{"peft_type": "LORA", "r": 0, "lora_alpha": 1}', encoding="utf-8")
         case _:
             config.write_text("[]", encoding="utf-8")
     with pytest.raises(RequestError, match="no plain LoRA adapter that can be read"):
