@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,23 +22,38 @@ from moe_router.training.experts.lora import LoraShape
 _A, _B = ".lora_A.", ".lora_B."
 
 
+class _Adapter(NamedTuple):
+    base_model: str | None
+    weights: dict[str, Tensor]
+    """in float32"""
+    scale: float
+    """by how much the product of two factors counts"""
+
+
 def mean_of(folders: Sequence[Path], shape: LoraShape) -> dict[str, Tensor]:
     """The adapter of this shape that is nearest to the mean: its weights by the names that `save` gives them.
 
     Raises:
-        RequestError: an adapter cannot be read, or adapts other layers than the first.
+        RequestError: an adapter cannot be read, adapts another model or other layers than the first, or has
+            ranks of their own for some layers.
     """
     read = [_read(folder) for folder in folders]
-    for folder, (weights, _) in zip(folders, read, strict=True):
-        if _layers(weights) != _layers(read[0][0]):
+    for folder, adapter in zip(folders, read, strict=True):
+        if adapter.base_model != read[0].base_model:
+            raise RequestError(
+                f"{folder} was trained on {adapter.base_model}, {folders[0]} on {read[0].base_model}; "
+                "there is no mean of them."
+            )
+        if _layers(adapter.weights) != _layers(read[0].weights):
             raise RequestError(f"{folder} adapts other layers than {folders[0]}; there is no mean of them.")
     mean: dict[str, Tensor] = {}
-    for name in read[0][0]:
+    for name in read[0].weights:
         if _A not in name:
             continue
         other = name.replace(_A, _B)
-        first = torch.cat([weights[name] for weights, _ in read])
-        second = torch.cat([weights[other] * scale for weights, scale in read], dim=1) / len(read)
+        first = torch.cat([adapter.weights[name] for adapter in read])
+        scaled = [adapter.weights[other] * adapter.scale for adapter in read]
+        second = torch.cat(scaled, dim=1) / len(read)
         mean[name], mean[other] = _cut(first, second * shape.rank / shape.alpha, shape.rank)
     return mean
 
@@ -59,14 +75,16 @@ def _cut(first: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return torch.nn.functional.pad(a, (0, 0, 0, missing)), torch.nn.functional.pad(b, (0, missing))
 
 
-def _read(folder: Path) -> tuple[dict[str, Tensor], float]:
-    """The weights in float32, and by how much their product counts."""
+def _read(folder: Path) -> _Adapter:
     try:
         config, weights = adapters.read(folder.name, folder)
         scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
+        if config.rank_pattern or config.alpha_pattern:
+            raise ValueError("some layers have a rank or an alpha of their own")
         firsts = [name for name in weights if _A in name]
         if {*firsts, *(name.replace(_A, _B) for name in firsts)} != weights.keys():
             raise ValueError("there are other weights than the two factors of each layer")
     except (ModelAssetError, ValueError, ArithmeticError) as error:
         raise RequestError(f"{folder} holds no plain LoRA adapter that can be read: {error}") from error
-    return {name: value.float() for name, value in weights.items()}, scale
+    floats = {name: value.float() for name, value in weights.items()}
+    return _Adapter(config.base_model_name_or_path, floats, scale)

@@ -72,6 +72,27 @@ def test_adapters_of_other_layers_have_no_mean(tmp_path: Path) -> None:
         mean_of(folders, LoraShape())
 
 
+def test_adapters_of_different_models_have_no_mean(tmp_path: Path) -> None:
+    folders = [adapter(tmp_path / "a", 0), adapter(tmp_path / "b", 1)]
+    for folder, model in zip(folders, ("tiny", "small"), strict=True):
+        _rewrite_config(folder, base_model_name_or_path=model)
+    with pytest.raises(RequestError, match=r"b was trained on small, .*a on tiny"):
+        mean_of(folders, LoraShape())
+
+
+@pytest.mark.parametrize("pattern", ["rank_pattern", "alpha_pattern"])
+def test_layers_with_a_rank_of_their_own_are_refused(tmp_path: Path, pattern: str) -> None:
+    folder = adapter(tmp_path / "a", 0)
+    _rewrite_config(folder, **{pattern: {"q_proj": 1}})
+    with pytest.raises(RequestError, match="some layers have a rank or an alpha of their own"):
+        mean_of([folder], LoraShape())
+
+
+def _rewrite_config(folder: Path, **changes: object) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "broken", ["missing", "no weights", "half of them", "no JSON", "no rank", "a rank of 0", "a list"]
 )
