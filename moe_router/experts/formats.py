@@ -22,7 +22,7 @@ from stdnum import iban, luhn
 
 from moe_router.contracts import Entity
 from moe_router.experts.spans import Spans
-from moe_router.experts.text_words import ACCENTS, UNSPACED
+from moe_router.experts.text_words import ACCENTS, INVISIBLE, SYMBOLS, UNSPACED
 
 SHORTEST_IBAN = 15
 """Characters of Norway's."""
@@ -184,7 +184,7 @@ def _may_be_url(value: str) -> bool:
 
 def _without_the_sentences_marks(value: str) -> Iterator[str]:
     """A full stop at the end is the sentence's, and a bracket that is not opened within."""
-    open_ = {")": value.count("(") - value.count(")"), "]": value.count("[") - value.count("]")}
+    open_ = {end: value.count(begin) - value.count(end) for begin, end in ("()", "[]", "{}")}
     end = len(value)
     while end and (value[end - 1] in ".,;:!?*_~`" or open_.get(value[end - 1], 0) < 0):
         end -= 1
@@ -252,7 +252,7 @@ _IP = Rule(
 )
 _URL = Rule(
     re.compile(
-        rf"(?P<value>(?:https?://|www\.)(?:(?!\]\()[^\s<>\"'“”„«»{UNSPACED}、。，！？；：「」『』（）【】《》]"
+        rf"(?P<value>(?:https?://|www\.)(?:(?!\]\()[^\s<>\"'“”„«»{UNSPACED}、。，！？；：「」『』（）【】《》‘’…{INVISIBLE}{SYMBOLS}]"
         rf"|(?<=[/=&?_-])[{UNSPACED}]+)*)",
         re.IGNORECASE,
     ),

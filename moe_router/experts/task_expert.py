@@ -244,12 +244,13 @@ class TaskExpert:
             Entity(type=c.type, start=c.start, end=c.end, value=text[c.start : c.end], confidence=float(sure))
             for c, sure in zip(told, self._sureness(told), strict=True)
         ]
-        ruled = formats.find(text, self.labels)
+        entities = extraction.merged(formats.find(text, self.labels), claims)
         no_other = tempered(np.array([found.no_other for found in work.found]), self._span_temperature)
-        # Every claim is right, and none is missing; what a rule adds counts with the rule's precision.
-        whole = math.prod(entity.confidence for entity in (*claims, *ruled)) * float(no_other.prod())
-        raw = json.dumps([[entity.value, entity.type] for entity in claims], ensure_ascii=False)
-        return Finding(ENTITIES, whole, None, extraction.merged(ruled, claims), raw)
+        # Every entity of the list is right, and none is missing.
+        whole = math.prod(entity.confidence for entity in entities) * float(no_other.prod())
+        places = {(claim.start, claim.end, claim.type): claim.value for claim in claims}  # windows overlap
+        raw = json.dumps([[value, kind] for (_, _, kind), value in places.items()], ensure_ascii=False)
+        return Finding(ENTITIES, whole, None, entities, raw)
 
     def _sureness(self, claims: Sequence[extraction.Claim]) -> Floats:
         """(n_claims,) the calibrated probability that a claim's span and type are right."""

@@ -60,12 +60,16 @@ _MARKS = "".join(
 _UNSPACED_SIGN = re.compile(f"[{UNSPACED}]")
 _CHUNK = re.compile(rf"[{UNSPACED}][{_MARKS}]*|[^\s{UNSPACED}]+")
 
-_FORMAT = "\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
+INVISIBLE = r"\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff"
 """Signs without a width, such as those around a telephone number within Arabic or Hebrew."""
-_APART = '()[]{}<>"“”„‘«»;|\\…—–。、，！？；：「」『』（）【】《》؟،؛।' + _FORMAT
+SYMBOLS = r"\u2190-\u21ff\u2300-\u23ff\u2500-\u27bf\u2900-\u297f\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff"
+"""Arrows, emoji and their like."""
+_APART = re.escape('()[]{}<>"“”„‘«»;|\\…—–。、，！？；：「」『』（）【】《》؟،؛।') + INVISIBLE + SYMBOLS
 """These part words wherever they stand."""
-_EDGES = _APART + "'’.,:!?¿¡"
+_EDGES = _APART + re.escape("'’.,:!?¿¡~`\u00ad")
 _LETTER = rf"(?:[^\W\d_][{ACCENTS}]*)"
+_LEFT_EDGE = re.compile(rf"(?:[{_EDGES}]|[*_]++(?={_LETTER}))*")  # **Ann, but not ****-9855
+_RIGHT_EDGE = re.compile(rf"[{_EDGES}]")
 
 
 def _after(letters: int, then: str) -> str:
@@ -79,7 +83,7 @@ def _after(letters: int, then: str) -> str:
 _APOSTROPHE = "['’]"
 _UP_TO_TWO = ("", f"[{ACCENTS}]", f"[{ACCENTS}]{{2}}")
 _CUTS = (
-    rf"(?=[{re.escape(_APART)}])|(?<=[{re.escape(_APART)}])"
+    rf"(?=[{_APART}])|(?<=[{_APART}])"
     # Name:Ann, Ann,Bob and 5,Ann, but not 10:30, 1,000 and https://
     r"|(?<=[^\d\s])(?=[,:!?][^/])|(?<=[^\d\s][,:!?])(?=[^/])"
     rf"|(?<=\d)(?=[,:!?]{_LETTER})|(?<=\d[,:!?])(?={_LETTER})"
@@ -89,9 +93,11 @@ _CUTS = (
 )
 _CUT = re.compile(
     _CUTS + rf"|{_after(2, '')}(?=/{_LETTER}{{2}})|{_after(2, '/')}(?={_LETTER}{{2}})"  # Lee/Ann
+    r"|(?<=[^=])(?==[\w+])|(?<=[^=]=)(?=[\w+])"  # name=Ann
+    r"|(?=&\w+=)|(?<=&)(?=\w+=)"  # Ann&age=30, but not AT&T
 )
 _CUT_LONG = re.compile(_CUTS)
-"""Of a long stretch, which may be an encoded file: a slash parts nothing there."""
+"""Of a long stretch, which may be an encoded file: slashes and equals signs part nothing there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +163,32 @@ def words_of(text: str) -> list[Word]:
     words: list[Word] = []
     for match in _CHUNK.finditer(text):
         chunk, at = match.group(), match.start()
-        left = len(chunk) - len(chunk.lstrip(_EDGES))
-        right = max(left, len(chunk.rstrip(_EDGES)))
+        left, right = _edges(chunk)
         words += [_mark(text, at + i) for i in range(left)]
         cut = _CUT if right - left <= MAX_WORD_CHARS else _CUT_LONG
         cuts = sorted({left, right, *(m.start() for m in cut.finditer(chunk, left, right))})
         words += [_piece(text, at + start, at + end) for start, end in pairwise(cuts) if start < end]
         words += [_mark(text, at + i) for i in range(right, len(chunk))]
     return words
+
+
+def _edges(chunk: str) -> tuple[int, int]:
+    """Where the marks at its beginning end, and where those at its end begin."""
+    edge = _LEFT_EDGE.match(chunk)
+    left = edge.end() if edge else 0
+    right = _without_marks(chunk, left, len(chunk))
+    bare = left + len(chunk[left:right].rstrip("*_"))
+    if bare in (left, right):
+        return left, right
+    inner = _without_marks(chunk, left, bare)
+    ends_in_a_word = chunk[inner - 1].isalpha() or _is_mark(chunk[inner - 1])  # Ann.**, but not 4556****
+    return left, inner if ends_in_a_word else right
+
+
+def _without_marks(chunk: str, start: int, end: int) -> int:
+    while end > start and _RIGHT_EDGE.match(chunk, end - 1):
+        end -= 1
+    return end
 
 
 def _mark(text: str, at: int) -> Word:

@@ -64,7 +64,8 @@ def evaluate_expert(
 ) -> dict[str, Any]:
     """Figures by way: `adapter`, `few-shot`, `zero-shot` and `linear head`, as far as there are such.
 
-    A prompt of the base model that leaves no room for a text is left out, and the log says so.
+    A prompt of the base model that leaves no room for a text is left out, and so is a linear head that cannot
+    be had; the log says so.
 
     Raises:
         RequestError: the data cannot be read, or the task has no expert on the base model.
@@ -93,14 +94,21 @@ def evaluate_expert(
         answers = ask(expert, engine, asked, lambda _m, share, name=name: report(name, share))  # type: ignore[misc]
         found[name] = figures(answers, rows, extracts=expert.extracts)
     if encoder is not None and task.kind == "classification" and _has_linear(given):
-        found["linear head"] = _linear(given, task, rows, encoder, report)
+        try:
+            found["linear head"] = _linear(given, task, rows, encoder, report)
+        except (ModelAssetError, RequestError) as error:
+            logger.warning("the linear head is left out: %s", error)
     return found
 
 
 def _rows(given: Evaluation) -> list[Row]:
-    if given.data.is_file():
-        return read_rows(given.data)[: given.limit]
-    return halves(read_rows(given.data / "validation.jsonl.gz"))[1][: given.limit]
+    path = given.data if given.data.is_file() else given.data / "validation.jsonl.gz"
+    rows = read_rows(path)
+    if path != given.data:
+        _, rows = halves(rows)
+    if not rows:
+        raise RequestError(f"{path} has no rows to judge on.")
+    return rows[: given.limit]
 
 
 def _ways(given: Evaluation, declared: Expert, task: TaskSpec, engine: Engine) -> dict[str, TaskExpert]:

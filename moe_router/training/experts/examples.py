@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from pydantic import ValidationError
 
 from moe_router.contracts import Entity, ExpertRequest
 from moe_router.errors import RequestError
@@ -65,18 +66,34 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a JSON Lines file, compressed where its name ends in `.gz`.
+    """Rows of a JSON Lines file, compressed where its name ends in `.gz`; blank lines count for nothing.
 
     A row has text, language, and label or entities; its context, if it has one, is an object of strings.
 
     Raises:
-        RequestError: there is no such file, or a line lacks what is needed.
+        RequestError: there is no such file, or a line lacks what is needed or could not be asked of a worker.
     """
+    rows: list[Row] = []
+    number = 0
     try:
         with _opened(path) as lines:
-            return [_row(json.loads(line), number) for number, line in enumerate(lines, 1)]
-    except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
+            for line in lines:
+                number += 1
+                if line.strip():
+                    rows.append(_row(json.loads(line)))
+    except (EOFError, OSError) as error:
         raise RequestError(f"{path}: {type(error).__name__}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{path}, line {number}: {_told(error)}") from error
+    return rows
+
+
+def _told(error: Exception) -> str:
+    """What is wrong with a row, without what stands in it."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"there is no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def halves(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -104,26 +121,34 @@ def rows_to_choose_by(folder: Path) -> list[Row]:
 
 
 def _opened(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+    encoding = "utf-8-sig"  # some editors begin a file with a mark
+    return gzip.open(path, "rt", encoding=encoding) if path.suffix == ".gz" else path.open(encoding=encoding)
 
 
-def _row(data: dict[str, object], number: int) -> Row:
-    text, listed = str(data["text"]), data.get("entities") or ()
-    assert isinstance(listed, list | tuple)  # noqa: S101  of JSON
-    entities = tuple(Entity(**{**entity, "confidence": 1.0}) for entity in listed)
-    for entity in entities:
-        if text[entity.start : entity.end] != entity.value:
-            place = f"{entity.start} to {entity.end}"
-            raise ValueError(f"line {number}: the text from {place} is not the {entity.type}'s value")
-    return Row(
-        text,
+def _row(data: object) -> Row:
+    if not isinstance(data, dict):
+        raise TypeError("a row must be an object")
+    row = Row(
+        str(data["text"]),
         str(data.get("language", "en")),
         "" if "entities" in data else str(data["label"]),
-        entities,
+        _entities(data.get("entities")),
         _context(data.get("context", {})),
     )
+    for entity in row.entities:
+        if row.text[entity.start : entity.end] != entity.value:
+            place = f"{entity.start} to {entity.end}"
+            raise ValueError(f"the text from {place} is not the {entity.type}'s value")
+    request_of(row, "any/task")  # as it will be asked
+    return row
+
+
+def _entities(data: object) -> tuple[Entity, ...]:
+    if data is None:
+        return ()
+    if isinstance(data, list) and all(isinstance(entity, dict) for entity in data):
+        return tuple(Entity(**{**entity, "confidence": 1.0}) for entity in data)
+    raise TypeError("entities: must be a list of objects")
 
 
 def _context(data: object) -> dict[str, str]:
@@ -138,14 +163,16 @@ def request_of(row: Row, task_key: str) -> ExpertRequest:
 
 
 def examples_of(expert: TaskExpert, rows: Iterable[Row]) -> list[Example]:
-    """The examples of the rows; of a long extraction one for each window.
+    """The examples of the rows that leave a choice; of a long extraction one for each window.
 
     Raises:
-        RequestError: all are too long.
+        RequestError: there is none, or all are too long.
     """
-    made = [example for row in rows for example in _of_row(expert, row)]
+    made = [example for row in rows for example in _of_row(expert, row) if example.choices]
     kept = [example for example in made if len(example.tokens) <= MAX_TOKENS]
-    if made and not kept:
+    if not made:
+        raise RequestError("There is nothing to train on: no row leaves the model a choice.")
+    if not kept:
         raise RequestError(f"All {len(made)} examples have more than {MAX_TOKENS} tokens.")
     if len(kept) < len(made):
         dropped = len(made) - len(kept)

@@ -44,6 +44,7 @@ def ask(expert: TaskExpert, engine: Engine, rows: Sequence[Row], report: Report)
         ((index, part, job) for index, work in enumerate(works) for part, job in enumerate(work.jobs)),
         key=lambda item: item[2].cost,
     )
+    count = len(queue)
     outcomes: dict[tuple[int, int], Outcome] = {}
     while queue:
         batch: list[tuple[int, int, Job]] = []
@@ -53,7 +54,7 @@ def ask(expert: TaskExpert, engine: Engine, rows: Sequence[Row], report: Report)
             spent += batch[-1][2].cost
         answers = engine.infer([job for *_, job in batch])
         outcomes.update({(i, p): answer for (i, p, _), answer in zip(batch, answers, strict=True)})
-        report("asking the expert", 1 - len(queue) / max(1, len(rows)))
+        report("asking the expert", 1 - len(queue) / count)
     own = [[outcomes[index, part] for part in range(len(work.jobs))] for index, work in enumerate(works)]
     findings = [expert.finish(work, found) for work, found in zip(works, own, strict=True)]
     scores = [found[0] for found in own if found and not isinstance(found[0], int)]

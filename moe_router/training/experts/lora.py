@@ -52,12 +52,15 @@ class LoraModel:
 
     Raises:
         ModelAssetError: the model has none of the targets.
+        RequestError: the model has not so many layers.
     """
 
     def __init__(self, model: Any, shape: LoraShape) -> None:
         self.model = model
         model.requires_grad_(False)
-        layers = int(model.config.num_hidden_layers)
+        layers = int(model.config.get_text_config(decoder=True).num_hidden_layers)
+        if not 0 <= shape.first_layer < layers:
+            raise RequestError(f"There is no layer {shape.first_layer}: the model has {layers}, from 0.")
         self._config = LoraConfig(
             r=shape.rank, lora_alpha=shape.alpha, lora_dropout=shape.dropout,
             target_modules=list(shape.targets),

@@ -1,4 +1,4 @@
-"""Where a training run stands, so that it can go on after it was stopped: safetensors and JSON, no pickle."""
+"""Where a training run stands, so that it can go on after it was stopped: one safetensors file, no pickle."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from moe_router.errors import RequestError
 from moe_router.training.experts.lora import LoraModel
 from moe_router.training.experts.weight_average import WeightAverage
 
-STATE = "state"
-SUFFIXES = ("json", "safetensors")
+STATE = "state.safetensors"
 _RNG = "rng"
+_STANDING = "standing"
 
 
 @dataclass(slots=True)
@@ -45,27 +46,23 @@ def save(
 ) -> None:
     """Writes the weights, their average, the optimiser's moments, the random state and the standing.
 
-    The description goes last, and each file is replaced as a whole: a kill between leaves the older pair
-    or the newer weights with their own step, which the tensors hold too.
+    All in one file, which is replaced as a whole: a kill leaves the older one.
     """
-    tensors: dict[str, torch.Tensor] = {_RNG: torch.get_rng_state(), "step": torch.tensor(standing.step)}
+    tensors: dict[str, torch.Tensor] = {_RNG: torch.get_rng_state()}
     for name, weights in model.parameters().items():
         tensors[f"weight.{name}"] = weights.detach().cpu()
         tensors[f"average.{name}"] = average.values[name].cpu()
         for key in ("exp_avg", "exp_avg_sq"):
             if weights in optimizer.state:
                 tensors[f"{key}.{name}"] = optimizer.state[weights][key].cpu()
-    save_file(tensors, folder / f"{STATE}.part")
-    (folder / f"{STATE}.part").replace(folder / f"{STATE}.safetensors")
-    part = folder / f"{STATE}.json.part"
-    part.write_text(json.dumps(asdict(standing)) + "\n", encoding="utf-8")
-    part.replace(folder / f"{STATE}.json")
+    part = folder / f"{STATE}.part"
+    save_file(tensors, part, metadata={_STANDING: json.dumps(asdict(standing))})
+    part.replace(folder / STATE)
 
 
 def forget(folder: Path) -> None:
     """Removes an earlier run's standing from the folder: `load` must not take it for the new one's."""
-    for suffix in SUFFIXES:
-        (folder / f"{STATE}.{suffix}").unlink(missing_ok=True)
+    (folder / STATE).unlink(missing_ok=True)
 
 
 def setting(file: Path, name: str) -> object:
@@ -104,12 +101,12 @@ def load(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, average: 
     Raises:
         RequestError: the state is damaged, or that of another model.
     """
-    if not any((folder / f"{STATE}.{suffix}").exists() for suffix in SUFFIXES):
+    if not (folder / STATE).exists():
         return Standing()
     try:
-        tensors = load_file(folder / f"{STATE}.safetensors")
-        standing = Standing(**json.loads((folder / f"{STATE}.json").read_text(encoding="utf-8")))
-        standing.step = int(tensors["step"])
+        with safe_open(folder / STATE, framework="pt") as file:
+            standing = Standing(**json.loads(file.metadata()[_STANDING]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
         for name, weights in model.parameters().items():
             weights.data.copy_(tensors[f"weight.{name}"])
             average.values[name].copy_(tensors[f"average.{name}"])
@@ -120,6 +117,6 @@ def load(folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, average: 
                     "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(weights.device),
                 }
         torch.set_rng_state(tensors[_RNG])
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, SafetensorError) as error:
         raise RequestError(f"{folder}: the run cannot go on: {type(error).__name__}: {error}") from error
     return standing

@@ -102,8 +102,8 @@ def train_expert(run: ExpertRun, registry: Registry, report: Report) -> dict[str
         The figures on the reported half, also written into the run's folder.
 
     Raises:
-        RequestError: the data is missing or its labels are not those of the task; the run cannot go on; or
-            there is no mean of the adapters.
+        RequestError: the template is malformed; the data is missing, too little, or its labels are not those
+            of the task; the run cannot go on; or there is no mean of the adapters.
         ModelAssetError: the base model cannot be had, or takes no adapter.
     """
     mean = _mean(run) if run.mean_of else None  # before anything of an earlier run is written over
@@ -125,6 +125,13 @@ def _mean(run: ExpertRun) -> dict[str, torch.Tensor]:
     return mean_of(run.mean_of, run.shape)
 
 
+def _template(run: ExpertRun) -> Template:
+    try:
+        return Template(run.template)
+    except ValueError as error:
+        raise RequestError(f"The template: {error}") from error
+
+
 def _dtype(run: ExpertRun) -> str:
     """What the run began in, so that another machine may go on with it; else what is faster here."""
     began = state.setting(run.output / SETTINGS, "dtype") if run.resume else None
@@ -138,6 +145,7 @@ class _Trainer:
         self._run = run
         self._report = report
         self._task = registry.task(run.task)
+        prefix = _template(run).label_prefix
         spec = registry.base_models[run.base]
         source = ensure_base_model(spec.hf_name, run.cache)
         self._base_name = spec.hf_name
@@ -146,7 +154,6 @@ class _Trainer:
         model, tokenizer = load_model(source, spec.model_copy(update={"torch_dtype": self._dtype}))
         self._tokens = HfTokens(tokenizer, MAX_TEXT_TOKENS, context_length(model))
         self._model = LoraModel(model, run.shape)
-        prefix = Template(run.template).label_prefix
         extracts = self._task.kind == "extraction"
         encode = lambda text: self._tokens.encode(text, trusted=False)  # noqa: E731
         words = None
@@ -159,7 +166,7 @@ class _Trainer:
         self._extracts = extracts
         rows = read_rows(run.data / "train.jsonl.gz")
         self._select, self._held = judging_rows(run.data, run.judged)
-        self._check_labels([*rows, *self._select, *self._held])
+        self._check_rows([*rows, *self._select, *self._held])
         order = np.random.default_rng(run.seed).permutation(len(rows))[: run.limit]
         self._examples = examples_of(self._expert, [rows[i] for i in order])
         self._optimizer = torch.optim.AdamW(
@@ -176,7 +183,14 @@ class _Trainer:
             max_text_tokens=MAX_TEXT_TOKENS, trained=trained,
         )  # fmt: skip
 
-    def _check_labels(self, rows: Sequence[Row]) -> None:
+    def _check_rows(self, rows: Sequence[Row]) -> None:
+        if not (self._select and self._held):
+            raise RequestError(
+                f"{self._run.data}: the validation file needs two rows or more: one half chooses, "
+                "the other is reported on."
+            )
+        if not self._extracts and any(not row.label for row in rows):
+            raise RequestError(f"{self._run.task} needs rows with a label; some of the data have none.")
         known = set(self._task.label_set)
         said = {row.label for row in rows if row.label} | {e.type for row in rows for e in row.entities}
         if odd := sorted(said - known):
@@ -205,10 +219,19 @@ class _Trainer:
             fixed = {name: value for name, value in settings.items() if name not in FREE_SETTINGS}
             state.check_settings(folder / SETTINGS, fixed)
             self._standing = state.load(folder, self._model, self._optimizer, self._average)
+            self._forget_later_checks()
             return
         state.forget(folder)
+        shutil.rmtree(folder / "adapter", ignore_errors=True)
         (folder / "metrics.jsonl").write_text("", encoding="utf-8")
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    def _forget_later_checks(self) -> None:
+        """Of metrics.jsonl those after the step at which the run goes on, which come again."""
+        path = self._run.output / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= self._standing.step]
+        path.write_text("".join(kept), encoding="utf-8")
 
     def _digest(self) -> str:
         """Of what is trained and judged on, in its order."""
@@ -234,10 +257,11 @@ class _Trainer:
                 self._report(
                     f"training, loss {average:.3f}, best {self._standing.best:.3f}", step / self._steps
                 )
-                if step % every == 0 or step == self._steps:
+                is_check = step % every == 0 or step == self._steps
+                if is_check:
                     with self._average.in_force():
                         self._check(average)
-                if step % SAVE_EVERY == 0 or step % every == 0:
+                if is_check or step % SAVE_EVERY == 0:
                     state.save(self._run.output, self._model, self._optimizer, self._average, self._standing)
 
     def take(self, mean: Mapping[str, torch.Tensor]) -> None:

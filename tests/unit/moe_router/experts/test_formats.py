@@ -70,6 +70,10 @@ def test_what_fails_its_check_is_not_found(text: str) -> None:
         ("Kontakt:-ann@example.com, john&jane@example.com",
          ["EMAIL ann@example.com", "EMAIL john&jane@example.com"]),
         ("https://x.com/search?q=東京&x=1", ["URL https://x.com/search?q=東京&x=1"]),
+        ("https://x.org/a\u200b", ["URL https://x.org/a"]),
+        ("\u200fhttps://x.org/a\u200f.", ["URL https://x.org/a"]),
+        ("https://x.org😊 https://x.org/a…", ["URL https://x.org", "URL https://x.org/a"]),
+        ("https://x.org/a’s {u:https://x.org/{id}}", ["URL https://x.org/a", "URL https://x.org/{id}"]),
         ("[https://a.org](https://b.org)", ["URL https://a.org", "URL https://b.org"]),
     ],
 )  # fmt: skip

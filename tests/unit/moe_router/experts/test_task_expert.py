@@ -104,6 +104,15 @@ def test_odds_of_spans_and_types_are_divided_by_their_temperatures(tokens: HfTok
     assert whole == pytest.approx(each.prod() * expit(logit([0.6, 0.95]) / 2).prod())
 
 
+def test_what_two_windows_tell_counts_once_and_what_is_overruled_not_at_all(tokens: HfTokens) -> None:
+    twice = Found([claimed(0, 0.8, 1.0)], math.log(0.9)), Found([claimed(0, 0.8, 1.0)], math.log(0.7))
+    confidences, whole = extracted(tokens, 1.0, 1.0, *twice)
+    assert confidences == pytest.approx([0.8])
+    assert whole == pytest.approx(0.8 * 0.9 * 0.7)
+    beneath = Found([claimed(0, 0.8, 1.0), claimed(0, 0.3, 0.5)])
+    assert extracted(tokens, 1.0, 1.0, beneath) == (pytest.approx([0.8]), pytest.approx(0.8))
+
+
 @pytest.mark.parametrize("temperature", [0.01, 100.0])
 def test_what_is_certain_or_impossible_stays_so(tokens: HfTokens, temperature: float) -> None:
     def all_told(probability: float) -> tuple[list[float], float]:

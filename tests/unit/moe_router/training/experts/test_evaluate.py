@@ -3,16 +3,19 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moe_router.errors import RequestError
 from moe_router.experts import expert_file
 from moe_router.experts.engines.base import Prompt
 from moe_router.experts.engines.tokens import HfTokens
+from moe_router.experts.engines.transformers import TransformersEngine
 from moe_router.experts.extraction import Claim
 from moe_router.experts.prompting import Template
 from moe_router.experts.scoring import tempered
@@ -23,10 +26,12 @@ from moe_router.training.experts.evaluate import Evaluation, evaluate_expert, wi
 from moe_router.training.experts.examples import Row, halves
 from moe_router.training.experts.judge import (
     Answers,
+    ask,
     entity_figures,
     entity_temperatures,
     probability_figures,
 )
+from moe_router.training.experts.lora import ADAPTER, LoraModel, LoraShape
 from moe_router.training.experts.report import table
 from tests.unit.moe_router.experts import tiny
 from tests.unit.moe_router.training import expert_fixtures as fixtures
@@ -127,6 +132,39 @@ def test_there_is_no_linear_head_where_nothing_could_be_fitted(tmp_path: Path, g
     given = Evaluation("bank/intent", data, "tiny", None, tmp_path, tmp_path)
     never_asked = cast(Encoder, object())
     assert set(evaluate_expert(given, fixtures.registry(gemma_folder), never_asked, _quiet)) == {"zero-shot"}
+
+
+def test_a_linear_head_that_cannot_be_had_costs_no_other_figure(
+    tmp_path: Path, gemma_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alike = [replace(row, label=fixtures.LABELS[0]) for row in fixtures.rows(12)]
+    data = fixtures.write(tmp_path / "data", alike, alike)
+    given = Evaluation("bank/intent", data, "tiny", None, tmp_path, tmp_path)
+    never_asked = cast(Encoder, object())  # texts of one label alone are told first
+    assert set(evaluate_expert(given, fixtures.registry(gemma_folder), never_asked, _quiet)) == {"zero-shot"}
+    assert "the linear head is left out" in caplog.text
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["a file", "a folder"])
+def test_data_without_rows_are_told(tmp_path: Path, gemma_folder: Path, whole: bool) -> None:
+    data = fixtures.write(tmp_path / "data", fixtures.rows(9), [])
+    path = data / "validation.jsonl.gz" if whole else data
+    given = Evaluation("bank/intent", path, "tiny", None, tmp_path, tmp_path)
+    with pytest.raises(RequestError, match="has no rows to judge on"):
+        evaluate_expert(given, fixtures.registry(gemma_folder), None, _quiet)
+
+
+def test_progress_is_a_share_also_of_long_texts(gemma_folder: Path) -> None:
+    expert = fixtures.expert(gemma_folder, "bank/pii")
+    shares: list[float] = []
+    rows = [Row("Ann met Bob. " * 200, "en"), fixtures.entity_row()]
+    model = LoraModel(AutoModelForCausalLM.from_pretrained(gemma_folder), LoraShape(rank=2)).model.eval()
+    engine = TransformersEngine(
+        model, HfTokens(AutoTokenizer.from_pretrained(gemma_folder), 64), loaded=(ADAPTER,)
+    )
+    ask(expert, engine, rows, lambda message, share: shares.append(share))
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] <= shares[-1] == 1
 
 
 def test_a_prompt_without_a_place_for_the_context_has_it_in_the_text() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,49 @@ def test_rows_are_read_plain_too_and_their_context_reaches_the_template(tmp_path
 def test_a_context_that_is_no_object_of_strings_is_refused(tmp_path: Path, context: object) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(json.dumps({"text": "Socks", "label": "exact", "context": context}), encoding="utf-8")
-    with pytest.raises(RequestError, match=r"bad\.jsonl: TypeError: context"):
+    with pytest.raises(RequestError, match=r"bad\.jsonl, line 1: context: must be"):
         read_rows(path)
+
+
+ROW = '{"text": "Socks", "label": "exact"}'
+
+
+def test_a_mark_at_the_files_begin_and_blank_lines_are_read_over(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"\ufeff{ROW}\n\n{ROW}\n  \n", encoding="utf-8")
+    assert read_rows(path) == [Row("Socks", "en", "exact")] * 2
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "Expecting"),
+        ("[]", "a row must be an object"),
+        ('{"label": "exact"}', "there is no 'text'"),
+        ('{"text": "Socks"}', "there is no 'label'"),
+        ('{"text": "", "label": "exact"}', "text: "),
+        ('{"text": "\\ud800", "label": "exact"}', "text: "),
+        ('{"text": "Socks", "language": "English (US)", "label": "exact"}', "language: "),
+        ('{"text": "Socks", "entities": "Socks"}', "entities: must be a list"),
+        ('{"text": "Socks", "entities": ["Socks"]}', "entities: must be a list"),
+        ('{"text": "Socks", "entities": [{"start": 0, "end": 5, "value": "Socks"}]}', "type: "),
+    ],
+)
+def test_a_row_that_cannot_be_asked_is_told_with_its_line(tmp_path: Path, line: str, told: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(f"{ROW}\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(RequestError, match=rf"bad\.jsonl, line 3: {re.escape(told)}"):
+        read_rows(path)
+
+
+def test_rows_that_leave_no_choice_teach_nothing(gemma_folder: Path) -> None:
+    expert = fixtures.expert(gemma_folder, "bank/pii")
+    with_names = fixtures.entity_row()
+    assert len(examples_of(expert, [Row("?!", "en"), with_names])) == 1
+    with pytest.raises(RequestError, match="nothing to train on"):
+        examples_of(expert, [Row("?!", "en")])
+    with pytest.raises(RequestError, match="nothing to train on"):
+        examples_of(expert, [])
 
 
 def test_an_entity_that_is_not_at_its_place_is_told_with_its_line(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from moe_router.errors import ModelAssetError
+from moe_router.errors import ModelAssetError, RequestError
 from moe_router.experts.engines.tokens import HfTokens
 from moe_router.experts.engines.transformers import TransformersEngine
 from moe_router.training.experts.examples import examples_of, request_of
@@ -85,6 +85,14 @@ def test_layers_below_the_first_get_no_adapter(gemma_folder: Path) -> None:
     names = LoraModel(model, LoraShape(rank=2, first_layer=2)).parameters()
     assert names
     assert all(".layers.2." in name for name in names)
+
+
+@pytest.mark.parametrize("first", [-1, 6, 60])
+def test_a_first_layer_that_there_is_not_is_told(gemma_folder: Path, first: int) -> None:
+    model = AutoModelForCausalLM.from_pretrained(gemma_folder, dtype=torch.float32)
+    layers = model.config.num_hidden_layers
+    with pytest.raises(RequestError, match=f"the model has {layers}"):
+        LoraModel(model, LoraShape(first_layer=first))
 
 
 def test_a_model_without_the_targets_is_refused(gemma_folder: Path) -> None:

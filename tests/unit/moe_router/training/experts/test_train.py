@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 
 from moe_router.errors import RequestError
 from moe_router.experts import expert_file
+from moe_router.training.experts import state
 from moe_router.training.experts import train as training
+from moe_router.training.experts.examples import Row
 from moe_router.training.experts.lora import LoraShape
 from moe_router.training.experts.train import ExpertRun, train_expert
 from tests.unit.moe_router.training import expert_fixtures as fixtures
@@ -67,6 +69,92 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     told = [(folder / "metrics.jsonl").read_text("utf-8") for folder in (run.output, halted.output)]
     whole_loss, resumed_loss = (json.loads(lines.splitlines()[-1])["loss"] for lines in told)
     assert resumed_loss == pytest.approx(whole_loss, abs=1e-3)
+
+
+def test_a_kill_after_a_check_costs_neither_the_best_adapter_nor_a_line(
+    run: ExpertRun, gemma_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = fixtures.registry(gemma_folder)
+    save = state.save
+    whole = train_expert(run, registry, _quiet)
+    halted = replace(run, output=run.output.with_name("halted"))
+    for writes in range(2):  # before the first standing is written; before the one of the second check
+
+        def halt(*given: Any, left: list[bool] = [True] * writes) -> None:
+            if not left:
+                raise KeyboardInterrupt
+            left.pop()
+            save(*given)
+
+        monkeypatch.setattr(state, "save", halt)
+        with pytest.raises(KeyboardInterrupt):
+            train_expert(replace(halted, resume=writes > 0), registry, _quiet)
+    monkeypatch.setattr(state, "save", save)
+    assert train_expert(replace(halted, resume=True), registry, _quiet) == whole
+    steps = [
+        [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+        for folder in (run.output, halted.output)
+    ]
+    assert steps[0] == steps[1]
+    told = [expert_file.load(folder / "adapter", fixtures.LABELS) for folder in (run.output, halted.output)]
+    assert told[0] == told[1]
+
+
+def test_a_run_that_is_done_goes_on_without_another_step(run: ExpertRun, gemma_folder: Path) -> None:
+    registry = fixtures.registry(gemma_folder)
+    odd = replace(run, checks=5)  # the last check is no multiple of the others
+    figures = train_expert(odd, registry, _quiet)
+    before = (run.output / "metrics.jsonl").read_text("utf-8")
+    assert train_expert(replace(odd, resume=True), registry, _quiet) == figures
+    assert (run.output / "metrics.jsonl").read_text("utf-8") == before
+
+
+def test_a_damaged_standing_is_told(run: ExpertRun, gemma_folder: Path) -> None:
+    registry = fixtures.registry(gemma_folder)
+    train_expert(replace(run, epochs=1), registry, _quiet)
+    for damaged in (b"", b"no tensors at all"):
+        (run.output / state.STATE).write_bytes(damaged)
+        with pytest.raises(RequestError, match="cannot go on"):
+            train_expert(replace(run, epochs=1, resume=True), registry, _quiet)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "told"),
+    [
+        ([], fixtures.rows(9), "nothing to train on"),
+        (fixtures.rows(9), [], "needs two rows or more"),
+        (fixtures.rows(9), fixtures.rows(1), "needs two rows or more"),
+        ([*fixtures.rows(9), replace(fixtures.rows(1)[0], label="")], fixtures.rows(9), "with a label"),
+        (fixtures.rows(9), [*fixtures.rows(9), replace(fixtures.rows(1)[0], label="")], "with a label"),
+    ],
+)
+def test_too_little_data_is_told_before_anything_is_trained(
+    train: list[Row], validation: list[Row], told: str, run: ExpertRun, gemma_folder: Path
+) -> None:
+    registry = fixtures.registry(gemma_folder)
+    train_expert(replace(run, epochs=1), registry, _quiet)
+    before = {path: path.read_bytes() for path in run.output.rglob("*") if path.is_file()}
+    fixtures.write(run.data, train, validation)
+    with pytest.raises(RequestError, match=told):
+        train_expert(run, registry, _quiet)
+    assert before == {path: path.read_bytes() for path in run.output.rglob("*") if path.is_file()}
+
+
+def test_a_run_never_has_an_earlier_ones_adapter(run: ExpertRun, gemma_folder: Path) -> None:
+    registry = fixtures.registry(gemma_folder)
+    train_expert(replace(run, epochs=1), registry, _quiet)
+
+    def halt(message: str, share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_expert(replace(run, seed=1), registry, halt)
+    assert not (run.output / "adapter").exists()
+
+
+def test_a_malformed_template_is_told_first(run: ExpertRun) -> None:
+    with pytest.raises(RequestError, match=r"no \{\{input\}\}"):
+        train_expert(replace(run, template="Label:"), fixtures.registry(Path("no model")), _quiet)
 
 
 def test_a_run_never_goes_on_with_the_weights_of_an_earlier_one_in_its_folder(
