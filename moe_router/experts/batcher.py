@@ -10,22 +10,26 @@ import asyncio
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from moe_router.errors import DeadlineError, MoleError, NotReadyError
 from moe_router.experts.admission import Admission, Place
 from moe_router.experts.frames import without_frames
+from moe_router.experts.turns import Turns
 from moe_router.tally import SizeTally
 
 logger = logging.getLogger(__name__)
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
+MadeT = TypeVar("MadeT")
 
+MAKERS = 2
+"""Requests whose jobs are made at a time: one with a long text does not keep the next from its turn."""
 REST = 0.25
 """Of a batch's bound: so much more it may cost where nothing of its kind is then left. A rest in a batch of
 its own has the device read all weights once more for a few tokens."""
@@ -102,8 +106,9 @@ class Batcher(Generic[JobT, ResultT]):
     """A bounded queue in front of a blocking function that takes batches.
 
     A request takes a place before its jobs are made, so that one too many is refused before it costs
-    anything. Where the queue is full, who holds most of it makes room (`Admission`). Jobs of different kinds
-    share no batch: those that are soon done would wait for the others.
+    anything; who waits for them to be made takes turns, too. Where the queue is full, who holds most of it
+    makes room (`Admission`). Jobs of different kinds share no batch: those that are soon done would wait for
+    the others.
 
     Fair between callers, and between the tasks of each, by self-clocked fair queueing (Golestani 1994): the
     next job is of the waiting caller that will with it have had least of the device, and what that one has
@@ -156,6 +161,7 @@ class Batcher(Generic[JobT, ResultT]):
         self._idle = asyncio.Event()
         self.batches = SizeTally()
         self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix="engine")
+        self._makers = Turns(MAKERS, "prepare")
 
     @property
     def depth(self) -> int:
@@ -184,6 +190,36 @@ class Batcher(Generic[JobT, ResultT]):
                 self._unmade -= 1
             self._leave(place)
             place.forget()
+
+    async def make(
+        self,
+        place: Place[ResultT],
+        do: Callable[[], MadeT],
+        *,
+        task: str,
+        at_least: int = 1,
+        deadline: float | None = None,
+    ) -> MadeT:
+        """Makes an admitted request's jobs, in a thread; callers, and the tasks of each, take turns.
+
+        Args:
+            place: the request's.
+            do: makes them.
+            task: whose expert it is for.
+            at_least: so many jobs there will be, as far as is known.
+            deadline: seconds of the clock.
+
+        Raises:
+            OverloadedError: the queue is full for so many jobs, or the place had to make room for others.
+            DeadlineError: the time is up.
+        """
+        self._admission.grow(place, at_least)
+        async with self._in_time(deadline):
+            made = await self._makers.run((place.caller, task), do, place.answer)
+        if made is None:
+            await place.answer
+        assert made is not None  # noqa: S101  the answer was an error
+        return made
 
     async def run(
         self,
@@ -217,10 +253,8 @@ class Batcher(Generic[JobT, ResultT]):
         if not made:
             return []
         try:
-            async with asyncio.timeout(None if deadline is None else max(deadline - self._clock(), 0.0)):
+            async with self._in_time(deadline):
                 return await place.answer
-        except TimeoutError:
-            raise DeadlineError("The time was up before the expert had answered.") from None
         finally:
             place.answer.cancel()
             for entry in made:
@@ -235,6 +269,14 @@ class Batcher(Generic[JobT, ResultT]):
             [result] = await self.run(place, [job], costs=[cost], task=task, kind=kind, deadline=deadline)
             return result
 
+    @asynccontextmanager
+    async def _in_time(self, deadline: float | None) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(None if deadline is None else max(deadline - self._clock(), 0.0)):
+                yield
+        except TimeoutError:
+            raise DeadlineError("The time was up before the expert had answered.") from None
+
     async def drain(self) -> None:
         """Takes nothing more, and waits until all that was taken is answered."""
         self._closed = True
@@ -245,6 +287,7 @@ class Batcher(Generic[JobT, ResultT]):
     async def aclose(self) -> None:
         """Drains, then lets the threads go."""
         await self.drain()
+        self._makers.close()
         self._threads.shutdown(wait=False)
 
     def _enqueue(self, entry: _Entry[JobT, ResultT]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from moe_router.assets.base_model import ensure_base_model
 from moe_router.contracts import ExpertAnswer, ExpertRequest
-from moe_router.errors import ModelAssetError, NotReadyError, NoWorkerError
+from moe_router.errors import ModelAssetError, NotReadyError, NoWorkerError, OverloadedError
 from moe_router.experts.engines.base import OutOfMemoryError
 from moe_router.experts.engines.factory import make_engine
 from moe_router.experts.load_failures import LoadFailure, LoadFailures
@@ -32,6 +32,7 @@ class _Seat:
 
     host: ModelHost
     load: asyncio.Task[None] = field(init=False)
+    awaiting: int = 0
 
 
 class LruModelPool:
@@ -62,7 +63,6 @@ class LruModelPool:
         self._hosts: dict[str, ModelHost] = {}  # the most recently used last
         self._loading: dict[str, _Seat] = {}
         self._failures = LoadFailures(clock)
-        self._awaiting = 0
         self._changing = asyncio.Lock()  # held by whoever loads, evicts or reloads
         self._leaving: dict[asyncio.Task[None], int] = {}  # with the bytes that they still hold
         self._measured: dict[str, int] = {}
@@ -78,6 +78,7 @@ class LruModelPool:
 
         Raises:
             NoWorkerError: the model cannot be loaded, or could not a short while ago.
+            OverloadedError: as many wait for the load as may wait for the model.
             MoleError: as `ModelHost.classify`.
         """
         if self._closed:
@@ -88,12 +89,16 @@ class LruModelPool:
             with host.kept():
                 return await host.classify(expert, request, deadline=deadline, caller=caller)
         seat = self._loading.get(key) or self._begin(key)
+        if seat.awaiting >= self._config.max_queue:
+            raise OverloadedError(
+                f"{seat.awaiting} requests are waiting for this expert's model to be loaded."
+            )
         with seat.host.kept():
-            self._awaiting += 1
+            seat.awaiting += 1
             try:
                 await asyncio.shield(seat.load)  # the load goes on for the others when one caller leaves
             finally:
-                self._awaiting -= 1
+                seat.awaiting -= 1
             return await seat.host.classify(expert, request, deadline=deadline, caller=caller)
 
     def loaded(self) -> tuple[str, ...]:
@@ -110,7 +115,8 @@ class LruModelPool:
 
     def queue_depth(self) -> int:
         """Jobs that are being made, wait or are being computed, and requests that wait for their model."""
-        return self._awaiting + sum(host.queue_depth for host in self._hosts.values())
+        waiting = sum(seat.awaiting for seat in self._loading.values())
+        return waiting + sum(host.queue_depth for host in self._hosts.values())
 
     async def reload(self, registry: Registry) -> None:
         """Serves an edited registry; models in memory whose own entry is the same stay there.
@@ -132,12 +138,14 @@ class LruModelPool:
                 raise
             for host, roster in staged:
                 host.take(registry, roster)
-            self._registry = registry
-            self._failures.clear()
             for key in set(self._hosts) - {host.model_key for host, _ in staged}:
                 self._let_go(key)
-                self._measured.pop(key)
-                self._needed.pop(key, None)
+            before, self._registry = self._registry, registry
+            self._failures.clear()
+            for key, spec in before.base_models.items():
+                if registry.base_models.get(key) != spec:  # also of one that is not in memory now
+                    self._measured.pop(key, None)
+                    self._needed.pop(key, None)
 
     async def aclose(self) -> None:
         """Answers what was taken, then gives the memory back."""
@@ -200,7 +208,10 @@ class LruModelPool:
         return failure
 
     def _estimate(self, spec: BaseModelSpec) -> int:
-        return weights_bytes(ensure_base_model(spec.hf_name, self._config.cache_dir))
+        from moe_router.experts.engines.loading import itemsize  # brings torch
+
+        least = 1 if spec.load_in_4bit else itemsize(spec)
+        return weights_bytes(ensure_base_model(spec.hf_name, self._config.cache_dir), least)
 
     async def _make_room(self, needed: int) -> None:
         """Lets the least recently used models go until so many bytes fit, or none is left."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gc
+import json
+import math
 import os
+import struct
 import sys
 from pathlib import Path
 
 WEIGHTS = "*.safetensors"
+MOST_HEADER_BYTES = 100 << 20
+"""What the format allows."""
 
 
 def available_memory() -> int:
@@ -63,6 +68,31 @@ def _fields(file: Path) -> dict[str, str]:
     return {row[0]: row[1] for row in rows if len(row) > 1}
 
 
-def weights_bytes(source: Path | str) -> int:
-    """Bytes of a model folder's weights; 0 for a name on the hub, whose files nobody has seen yet."""
-    return sum(file.stat().st_size for file in Path(source).glob(WEIGHTS))
+def weights_bytes(source: Path | str, least_itemsize: int = 1) -> int:
+    """Bytes that a model folder's weights take; 0 for a name on the hub, whose files nobody has seen yet.
+
+    Args:
+        source: the folder.
+        least_itemsize: bytes that a number takes once it is loaded, if it takes fewer in the file.
+
+    Raises:
+        ValueError: a file is no safetensors file.
+    """
+    return sum(_tensor_bytes(file, least_itemsize) for file in Path(source).glob(WEIGHTS))
+
+
+def _tensor_bytes(file: Path, least_itemsize: int) -> int:
+    """By the header (https://huggingface.co/docs/safetensors, "Format"): no tensor is read."""
+    try:
+        with file.open("rb") as opened:
+            [length] = struct.unpack("<Q", opened.read(8))
+            header = json.loads(opened.read(min(length, MOST_HEADER_BYTES)))
+        header.pop("__metadata__", None)
+        found = 0
+        for tensor in header.values():
+            begin, end = tensor["data_offsets"]
+            numbers = math.prod(tensor["shape"])
+            found += max(end - begin, numbers * least_itemsize)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is no safetensors file: {type(error).__name__}") from error
+    return found

@@ -8,7 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from moe_router.assets.cache import Progress
@@ -248,13 +249,20 @@ class ModelHost:
     ) -> Finding:
         assert self._batcher is not None  # noqa: S101  checked by the caller
         with self._batcher.place(caller, deadline) as place:
-            work = await asyncio.to_thread(expert.prepare, request)
+            work = await self._batcher.make(
+                place,
+                partial(expert.prepare, request),
+                task=request.task_key,
+                at_least=expert.least_jobs(request.text),
+                deadline=deadline,
+            )
             if any(job.prompt.cut for job in work.jobs):
                 self._tell_cut(request.task_key)
-            costs = [self.engine.cost(job) for job in work.jobs]
+            jobs = [replace(job, wanted=lambda: not place.settled) for job in work.jobs]
+            costs = [self.engine.cost(job) for job in jobs]
             kind = "decode" if expert.extracts else "label"
             outcomes = await self._batcher.run(
-                place, work.jobs, costs=costs, task=request.task_key, kind=kind, deadline=deadline
+                place, jobs, costs=costs, task=request.task_key, kind=kind, deadline=deadline
             )
         if expert.extracts:  # of a long text it would keep the event loop from all else
             return await asyncio.to_thread(expert.finish, work, outcomes)

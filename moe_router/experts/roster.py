@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moe_router.errors import ModelAssetError, MoleError
+from moe_router.errors import ModelAssetError, MoleError, NoWorkerError
 from moe_router.experts import expert_file
 from moe_router.experts.engines.base import Engine, OutOfMemoryError, ServerAwayError
 from moe_router.experts.task_expert import TaskExpert
@@ -36,6 +36,7 @@ class Roster:
         served: those that answer.
         failures: why others do not.
         unmade: what those would have been made of.
+        passing: those of them that a fault of the moment left out: memory was short, or the server failed.
         short_of_memory: whether one of them failed for want of memory.
         adapters: the engine's names of what is loaded, by folder and its files.
         serial: how many names were given so far; a name is never given twice.
@@ -44,6 +45,7 @@ class Roster:
     served: dict[Expert, Served] = field(default_factory=dict)
     failures: dict[Expert, str] = field(default_factory=dict)
     unmade: dict[Expert, tuple[TaskSpec, Signature]] = field(default_factory=dict)
+    passing: set[Expert] = field(default_factory=set)
     short_of_memory: bool = False
     adapters: dict[tuple[str, Signature], str] = field(default_factory=dict)
     serial: int = 0
@@ -110,9 +112,15 @@ class RosterBuilder:
             else:
                 spent_s = time.monotonic() - started
                 logger.info("%s (%s) warmed up in %.2f s", expert.task_key, expert.name, spent_s)
+        self._drop_unused(roster)
+
+    def _drop_unused(self, roster: Roster, before: Roster | None = None) -> None:
         used = {served.adapter for served in roster.served.values()}
+        kept = set() if before is None else set(before.adapters.values())
         for key in [key for key, name in roster.adapters.items() if name not in used]:
-            self._engine.unload_adapter(roster.adapters.pop(key))
+            name = roster.adapters.pop(key)
+            if name not in kept:
+                self._engine.unload_adapter(name)
 
     def _warm(self, served: Served) -> None:
         served.expert.warmed_up(self._engine.infer(served.expert.warm_up_jobs()))
@@ -121,11 +129,16 @@ class RosterBuilder:
         self, roster: Roster, expert: Expert, made_of: tuple[TaskSpec, Signature], error: Exception
     ) -> None:
         roster.failures[expert], roster.unmade[expert] = told(error), made_of
+        if isinstance(error, NoWorkerError | OutOfMemoryError):
+            roster.passing.add(expert)
         roster.short_of_memory |= isinstance(error, OutOfMemoryError)
         logger.error("%s: expert %s cannot be served: %s", expert.task_key, expert.name, told(error))
 
     def rebuild(self, registry: Registry, before: Roster) -> Roster:
         """The roster after an edit; what did not change is taken over, what is new has run once.
+
+        What was left out for a fault of the moment is tried again; if it fails again, that is no reason to
+        refuse the edit.
 
         Raises:
             ModelAssetError: a new or changed expert cannot be made; what was loaded for it is gone again.
@@ -141,6 +154,7 @@ class RosterBuilder:
                 if isinstance(error, ServerAwayError | OutOfMemoryError):
                     raise
                 raise ModelAssetError(f"{expert.task_key}: expert {expert.name!r}: {told(error)}") from error
+        self._drop_unused(roster, before)
         return roster
 
     def discard(self, roster: Roster, before: Roster) -> None:
@@ -151,14 +165,21 @@ class RosterBuilder:
 
     def _add_or_keep(self, roster: Roster, expert: Expert, task: TaskSpec, before: Roster) -> None:
         known, made_of = before.served.get(expert), (task, self._files(expert))
-        if before.unmade.get(expert) == made_of:  # as bad as before: no reason to refuse the edit
+        failed_so = before.unmade.get(expert) == made_of
+        if failed_so and expert not in before.passing:  # as bad as before: no reason to refuse the edit
             roster.failures[expert], roster.unmade[expert] = before.failures[expert], made_of
             return
         if known is not None and known.made_of == made_of:
             roster.served[expert] = known
             roster.adapters |= {key: name for key, name in before.adapters.items() if name == known.adapter}
             return
-        self._warm(self._add(roster, expert, task, before))
+        try:
+            self._warm(self._add(roster, expert, task, before))
+        except Exception as error:
+            roster.served.pop(expert, None)
+            if not failed_so:
+                raise
+            self._leave_out(roster, expert, made_of, error)
 
     def _add(self, roster: Roster, expert: Expert, task: TaskSpec, before: Roster | None) -> Served:
         files = self._files(expert)

@@ -228,6 +228,11 @@ def windows_of(text: str, size: int = WINDOW_WORDS, overlap: int = OVERLAP_WORDS
     ]
 
 
+def least_windows(text: str) -> int:
+    """So many windows, or more, the text has: each of its stretches without a space is a word, or several."""
+    return len(_CHUNK.findall(text)) // WINDOW_WORDS
+
+
 def _back(words: Sequence[Word], end: int, size: float, least: int) -> int:
     """Where the words before `end` begin that have this size together."""
     first, room = end, size

@@ -62,6 +62,10 @@ class Prompt:
     """Whether `{{input}}` did."""
 
 
+def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class LabelJob:
     """Asks for the log-probability of every label after the prompt."""
@@ -70,6 +74,8 @@ class LabelJob:
     trie: LabelTrie
     exact: bool = False
     """Whether every branch of the trie is read, also those that hardly any probability reaches."""
+    wanted: Callable[[], bool] = _always
+    """Whether somebody still waits; for engines that take a while for each step."""
 
     @property
     def cost(self) -> int:
@@ -85,6 +91,8 @@ class DecodeJob:
     decoder: Callable[[], Decoder]
     most_fed: int = 0
     """Tokens that a decision may feed."""
+    wanted: Callable[[], bool] = _always
+    """As a LabelJob's."""
 
     @property
     def cost(self) -> int:

@@ -56,6 +56,11 @@ def load_model(source: Path | str, spec: BaseModelSpec, *, require_4bit: bool = 
     return model, tokenizer
 
 
+def itemsize(spec: BaseModelSpec) -> int:
+    """Bytes of a weight in memory, where it is not loaded in 4 bits."""
+    return _dtype(spec, torch.cuda.is_available()).itemsize
+
+
 def context_length(model: Any) -> int | None:
     """The most tokens that the model reads at once, as its configuration tells; None where it does not."""
     config = model.config.get_text_config(decoder=True)

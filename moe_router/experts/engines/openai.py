@@ -4,7 +4,8 @@ Servers such as vLLM (with LoRA modules) and llama.cpp's tell the likeliest next
 theirs, so labels are matched as text: of the tokens told, those that a label's rest begins with count for
 it; a token that several labels begin with is followed by another request. With k tokens told, a label that
 begins with none of them is less likely than the k-th; it counts as impossible, log-probability -inf. Where a
-decoder's choices are concerned and none of the tokens told leads to one, the decoder ends.
+decoder's choices are concerned and none of the tokens told leads to one, the decoder ends. Some servers tell
+the space that a token begins with as a sign of their tokenizer's, or not at all; it is put back.
 
 The server tokenises the prompt as one text: unlike with our own engine, a control token spelled out in a
 user's text may be read as one, if the server's tokenizer does so.
@@ -12,8 +13,11 @@ user's text may be read as one, if the server's tokenizer does so.
 
 from __future__ import annotations
 
+import json
+import logging
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -21,11 +25,13 @@ from typing import Any
 import httpx
 import numpy as np
 
-from moe_router.errors import ModelAssetError, NoWorkerError
-from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, Prompt, ServerAwayError
+from moe_router.errors import DeadlineError, ModelAssetError, NoWorkerError
+from moe_router.experts.engines.base import DecodeJob, Job, LabelJob, Outcome, ServerAwayError
 from moe_router.experts.engines.text_tokens import CHARS_PER_TOKEN, TextTokens, text_of
-from moe_router.experts.engines.told_choices import ToldChoices
+from moe_router.experts.engines.told_choices import ToldChoices, with_spaces
 from moe_router.experts.scoring import Floats, log_softmax
+
+logger = logging.getLogger(__name__)
 
 TOP = 20
 """Log-probabilities asked for: what vLLM grants by default."""
@@ -34,10 +40,17 @@ PARALLEL = 16
 """Requests under way at a time; the server batches them."""
 
 TIMEOUT_S = 60.0
+"""For an answer as a whole, and for each step on the way to it."""
 
-AWAY_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadError, httpx.RemoteProtocolError)
-AWAY = frozenset({502, 503, 504})
-"""What servers answer while they load their model, and proxies while there is no server."""
+MOST_BYTES = 4 << 20
+"""Of an answer; one with all that is asked for has some thousand."""
+
+AWAY_ERRORS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
+AWAY = frozenset({429, 502, 503, 504})
+"""What servers answer while they load their model or are overrun, and proxies while there is no server."""
+
+HIGHEST = 1e-3
+"""Log-probabilities are at most 0, but for a rounding."""
 
 ENDS = frozenset(
     {"</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>"}
@@ -81,6 +94,7 @@ class OpenAIEngine:
         self._model = model
         self._tokens = tokens
         self._names: dict[str | None, str] = {None: model}
+        self._unled: set[str | None] = set()
         self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="openai")
         try:
             self._require(model)
@@ -142,21 +156,24 @@ class OpenAIEngine:
 
     def _score(self, job: LabelJob) -> Floats:
         labels = {index: text_of(tokens) for index, tokens in enumerate(job.trie.sequences)}
-        shares = self._shares(job.prompt, "", labels)
+        shares = self._shares(job, "", labels)
         with np.errstate(divide="ignore"):  # the logarithm of 0 is meant
             found: Floats = np.log([shares[index] for index in labels])
         return found
 
-    def _shares(self, prompt: Prompt, said: str, labels: dict[int, str]) -> dict[int, float]:
+    def _shares(self, job: LabelJob, said: str, labels: dict[int, str]) -> dict[int, float]:
         """The probability of each label that begins with what is `said`; they sum to 1.
 
         Labels share evenly where none was told.
         """
         if len(labels) == 1:
             return dict.fromkeys(labels, 1.0)
-        told = {token: p for token, p in self._next(prompt, said).items() if p > 0}
+        told: Mapping[str, float] = {token: p for token, p in self._next(job, said).items() if p > 0}
+        if not said and all(label.startswith(" ") for label in labels.values()):
+            told = with_spaces(told)
         leading = {token: own for token in told if (own := _led_to(said, token, labels))}
         if not leading:
+            self._tell_unled(job.prompt.adapter)
             return dict.fromkeys(labels, 1 / len(labels))
         shares = dict.fromkeys(labels, 0.0)
         whole = sum(told[token] for token in leading)
@@ -165,7 +182,7 @@ class OpenAIEngine:
             if weight < NEGLIGIBLE:  # not worth a request: its labels share it evenly
                 parts = dict.fromkeys(own, 1 / len(own))
             else:
-                parts = self._shares(prompt, said + token, own)
+                parts = self._shares(job, said + token, own)
             for index, part in parts.items():
                 shares[index] += weight * part
         total = sum(shares.values())
@@ -174,7 +191,7 @@ class OpenAIEngine:
     def _decode(self, job: DecodeJob) -> int:
         """About one request for each choice; a choice is between characters."""
         said = ""
-        told = ToldChoices(partial(self._next, job.prompt))
+        told = ToldChoices(partial(self._next, job))
         decoder = job.decoder()
         decision = next(decoder, None)
         while decision is not None:
@@ -187,8 +204,20 @@ class OpenAIEngine:
                 break
         return -(-len(said) // CHARS_PER_TOKEN)
 
-    def _next(self, prompt: Prompt, said: str) -> dict[str, float]:
+    def _tell_unled(self, adapter: str | None) -> None:
+        if adapter not in self._unled:
+            self._unled.add(adapter)
+            logger.warning(
+                "%s: none of the %d tokens that %r told for a text begins a label: all labels are as likely. "
+                "Where that is so for most texts, its prompt does not fit the model",
+                self._base_url, TOP, self._names[adapter],
+            )  # fmt: skip
+
+    def _next(self, job: Job, said: str) -> dict[str, float]:
         """The likeliest next tokens and their probabilities."""
+        if not job.wanted():
+            raise DeadlineError("Nobody waits for the answer any more.")
+        prompt = job.prompt
         body = {
             "model": self._names[prompt.adapter],
             "prompt": text_of(prompt.head) + text_of(prompt.tail) + said,
@@ -205,16 +234,17 @@ class OpenAIEngine:
             raise
         except NoWorkerError as error:
             raise ModelAssetError(error.detail) from error
-        served = [str(entry.get("id")) for entry in listed.get("data", [])]
+        models = listed.get("data")
+        if not (isinstance(models, list) and all(isinstance(entry, dict) for entry in models)):
+            raise ModelAssetError(f"{self._base_url}/models is no list of models")
+        served = [str(entry.get("id")) for entry in models]
         if model not in served:
             raise ModelAssetError(f"{self._base_url} serves no {model!r}; it serves: {', '.join(served)}")
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         try:
-            answer = self._http.request(method, self._base_url + path, json=body)
-            answer.raise_for_status()
-            data: Any = answer.json()
-        except (httpx.HTTPError, ValueError) as error:
+            data: Any = json.loads(self._body(method, path, body))
+        except (httpx.HTTPError, ValueError, RecursionError) as error:
             # Never the body: it may quote the text.
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
             reason = type(error).__name__ + (f" {status}" if status else "")
@@ -222,6 +252,23 @@ class OpenAIEngine:
             kind = ServerAwayError if away else NoWorkerError
             raise kind(f"The model server at {self._base_url} gave no answer: {reason}") from error
         return data if isinstance(data, dict) else {}
+
+    def _body(self, method: str, path: str, body: dict[str, Any] | None) -> bytes:
+        until = time.monotonic() + (self._http.timeout.read or math.inf)
+        whole = bytearray()
+        with self._http.stream(method, self._base_url + path, json=body) as answer:
+            answer.raise_for_status()
+            for part in answer.iter_bytes():
+                whole += part
+                if len(whole) > MOST_BYTES:
+                    raise AnswerTooLongError
+                if time.monotonic() > until:  # each part came in time, but there is no end of them
+                    raise httpx.ReadTimeout("The answer as a whole took too long.")
+        return bytes(whole)
+
+
+class AnswerTooLongError(ValueError):
+    """A model server's answer is longer than any that is asked for."""
 
 
 def _led_to(said: str, token: str, labels: dict[int, str]) -> dict[int, str]:
@@ -252,6 +299,14 @@ def probabilities_of(answer: dict[str, Any]) -> dict[str, float]:
             pairs = [(entry["token"], entry["logprob"]) for entry in told["content"][0]["top_logprobs"]]
         else:
             pairs = list(told["top_logprobs"][0].items())
-        return {str(token): math.exp(float(logprob)) for token, logprob in pairs}
+        found = {_plain(str(token)): float(logprob) for token, logprob in pairs}
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
         raise NoWorkerError("The model server's answer has no log-probabilities.") from None
+    if not all(logprob <= HIGHEST for logprob in found.values()):  # nor is NaN
+        raise NoWorkerError("The model server's answer has numbers that are no log-probabilities.")
+    return {token: math.exp(min(logprob, 0.0)) for token, logprob in found.items()}
+
+
+def _plain(token: str) -> str:
+    """A token's text, where a server tells it as its tokenizer spells it: with a sign for the space."""
+    return " " + token[1:] if token[:1] in ("▁", "Ġ") else token

@@ -11,6 +11,11 @@ FOLLOWED = 0.05
 """A token that ends before the choice is followed by another request from this probability on."""
 
 
+def with_spaces(told: Mapping[str, float]) -> Mapping[str, float]:
+    """What was told where a space is next, by a server that tells no token's space: each with its space."""
+    return told if any(token.startswith(" ") for token in told) else {f" {t}": p for t, p in told.items()}
+
+
 class ToldChoices:
     """What a server tells of one text that grows by characters.
 
@@ -37,6 +42,8 @@ class ToldChoices:
         if asked not in self._told:
             self._told[asked] = self._tell(asked)
         told, since = self._told[asked], written[len(asked) :]
+        if since.startswith(" "):
+            told = with_spaces(told)
         shares = [sum(p for token, p in told.items() if token.startswith(since + c)) for c in choices]
         most, begin = sum(shares), asked
         for token, p in told.items():

@@ -6,12 +6,13 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
 from moe_router.errors import DeadlineError, NotReadyError, OverloadedError
-from moe_router.experts.batcher import MOST_DEBTS, Batcher
+from moe_router.experts.admission import JOBS_PER_PLACE
+from moe_router.experts.batcher import MAKERS, MOST_DEBTS, Batcher
 
 
 class Device:
@@ -637,3 +638,59 @@ async def test_an_error_is_gone_with_the_request_that_it_ended(device: Device) -
         await batcher.aclose()
     finally:
         gc.enable()
+
+
+async def test_a_place_that_makes_room_is_refused_before_its_jobs_are_made(
+    batcher: Batcher[str, str],
+) -> None:
+    made, go = [], threading.Semaphore(0)
+
+    def make(name: str) -> Callable[[], str]:
+        def do() -> str:
+            made.append(name)
+            assert go.acquire(timeout=10)
+            return name
+
+        return do
+
+    async def flood(name: str) -> str:
+        with batcher.place("flood") as place:
+            return await batcher.make(place, make(name), task="t")
+
+    asked = [asyncio.create_task(flood(f"f{i}")) for i in range(6)]  # the queue is full
+    await asyncio.sleep(0.05)
+    with batcher.place("other") as place:
+        with pytest.raises(OverloadedError):
+            await asked[-1]
+        assert len(made) == MAKERS  # the others wait for their turn
+        other = asyncio.create_task(batcher.make(place, make("other"), task="t"))
+        await asyncio.sleep(0)
+        go.release(10)
+        assert await other == "other"
+    assert await asyncio.gather(*asked[:-1]) == [f"f{i}" for i in range(5)]
+    assert made[: MAKERS + 2] in (["f0", "f1", "f2", "other"], ["f1", "f0", "f2", "other"])
+    assert "f5" not in made
+
+
+async def test_too_many_jobs_are_refused_before_they_are_made(batcher: Batcher[str, str]) -> None:
+    with batcher.place("a"), batcher.place("b"), batcher.place("c"), batcher.place("d") as place:
+        many = batcher.make(place, lambda: pytest.fail("made"), task="t", at_least=3 * JOBS_PER_PLACE)
+        with pytest.raises(OverloadedError):
+            await many
+
+
+async def test_who_waits_to_be_made_gives_up_in_time(device: Device) -> None:
+    own: Batcher[str, str] = Batcher(device, max_batch_cost=4, max_queue=6)
+    go = threading.Event()
+
+    async def wait(deadline: float | None) -> bool:
+        with own.place("c", deadline) as place:
+            return await own.make(place, lambda: go.wait(10), task="t", deadline=deadline)
+
+    others = [asyncio.create_task(wait(None)) for _ in range(MAKERS)]
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineError):
+        await wait(time.monotonic() + 0.05)
+    go.set()
+    assert await asyncio.gather(*others) == [True] * MAKERS
+    await own.aclose()

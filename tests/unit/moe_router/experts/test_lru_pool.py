@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from moe_router.errors import ModelAssetError, NotReadyError, NoWorkerError
+from moe_router.errors import ModelAssetError, NotReadyError, NoWorkerError, OverloadedError
 from moe_router.experts.engines.base import OutOfMemoryError
 from moe_router.experts.engines.factory import EngineOptions, make_engine
 from moe_router.experts.load_failures import PAUSE_S
@@ -48,6 +48,24 @@ async def test_requests_for_a_loading_model_wait_once(registry: Registry, config
     await pool.aclose()
     with pytest.raises(NotReadyError):
         await pool.classify(expert, ask("a/plain"))
+
+
+async def test_as_many_wait_for_a_load_as_for_the_model(registry: Registry, config: PoolConfig) -> None:
+    loads = Loads()
+    loads.go.clear()
+    pool = LruModelPool(registry, replace(config, max_queue=3), loads)
+    [expert], [other] = registry.all_experts("a/plain"), registry.all_experts("a/other")
+    waiting = [asyncio.create_task(pool.classify(expert, ask("a/plain", str(i)))) for i in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await pool.classify(expert, ask("a/plain"))
+    waiting.append(asyncio.create_task(pool.classify(other, ask("a/other"))))  # of another model
+    await asyncio.sleep(0)
+    assert pool.queue_depth() == 4
+    loads.go.set()
+    assert len(await asyncio.gather(*waiting)) == 4
+    assert pool.queue_depth() == 0
+    await pool.aclose()
 
 
 async def test_of_the_threads_that_computed_one_stays(
@@ -326,9 +344,9 @@ async def test_a_base_model_whose_entry_changed_is_loaded_anew_when_it_is_wanted
     await pool.aclose()
 
 
-@pytest.mark.parametrize("edited_since", [False, True])
+@pytest.mark.parametrize("edited_since", ["", "in memory", "away"])
 async def test_a_model_makes_room_for_what_its_load_took_until_its_entry_changes(
-    registry: Registry, config: PoolConfig, edited_since: bool
+    registry: Registry, config: PoolConfig, edited_since: str
 ) -> None:
     [gemma], [llama] = registry.all_experts("a/plain"), registry.all_experts("a/other")
     budget = 10**9
@@ -343,7 +361,8 @@ async def test_a_model_makes_room_for_what_its_load_took_until_its_entry_changes
     await pool.classify(gemma, ask("a/plain"))
     pool._let_go("g")
     if edited_since:
-        await pool.classify(gemma, ask("a/plain"))
+        if edited_since == "in memory":
+            await pool.classify(gemma, ask("a/plain"))
         data = registry.model_dump(exclude_defaults=True)
         data["base_models"]["g"]["torch_dtype"] = "bfloat16"
         await pool.reload(Registry.model_validate(data))

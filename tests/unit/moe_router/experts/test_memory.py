@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import struct
 from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
 
 from moe_router.experts.memory import available_ram, weights_bytes
 
@@ -35,8 +40,18 @@ def test_the_tightest_cgroup_bounds_it(tmp_path: Path) -> None:
     assert available_ram(machine(tmp_path, limits)) == 3 * GIB
 
 
-def test_a_model_weighs_what_its_files_weigh(tmp_path: Path) -> None:
-    for name in ("a.safetensors", "b.safetensors", "pytorch_model.bin"):
-        (tmp_path / name).write_bytes(bytes(10))
-    assert weights_bytes(tmp_path) == 20
+def test_a_model_weighs_what_its_tensors_take(tmp_path: Path) -> None:
+    halves, bytes_ = torch.ones(3, 5, dtype=torch.bfloat16), torch.ones(7, dtype=torch.uint8)
+    save_file({"a": halves, "b": bytes_}, tmp_path / "a.safetensors", metadata={"format": "pt"})
+    save_file({"c": halves.double()}, tmp_path / "b.safetensors")
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes(10))
+    assert weights_bytes(tmp_path) == 15 * 2 + 7 + 15 * 8
+    assert weights_bytes(tmp_path, least_itemsize=4) == 15 * 4 + 7 * 4 + 15 * 8
     assert weights_bytes("some/model-of-the-hub") == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"1234", b"\xff" * 8, struct.pack("<Q", 2) + b"[]"])
+def test_a_file_that_holds_no_tensors_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        weights_bytes(tmp_path)

@@ -342,9 +342,10 @@ async def test_another_base_model_needs_a_restart(pool: SingleModelPool, registr
 class Spoilt(Flaky):
     """Fails, or answers with NaN, wherever an adapter is asked; or loads none."""
 
-    def __init__(self, inner: Any, fault: str) -> None:
+    def __init__(self, inner: Any, fault: str, error: Exception | None = None) -> None:
         super().__init__(inner)
         self.fault = fault
+        self.error = error or RuntimeError("device lost")
         self.names: set[str] = set()
 
     def load_adapter(self, name: str, path: str) -> None:
@@ -360,7 +361,7 @@ class Spoilt(Flaky):
     def infer(self, jobs: Sequence[Job]) -> list[Outcome]:
         asked = any(job.prompt.adapter for job in jobs)
         if asked and self.fault == "warm-up":
-            raise RuntimeError("device lost")
+            raise self.error
         outcomes = super().infer(jobs)
         if asked and self.fault == "nan":
             return [None if outcome is None else outcome * float("nan") for outcome in outcomes]
@@ -390,6 +391,32 @@ async def test_an_expert_that_fails_to_warm_up_is_out_alone(
     with pytest.raises(NoWorkerError, match=told):
         pool.find("a/tuned", "en")
     assert sum((await probabilities(pool, "a/plain")).values()) == pytest.approx(1.0)
+    await pool.aclose()
+
+
+@pytest.mark.parametrize("passing", [NoWorkerError("500"), OutOfMemoryError("full")])
+async def test_what_a_fault_of_the_moment_left_out_is_tried_again(
+    registry: Registry, config: PoolConfig, passing: Exception
+) -> None:
+    made: list[Spoilt] = []
+
+    def spoilt(spec: BaseModelSpec, options: EngineOptions, progress: Any) -> Any:
+        made.append(Spoilt(make_engine(spec, options, progress), "warm-up", passing))
+        return made[-1]
+
+    pool = SingleModelPool(registry, "g", config, spoilt)
+    pool.preload(None)
+    pool.warm_up()
+    [engine] = made
+    assert "a/tuned: tuned" in pool.failures()
+    await pool.reload(edited(registry, "a/new"))  # fails again: the edit is served all the same
+    assert sum((await probabilities(pool, "a/new")).values()) == pytest.approx(1.0)
+    assert "a/tuned: tuned" in pool.failures()
+    assert not engine.names
+    engine.fault = ""
+    await pool.reload(edited(registry, "a/newer"))
+    assert "a/tuned: tuned" not in pool.failures()
+    assert sum((await probabilities(pool, "a/tuned")).values()) == pytest.approx(1.0)
     await pool.aclose()
 
 

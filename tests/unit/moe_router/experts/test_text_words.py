@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_router.experts.text_words import MAX_WORD_CHARS, windows_of, words_of
+from moe_router.experts.text_words import MAX_WORD_CHARS, least_windows, windows_of, words_of
 
 texts = st.text(
     st.sampled_from("ab1 .,:;()\n王小 กี\u0301\u200b\u200f，أ😀'’-/@\"\\*_=~"), min_size=1, max_size=60
@@ -32,6 +32,15 @@ def test_windows_share_what_the_longest_entity_has(text: str, shared: int) -> No
     windows = windows_of(text)
     assert all(len(set(a.words) & set(b.words)) == shared for a, b in pairwise(windows))
     assert all(len(window.words) == 96 for window in windows[:-1])
+
+
+@given(texts.map(lambda text: text * 40))
+def test_windows_are_soon_counted_from_below(text: str) -> None:
+    assert least_windows(text) <= len(windows_of(text))
+
+
+def test_a_long_texts_windows_are_about_as_many() -> None:
+    assert least_windows("王小明 Ann " * 2000) == 2000 * 4 // 96
 
 
 def test_a_text_without_words_has_no_windows() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 
 from moe_router.contracts import ExpertRequest
-from moe_router.errors import ModelAssetError, NoWorkerError
+from moe_router.errors import DeadlineError, ModelAssetError, NoWorkerError
 from moe_router.experts.engines.base import (
     Decision,
     DecodeJob,
@@ -21,7 +24,7 @@ from moe_router.experts.engines.base import (
     ServerAwayError,
     infer_halving,
 )
-from moe_router.experts.engines.openai import PARALLEL, OpenAIEngine, probabilities_of
+from moe_router.experts.engines.openai import MOST_BYTES, PARALLEL, OpenAIEngine, probabilities_of
 from moe_router.experts.engines.text_tokens import TextTokens, text_of
 from moe_router.experts.engines.told_choices import ToldChoices
 from moe_router.experts.pool import PoolConfig, SingleModelPool
@@ -102,6 +105,66 @@ def test_a_log_probability_that_is_none_makes_a_bad_answer() -> None:
         probabilities_of({"choices": [{"logprobs": {"top_logprobs": [{"a": 1000.0}]}}]})
 
 
+@pytest.mark.parametrize("number", ["NaN", "709", "Infinity", "0.5"])
+def test_numbers_that_are_no_log_probabilities_are_refused(number: str) -> None:
+    answer = json.loads(
+        f'{{"choices": [{{"logprobs": {{"top_logprobs": [{{" a": {number}, " b": -1}}]}}}}]}}'
+    )
+    with pytest.raises(NoWorkerError, match="no log-probabilities"):
+        probabilities_of(answer)
+
+
+def test_what_is_impossible_or_certain_is_told_as_such() -> None:
+    answer = {"choices": [{"logprobs": {"top_logprobs": [{" a": -math.inf, " b": 1e-7}]}}]}
+    assert probabilities_of(answer) == {" a": 0.0, " b": 1.0}
+
+
+@pytest.mark.parametrize("sign", ["", "▁", "Ġ"])
+def test_a_space_that_a_server_does_not_tell_is_put_back(sign: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for prompt, told in NEXT.items():
+        spelt = {token.replace(" ", sign): p for token, p in told.items()}
+        monkeypatch.setitem(NEXT, prompt, spelt)
+    [scores] = engine_on(Server()).infer([job(("positive", "negative", "neutral"))])
+    np.testing.assert_allclose(np.exp(scores), [0.5 / 0.8, (0.1 + 0.05) / 0.8, 0.15 / 0.8], atol=1e-6)
+
+
+@pytest.mark.parametrize("sign", ["", "▁", "Ġ"])
+def test_entities_are_found_where_a_server_does_not_tell_spaces(sign: str) -> None:
+    tokens = ("-", " Ann", " Lee", " =", " PERSON", "\n", "-", " END")
+    found = extracted(Writer(*tokens, sign=sign), "Yes, Ann Lee called.")
+    assert [(e.value, e.type) for e in found.entities or []] == [("Ann Lee", "PERSON")]
+
+
+def test_that_no_token_begins_a_label_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    engine = engine_on(Server())
+    engine.infer([job(("unheard", "so"))] * 3)
+    assert caplog.text.count("begins a label") == 1
+    assert "good" not in caplog.text
+
+
+def test_an_answer_without_an_end_is_given_up() -> None:
+    def dripping(request: httpx.Request) -> httpx.Response:
+        def parts() -> Iterator[bytes]:
+            while True:
+                time.sleep(0.02)
+                yield b" "
+
+        return httpx.Response(200, content=parts())
+
+    client = httpx.Client(transport=httpx.MockTransport(dripping), timeout=0.2)
+    with pytest.raises(ServerAwayError, match="ReadTimeout"):
+        OpenAIEngine("http://llm/v1", "base", TOKENS, client=client)
+
+
+def test_nothing_is_asked_for_who_has_gone() -> None:
+    server = Server()
+    gone, waits = replace(job(("positive", "so")), wanted=lambda: False), job(("positive", "so"))
+    dropped, answered = engine_on(server).infer_each([gone, waits])
+    assert isinstance(dropped, DeadlineError)
+    assert not isinstance(answered, BaseException)
+    assert len(server.asked) == 1
+
+
 def test_a_label_unseen_in_the_prior_alone_is_not_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = tuple(f"{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(77))
     spec = TaskSpec.model_validate({"base_model_key": "big", "label_set": labels})
@@ -127,8 +190,9 @@ class Writer:
     Anywhere but at the end of one of its tokens it has nothing sensible to say.
     """
 
-    def __init__(self, *tokens: str) -> None:
+    def __init__(self, *tokens: str, sign: str = " ") -> None:
         self.tokens = tokens
+        self.sign = sign  # as which it tells a space before a word
         self.said: list[str] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -138,7 +202,7 @@ class Writer:
         self.said.append(prompt[prompt.rindex("Answer:") + len("Answer:") :])
         ways = {"".join(self.tokens[:k]): token for k, token in enumerate(self.tokens)}
         token = ways.get(self.said[-1])
-        told = {token: -0.01} if token else {"?": -0.5, "\n\n": -1.0}
+        told = {token.replace(" ", self.sign): -0.01} if token else {"?": -0.5, "\n\n": -1.0}
         return httpx.Response(200, json={"choices": [{"logprobs": {"top_logprobs": [told]}}]})
 
 
@@ -221,10 +285,22 @@ def test_a_server_that_lacks_the_model_or_is_not_there_is_told() -> None:
     def hanging(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("slow")
 
+    def overrun(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(429)
+
+    def odd(answer: str) -> Callable[[httpx.Request], httpx.Response]:
+        return lambda request: httpx.Response(200, text=answer)
+
     for server, kind, reason in (
         (away, ServerAwayError, "ConnectError"),
         (refusing, ModelAssetError, "401"),
-        (hanging, ModelAssetError, "ReadTimeout"),
+        (hanging, ServerAwayError, "ReadTimeout"),
+        (overrun, ServerAwayError, "429"),
+        (odd("rubbish"), ModelAssetError, "JSONDecodeError"),
+        (odd("[" * 200_000), ModelAssetError, "RecursionError"),
+        (odd(" " * (MOST_BYTES + 1)), ModelAssetError, "AnswerTooLongError"),
+        (odd('{"data": null}'), ModelAssetError, "is no list of models"),
+        (odd('{"data": ["base"]}'), ModelAssetError, "is no list of models"),
     ):
         client = httpx.Client(transport=httpx.MockTransport(server))
         with pytest.raises(kind, match=reason):

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from moe_router.experts.turns import Turns
+
+
+class Work:
+    """A function that notes its order and goes on when it is let to."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+        self.go = threading.Semaphore(0)
+
+    def __call__(self, name: str) -> Callable[[], str]:
+        def do() -> str:
+            self.order.append(name)
+            assert self.go.acquire(timeout=10)
+            if name == "bad":
+                raise ValueError(name)
+            return name.upper()
+
+        return do
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+async def turns(work: Work) -> AsyncIterator[Turns]:
+    made = Turns(1, "test")
+    yield made
+    work.go.release(100)
+    made.close()
+
+
+@pytest.fixture
+async def never() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
+
+
+async def test_who_waits_is_served_in_turn(turns: Turns, work: Work, never: asyncio.Future[None]) -> None:
+    asked = [asyncio.create_task(turns.run("a", work(f"a{i}"), never)) for i in range(4)]
+    await asyncio.sleep(0)
+    asked += [asyncio.create_task(turns.run(name[0], work(name), never)) for name in ("b0", "b1", "c0")]
+    await asyncio.sleep(0)
+    work.go.release(7)
+    assert await asyncio.gather(*asked) == ["A0", "A1", "A2", "A3", "B0", "B1", "C0"]
+    assert work.order == ["a0", "a1", "b0", "c0", "a2", "b1", "a3"]
+
+
+async def test_who_is_refused_meanwhile_costs_nothing(
+    turns: Turns, work: Work, never: asyncio.Future[None]
+) -> None:
+    first = asyncio.create_task(turns.run("a", work("a"), never))
+    await asyncio.sleep(0)
+    refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    second = asyncio.create_task(turns.run("b", work("b"), refused))
+    await asyncio.sleep(0)
+    refused.set_result(None)
+    assert await second is None  # at once: the first still runs
+    work.go.release(2)
+    assert await first == "A"
+    assert await turns.run("c", work("c"), never) == "C"
+    assert work.order == ["a", "c"]
+
+
+async def test_who_leaves_frees_a_turn_only_when_the_thread_is_free(
+    turns: Turns, work: Work, never: asyncio.Future[None]
+) -> None:
+    running, waiting, last = (asyncio.create_task(turns.run(name, work(name), never)) for name in "abc")
+    await asyncio.sleep(0)
+    for task in (waiting, running):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await asyncio.sleep(0.05)
+    assert work.order == ["a"]
+    work.go.release(2)
+    assert await last == "C"
+    assert work.order == ["a", "c"]
+
+
+async def test_who_leaves_as_its_turn_comes_hands_it_on(
+    turns: Turns, work: Work, never: asyncio.Future[None]
+) -> None:
+    first, second, third = (asyncio.create_task(turns.run(name, work(name), never)) for name in "abc")
+    await asyncio.sleep(0)
+    first.add_done_callback(lambda _: second.cancel())
+    work.go.release(2)
+    assert await first == "A"
+    assert await third == "C"
+
+
+async def test_a_failure_is_the_callers_own(turns: Turns, work: Work, never: asyncio.Future[None]) -> None:
+    work.go.release(2)
+    with pytest.raises(ValueError, match="bad"):
+        await turns.run("a", work("bad"), never)
+    assert await turns.run("a", work("good"), never) == "GOOD"
