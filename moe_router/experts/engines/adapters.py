@@ -18,6 +18,8 @@ from moe_router.experts.engines.loading import is_out_of_memory
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""How the names of such beginnings begin in `init_lora_weights`."""
 
 
 def load(model: Any, name: str, path: str) -> None:
@@ -66,13 +68,24 @@ def read(name: str, folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     kind = str(config.peft_type).rpartition(".")[2]
     if kind != "LORA":
         raise ModelAssetError(f"adapter {name!r}: {folder / CONFIG}: peft_type {kind} is not LORA")
-    if reason := _touches_base(config, weights):
+    if reason := _touches_base(config, weights) or _needs_more(config):
         raise ModelAssetError(f"adapter {name!r}: {folder}: {reason}")
     return config, weights
 
 
 def _touches_base(config: Any, weights: Collection[str]) -> str | None:
-    """What of the adapter would be put in place of the base's own weights, which all experts share."""
+    """What of the adapter would be put in place of the base's own weights, which all experts share.
+
+    peft changes them where an adapter began at a decomposition of theirs, which it subtracts from them.
+    """
+    began = str(config.init_lora_weights).lower()
+    if began.startswith(CHANGES_BASE) or getattr(config, "kasa_config", None):
+        return (
+            f"it began by changing base weights (init_lora_weights {began!r}); save it converted, with "
+            "path_initial_model_for_weight_conversion"
+        )
+    if config.layer_replication:
+        return "layer_replication copies layers of the base; train it without"
     if config.modules_to_save:
         return f"modules_to_save {sorted(config.modules_to_save)} replaces base weights; train it without"
     if config.bias != "none":
@@ -82,6 +95,13 @@ def _touches_base(config: Any, weights: Collection[str]) -> str | None:
             f"{WEIGHTS} holds base weights, such as {foreign[0]!r}; "
             "save it with save_embedding_layers=False and nothing trained but LoRA"
         )
+    return None
+
+
+def _needs_more(config: Any) -> str | None:
+    """What it needs to know of each pass besides its tokens."""
+    if getattr(config, "alora_invocation_tokens", None):
+        return "alora_invocation_tokens has it act from some token on, which is not supported"
     return None
 
 

@@ -19,7 +19,11 @@ class LmHead:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._softcap = getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
+        config = model.config.get_text_config(decoder=True)
+        self._softcap = getattr(config, "final_logit_softcapping", None)
+        # Granite divides its logits, Cohere multiplies them.
+        times, over = (getattr(config, name, None) or 1 for name in ("logit_scale", "logits_scaling"))
+        self._scale = times / over
 
     def rows(
         self, hidden: torch.Tensor, choices: Sequence[Sequence[int]]
@@ -45,6 +49,8 @@ class LmHead:
                 values += head.bias[tokens].float()
         else:  # quantised, or with the adapter in use
             values = head(hidden)[:, tokens].float()
+        if self._scale != 1:
+            values = values * self._scale
         if self._softcap is not None:
             values = torch.tanh(values / self._softcap) * self._softcap
         return values, {token: index for index, token in enumerate(tokens)}

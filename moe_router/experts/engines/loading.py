@@ -62,14 +62,22 @@ def itemsize(spec: BaseModelSpec) -> int:
 
 
 def context_length(model: Any) -> int | None:
-    """The most tokens that the model reads at once, as its configuration tells; None where it does not."""
+    """The most tokens that the model reads at once, as its configuration tells; None where it does not.
+
+    Rotary angles that hang on the longest position of a pass are those of short texts up to some length: it
+    reads no further, or a request would change what its neighbours are told.
+    """
     config = model.config.get_text_config(decoder=True)
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None or positions < 1:
         return None
     scaling = getattr(config, "rope_parameters", None) or {}
-    stretched = scaling.get("rope_type") in ("linear", "dynamic")  # of these the number before is told
-    return int(positions * scaling.get("factor", 1)) if stretched else int(positions)
+    if scaling.get("rope_type") == "linear":  # of these the number before is told
+        return int(positions * scaling.get("factor", 1))
+    if scaling.get("rope_type") == "longrope":
+        key = "original_max_position_embeddings"
+        return int(scaling.get(key) or getattr(config, key, None) or positions)
+    return int(positions)
 
 
 def _mend(source: Path | str) -> str:

@@ -56,17 +56,21 @@ class MixedLora:
         finally:
             self.runs = ()
 
-    def _add(self, layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        for name, start, stop in self.runs:
-            if name is not None and name in layer.lora_A:
-                down = layer.lora_A[name]
-                # As many rows as `rounded_rows` says, with those before or after; their update is dropped.
-                width = min(rounded_rows(stop - start), output.shape[1])
-                first = min(start, output.shape[1] - width)
-                part = down(inputs[0][0, first : first + width].to(down.weight.dtype))
-                update = layer.lora_B[name](part)[start - first : stop - first].to(output.dtype)
-                output[0, start:stop] += update * layer.scaling[name]
-        return output
+    def _add(self, layer: Any, inputs: tuple[torch.Tensor, ...], output: Any) -> Any:
+        own = [run for run in self.runs if run[0] is not None and run[0] in layer.lora_A]
+        if not own:
+            return output
+        # Some models have lost the batch's dimension here: OPT before its feed-forward part.
+        given, found = inputs[0].flatten(0, -2), output.flatten(0, -2)
+        for name, start, stop in own:
+            down = layer.lora_A[name]
+            # As many rows as `rounded_rows` says, with those before or after; their update is dropped.
+            width = min(rounded_rows(stop - start), found.shape[0])
+            first = min(start, found.shape[0] - width)
+            part = down(given[first : first + width].to(down.weight.dtype))
+            update = layer.lora_B[name](part)[start - first : stop - first].to(found.dtype)
+            found[start:stop] += update * layer.scaling[name]
+        return found.view(output.shape)
 
 
 def is_plain(layers: Sequence[Any], name: str, head: Any) -> bool:

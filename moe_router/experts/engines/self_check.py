@@ -58,7 +58,7 @@ def check_packing(
     if not difference <= (TOLERANCE if exact else TOLERANCE_16_BIT):
         raise ModelAssetError(
             f"{type(model).__name__} cannot be served: its logits differ by {difference:.3g} of their spread "
-            "when requests share a pass (it ignores attention masks or positions)"
+            "when requests share a pass (it ignores masks or positions, or has logits of its own kind)"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -16,6 +17,8 @@ _MARKER = re.compile(
     r"<\|[^<>|\s]+\|>|<｜[^<>｜]+｜>|</?(?:think|[a-z]+(?:_[a-z]+)+)>|\[/?[A-Z]+(?:_[A-Z]+)*\]|<</?SYS>>"
 )
 """How the markers of roles and turns look that some tokenizers do not declare as control tokens."""
+_NEVER = "\ufdd0"
+"""A noncharacter of Unicode, which is in no text."""
 _CHARS_PER_TOKEN = 32
 """Common tokenizers have none longer: a longer text is cut here first, so that its tokenising is bounded."""
 
@@ -42,11 +45,7 @@ class HfTokens:
             raise ModelAssetError(f"{type(tokenizer).__name__} has no fast form (tokenizer.json)")
         self._trusted = _plain_copy(tokenizer.backend_tokenizer)
         # A second tokenizer rather than a switch on one: it is used from several threads.
-        self._untrusted = _plain_copy(self._trusted)
-        self._untrusted.encode_special_tokens = True
-        added = self._untrusted.get_added_tokens_decoder().values()
-        undeclared = [t.content for t in added if not t.special and _MARKER.fullmatch(t.content)]
-        self._untrusted.add_special_tokens(undeclared)
+        self._untrusted = _without_control(self._trusted)
         self._max_text_tokens = max_text_tokens
         self.context = context
         self._start = self._put_first()
@@ -116,6 +115,24 @@ def _longest_that_fits(lengths: Sequence[int], room: int) -> int:
     """To what length values must be cut, the longest first, so that all fit into so many tokens."""
     down = range(max(lengths, default=0), 0, -1)
     return next((most for most in down if sum(min(length, most) for length in lengths) <= room), 0)
+
+
+def _without_control(tokenizer: Any) -> Any:
+    """A copy that reads control tokens, and markers that are not declared as such, as plain letters."""
+    added = tokenizer.get_added_tokens_decoder()
+    control = {i: t.content for i, t in added.items() if t.special or _MARKER.fullmatch(t.content)}
+    data = json.loads(tokenizer.to_str())
+    if data["model"]["type"] == "Unigram":
+        # Its vocabulary has them, too, as the likeliest reading of what spells them out.
+        for index in control:
+            if index < len(data["model"]["vocab"]):
+                data["model"]["vocab"][index][0] = f"{_NEVER}{index}{_NEVER}"
+        data["added_tokens"] = [token for token in data["added_tokens"] if token["id"] not in control]
+    copy = type(tokenizer).from_str(json.dumps(data))
+    copy.encode_special_tokens = True
+    if data["model"]["type"] != "Unigram":
+        copy.add_special_tokens(list(control.values()))
+    return copy
 
 
 def _plain_copy(tokenizer: Any) -> Any:

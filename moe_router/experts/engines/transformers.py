@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from moe_router.errors import ModelAssetError
+from moe_router.errors import ModelAssetError, MoleError
 from moe_router.experts.engines import adapters
 from moe_router.experts.engines.base import (
     Decision,
@@ -109,7 +109,13 @@ class TransformersEngine:
                     raise
                 told = (type(model).__name__, in_blocks, part is not None, error)
                 logger.info("%s is not right with blocks=%s, last_layer=%s: %r", *told)
-        return self._checked(model, device, in_blocks=False, last_layer=None)
+        try:
+            return self._checked(model, device, in_blocks=False, last_layer=None)
+        except (MoleError, OutOfMemoryError):
+            raise
+        except Exception as error:
+            kind = type(model).__name__
+            raise ModelAssetError(f"{kind} cannot be served: a packed pass of it fails: {error!r}") from error
 
     def _checked(
         self, model: Any, device: torch.device, *, in_blocks: bool, last_layer: LastLayer | None
@@ -156,6 +162,8 @@ class TransformersEngine:
     def load_adapter(self, name: str, path: str) -> None:
         """Loads a LoRA adapter beside the others, unmerged."""
         with self._lock:
+            if name in self._adapters:
+                raise ModelAssetError(f"adapter {name!r}: there is one of this name; unload it first")
             adapters.load(self._model, name, path)
             self._adapters.add(name)
             self._attach()

@@ -54,6 +54,22 @@ def trains_biases(folder: Path) -> None:
     setting(folder, bias="lora_only")
 
 
+def began_at_a_decomposition(folder: Path) -> None:
+    setting(folder, init_lora_weights="pissa_niter_4")
+
+
+def began_at_another(folder: Path) -> None:
+    setting(folder, init_lora_weights="OLoRA")
+
+
+def copies_layers(folder: Path) -> None:
+    setting(folder, layer_replication=[[0, 2], [1, 3]])
+
+
+def acts_from_a_token_on(folder: Path) -> None:
+    setting(folder, alora_invocation_tokens=[5, 6])
+
+
 def is_empty(folder: Path) -> None:
     keys(folder, lambda tensors: {})
 
@@ -69,6 +85,10 @@ def is_half(folder: Path) -> None:
         (saves_an_embedding, "embed_tokens.weight.*save_embedding_layers=False"),
         (trains_modules, r"modules_to_save \['lm_head'\].*train it without"),
         (trains_biases, "bias 'lora_only'.*bias='none'"),
+        (began_at_a_decomposition, "'pissa_niter_4'.*save it converted"),
+        (began_at_another, "'olora'.*save it converted"),
+        (copies_layers, "layer_replication.*train it without"),
+        (acts_from_a_token_on, "alora_invocation_tokens"),
         (is_empty, r"lacks 12 of .*lora_\w.*save it again"),
         (is_half, r"lacks 6 of .*lora_B.*save it again"),
     ],

@@ -23,6 +23,8 @@ from moe_router.registry import BaseModelSpec, Expert, TaskSpec
 from tests.unit.moe_router.experts import tiny
 
 CONTEXT = 128
+LONG = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [4.0]}
+ORIGINAL = "original_max_position_embeddings"
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,9 @@ def test_optional_parts_of_a_template_that_fill_the_context_are_told(engine: Eng
         ({"max_position_embeddings": 4096}, 4096),
         ({"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "linear", "factor": 4.0}}, 16384),
         ({"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, 4096),
+        ({"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}, 4096),
+        ({"max_position_embeddings": 131072, "rope_parameters": LONG, ORIGINAL: 4096}, 4096),
+        ({"max_position_embeddings": 131072, "rope_parameters": LONG | {ORIGINAL: 8192}}, 8192),
         ({"max_position_embeddings": -1}, None),
         ({}, None),
     ],

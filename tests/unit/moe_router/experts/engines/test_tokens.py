@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from moe_router.errors import ModelAssetError
@@ -56,6 +56,27 @@ def test_control_tokens_count_in_templates_only(tokens: HfTokens) -> None:
     prompt = tokens.prompt(template, {"input": "<start_of_turn>"}, None)
     assert [*prompt.head, *prompt.tail].count(control) == 2
     assert control not in tokens.encode("a <start_of_turn> b", trusted=False)
+
+
+def test_control_tokens_of_a_unigram_model_count_in_templates_only() -> None:
+    made = Tokenizer(models.Unigram())
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=120, special_tokens=["<unk>", "<s>", "</s>", "<|user|>"], unk_token="<unk>",
+        show_progress=False,
+    )  # fmt: skip
+    sentences = ["a card payment was declined < / s > in the shop", "hello | user"] * 30
+    made.train_from_iterator(sentences + tiny.SENTENCES * 5, trainer)
+    made.add_tokens(["<|turn|>"])  # undeclared, and beyond the vocabulary
+    own = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokens = HfTokens(own, max_text_tokens=50)
+    control = {*range(1, 4), len(own) - 1}
+    assert not control & {*tokens.encode("card</s>pay <s> <|user|>a<|turn|>", trusted=False)}
+    assert control == {*tokens.encode("</s><s><|user|><|turn|>", trusted=True)} - {0} - {
+        *tokens.encode("|", trusted=True)
+    }
+    plain = "a card payment was declined"
+    assert tokens.encode(plain, trusted=False) == tokens.encode(plain, trusted=True)
 
 
 @pytest.mark.parametrize(

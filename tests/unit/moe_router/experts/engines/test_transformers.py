@@ -14,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, CohereConfig, GraniteConfig, OPTConfig, OPTForCausalLM
 
 from moe_router.contracts import ExpertRequest
 from moe_router.errors import ModelAssetError
@@ -254,6 +255,62 @@ def test_an_adapter_that_is_more_than_plain_lora_is_left_to_peft(
     assert together[1] == pytest.approx(brute_force_with(wrapped, asked[1]), abs=1e-5)
     for one, answer in zip(asked, together, strict=True):
         assert probabilities(engine, one)[0] == pytest.approx(answer, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_an_adapter_on_layers_that_see_no_batch_is_as_pefts(tmp_path: Path) -> None:
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    own = tiny.tokenizer()
+    torch.manual_seed(3)
+    shape = OPTConfig(
+        vocab_size=len(own), hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=128, init_std=0.4,
+    )  # fmt: skip
+    OPTForCausalLM(shape).save_pretrained(tmp_path / "base")
+    own.save_pretrained(tmp_path / "base")
+    spec = BaseModelSpec(hf_name=str(tmp_path / "base"), torch_dtype="float32")
+    wrapped = get_peft_model(
+        load_model(spec.hf_name, spec)[0], LoraConfig(r=2, target_modules=["fc1", "fc2"])
+    )
+    for name, weights in wrapped.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weights, std=0.5)
+    wrapped.save_pretrained(str(tmp_path / "adapter"))
+    engine = load(tmp_path / "base")
+    engine.load_adapter("own", str(tmp_path / "adapter"))
+    asked = [job(engine, "card payment", adapter=name) for name in ("own", None)] * 2
+    together = probabilities(engine, *asked)
+    model: Any = PeftModel.from_pretrained(load_model(spec.hf_name, spec)[0], str(tmp_path / "adapter"))
+    assert together[0] == pytest.approx(brute_force_with(model, asked[0]), abs=1e-5)
+    assert together[0] != pytest.approx(together[1], abs=1e-2)
+    assert together[2] == pytest.approx(probabilities(engine, asked[0])[0], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "config", [CohereConfig(logit_scale=0.25), GraniteConfig(logits_scaling=8.0)], ids=["Cohere", "Granite"]
+)
+def test_logits_that_a_model_scales_are_scaled(config: Any) -> None:
+    own = tiny.tokenizer()
+    config.update({
+        "vocab_size": len(own), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.4, "pad_token_id": 0,
+    })  # fmt: skip
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    engine = TransformersEngine(model, HfTokens(own, max_text_tokens=200))
+    asked = job(engine, "card payment")
+    assert probabilities(engine, asked)[0] == pytest.approx(brute_force(engine, asked), abs=1e-5)
+
+
+def test_a_name_that_is_taken_is_refused(llama_folder: Path, tmp_path: Path) -> None:
+    engine = load(llama_folder)
+    folders = [tiny.save_adapter(tmp_path / str(s), llama_folder, "llama", seed=s) for s in (1, 2)]
+    engine.load_adapter("own", str(folders[0]))
+    before = probabilities(engine, job(engine, "card payment", adapter="own"))[0]
+    with pytest.raises(ModelAssetError, match="unload it first"):
+        engine.load_adapter("own", str(folders[1]))
+    assert probabilities(engine, job(engine, "card payment", adapter="own"))[0].tolist() == before.tolist()
 
 
 def test_an_adapter_that_is_gone_is_not_answered_by_the_base_model(
