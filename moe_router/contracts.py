@@ -425,7 +425,7 @@ class WorkerHealth(Answer):
     worker_id: str
     model_key: str
     progress: Probability
-    queue_depth: int
+    queue_depth: Annotated[int, Field(ge=0, lt=2**31)]
     detail: str | None = None
 
 

@@ -93,26 +93,29 @@ class AsyncMole(Endpoints):
         batches = _cut(items, size, Common(description, fields, options))
         window = Window(at_once, ordered)
         running: dict[asyncio.Task[list[ItemResult]], Batch] = {}
+        cutting: asyncio.Task[Batch | None] | None = None  # beside those that run: the source may be slow
+        more = True
         try:
-            more = True
             while running or more:
-                while more and window.room:
-                    work = await anext(batches, None)
+                if more and cutting is None and window.room:
+                    cutting = asyncio.create_task(_next(batches))
+                finished, _ = await asyncio.wait(_both(running, cutting), return_when=asyncio.FIRST_COMPLETED)
+                if cutting is not None and cutting in finished:
+                    work, cutting = cutting.result(), None
                     if work is None:
                         more = False
-                        break
-                    window.start()
-                    conversation = perform_batch(work, self.retry, self.base_url)
-                    running[asyncio.create_task(self.run(conversation))] = work
-                if running:
-                    finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    for done in finished:
-                        for result in window.finish(running.pop(done).number, done.result()):
-                            yield result
+                    else:
+                        window.start()
+                        conversation = perform_batch(work, self.retry, self.base_url)
+                        running[asyncio.create_task(self.run(conversation))] = work
+                for done in [task for task in running if task in finished]:
+                    for result in window.finish(running.pop(done).number, done.result()):
+                        yield result
         finally:
-            for task in running:
+            left = _both(running, cutting)
+            for task in left:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.gather(*left, return_exceptions=True)
 
     async def job_results(self, job_id: str) -> AsyncIterator[ItemResult]:
         """The finished items of a job by index, read as they arrive.
@@ -172,6 +175,14 @@ class AsyncMole(Endpoints):
         except MoleConnectionError as error:
             return error
         return Reply(response.status_code, response.content, response.headers.get("Retry-After"))
+
+
+async def _next(batches: AsyncIterator[Batch]) -> Batch | None:
+    return await anext(batches, None)
+
+
+def _both(running: Iterable[asyncio.Task[Any]], cutting: asyncio.Task[Any] | None) -> list[asyncio.Task[Any]]:
+    return [*running] if cutting is None else [*running, cutting]
 
 
 async def _cut(

@@ -38,7 +38,7 @@ class Retry:
         """
         if attempt >= self.attempts:
             return None
-        backoff = min(self.first_pause_s * 2.0 ** (attempt - 1), self.longest_pause_s)
+        backoff = min(self.first_pause_s * 2.0 ** min(attempt - 1, 60), self.longest_pause_s)
         pause = backoff * (0.5 + 0.5 * self.dice())
         if retry_after_s is None:
             return pause

@@ -56,11 +56,11 @@ class ConfigWatch:
     async def _load(self) -> None:
         registry = await asyncio.to_thread(load_registry, self._registry_file)
         mapping = await asyncio.to_thread(load_mapping, self._mapping_file)
-        if self.files is None or (registry, mapping) != (self.files.registry, self.files.mapping):
-            files = Files(registry, mapping, _now())
-            await self._taken(files)
-            self.files = files
-            logger.info("the configuration of %s is in force", files.loaded_at)
+        # Also where they say the same: what they name may be there now, or be another.
+        files = Files(registry, mapping, _now())
+        await self._taken(files)
+        self.files = files
+        logger.info("the configuration of %s is in force", files.loaded_at)
 
     def _refuse(self, reason: str) -> None:
         self.refused = RefusedEdit(at=_now(), error=reason)

@@ -21,6 +21,7 @@ from app.services.workers.faults import Fault
 from app.services.workers.fleet import Fleet
 from app.services.workers.hedging import Hedging, attempt_span
 from app.services.workers.prober import Prober
+from app.services.workers.tried import Tried
 from app.services.workers.worker import Worker
 from app.storage.identity import opaque
 from moe_router import tracing
@@ -121,7 +122,7 @@ class HttpExperts:
         """
         body = orjson.dumps(request)
         self._budget.request()
-        tried: list[Worker] = []
+        tried = Tried()
         last: Fault | None = None
         room = self._room(expert.base_model_key)
         while True:
@@ -130,9 +131,9 @@ class HttpExperts:
             take = partial(self._take, expert, call.caller, tried, last)
             worker = room.try_enter(call.caller, take)
             if worker is None:
-                want = (expert.task_key, *tried) if tried else expert.task_key
+                want = (expert.task_key, *tried.want) if tried else expert.task_key
                 worker = await room.wait(call.caller, take, want)
-            tried.append(worker)
+            tried.add(worker)
             try:
                 if self._hedging is not None and call.alone:
                     send = partial(
@@ -167,7 +168,7 @@ class HttpExperts:
         for room in self._rooms.values():
             room.poke()
 
-    def _take(self, expert: Expert, caller: str, tried: list[Worker], last: Fault | None) -> Worker | Wait:
+    def _take(self, expert: Expert, caller: str, tried: Tried, last: Fault | None) -> Worker | Wait:
         """The worker to ask next, a call at it begun; or why it must be waited for.
 
         Raises:
@@ -184,7 +185,7 @@ class HttpExperts:
             return Wait.ENOUGH
         # A connection that was reset may only have been stale: one more try where there is no replica.
         if not left and last is not None and last.outcome == "reset" and len(tried) == 1:
-            found = tried[0]
+            found = tried.first
         if found is not None:
             found.take(self.fleet.clock(), caller)
             return found
@@ -218,7 +219,7 @@ class HttpExperts:
         request: ExpertMembers,
         task: TaskSpec,
         call: Call,
-        tried: list[Worker],
+        tried: Tried,
     ) -> ExpertAnswer:
         clock = self.fleet.clock
         started = clock()
@@ -274,7 +275,7 @@ class HttpExperts:
             call.worker_ms += spent_s * 1000
             self._metrics.count_worker_call(worker.worker_id, outcome, spent_s)
 
-    def _part(self, left_s: float, worker: Worker, task_key: str, tried: list[Worker]) -> float:
+    def _part(self, left_s: float, worker: Worker, task_key: str, tried: Tried) -> float:
         """What the worker gets of the time left, in seconds: where another is free, enough remains for it."""
         now = self.fleet.clock()
         for other in self.fleet.of(worker.model_key):

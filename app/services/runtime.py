@@ -42,6 +42,9 @@ DECISIONS_AT_ONCE = 16
 FEEDBACK_AT_ONCE = 4
 """Of the ten connections to the database."""
 
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 60.0
+"""Before gating that could not be loaded is tried again; doubled each time."""
+
 
 class Runtime:
     """One coordinator process."""
@@ -72,6 +75,8 @@ class Runtime:
         self._watch: ConfigWatch | None = None
         self._loading: asyncio.Task[None] | None = None
         self._failure: str | None = None
+        self._wanted = asyncio.Event()
+        """An edit came while gating is not loaded."""
         self._service: Classification
         self._in_force: tuple[object, ...] = ()
         """what `_service` was made of"""
@@ -292,11 +297,38 @@ class Runtime:
                 if before is not None:
                     await self.experts.use(before.registry, before.mapping)
                 raise
-        if self._gating is None and (self._loading is None or self._loading.done()):
-            self._failure = None
-            self._loading = asyncio.create_task(self._load(files.registry))
+        if self._gating is None:
+            self._wanted.set()
+            if self._loading is None:
+                self._loading = asyncio.create_task(self._load_at_last(files.registry))
 
-    async def _load(self, registry: Registry) -> None:
+    async def _load_at_last(self, registry: Registry) -> None:
+        """Loads gating; where that fails, anew after a while or an edit, as the reason may have passed."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            self._wanted.clear()
+            before, self._failure = self._failure, None
+            error = await self._load(registry)
+            if error is None:
+                return
+            if isinstance(error, MoleError):
+                reason, trace = error.detail, None
+            else:
+                reason, trace = f"{type(error).__name__}: {error}", error
+            if reason != before:
+                logger.error("gating cannot be loaded, and is tried again: %s", reason, exc_info=trace)
+            del error, trace  # its frames hold what was half loaded
+            self._failure = reason
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._wanted.wait()
+            except TimeoutError:
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            if (files := self._files()) is not None:
+                registry = files.registry
+
+    async def _load(self, registry: Registry) -> Exception | None:
+        """What kept it from being loaded; None where it is."""
         try:
             gating = await asyncio.to_thread(self._load_gating, registry, self.settings)
             await self._stored.wait()
@@ -309,12 +341,9 @@ class Runtime:
             self._gating = gating
             _spare_collector()
             logger.info("gating is loaded")
-        except MoleError as error:
-            self._failure = error.detail
-            logger.error("gating cannot be loaded: %s", error.detail)
-        except Exception as error:
-            self._failure = f"{type(error).__name__}: {error}"
-            logger.exception("gating cannot be loaded")
+        except Exception as error:  # noqa: BLE001  whatever it is, it is told, and tried again
+            return error
+        return None
 
 
 def _spare_collector() -> None:

@@ -25,6 +25,8 @@ class Breaker:
     reason: str | None = None
     cooldown_s: float = 0.0
     opened_at: float = -math.inf
+    closings: int = 0
+    """How often it was closed again."""
     trial: bool = False
     """A trial is under way."""
     trial_at: float = math.inf
@@ -46,6 +48,7 @@ class Breaker:
         """A real request was answered: closed again, unless it is no trial and began before it opened."""
         if self.open_until is not None and began < min(self.opened_at, self.tried_at):
             return
+        self.closings += self.open_until is not None
         self.failures, self.open_until, self.reason, self.trial = 0, None, None, False
         self.tried_at = math.inf
 

@@ -13,6 +13,7 @@ from app.services.telemetry.metrics import Metrics
 from app.services.waiting import Wait, WaitingRoom
 from app.services.workers.budget import RetryBudget
 from app.services.workers.faults import Fault
+from app.services.workers.tried import Tried
 from app.services.workers.worker import Worker
 from moe_router import tracing
 from moe_router.contracts import ExpertAnswer
@@ -47,7 +48,7 @@ class Hedging:
         send: Callable[[Worker], Awaitable[ExpertAnswer]],
         take: Callable[[], Worker | Wait],
         room: WaitingRoom[Worker],
-        tried: list[Worker],
+        tried: Tried,
         call: Call,
     ) -> Answered:
         """The first good answer; the other call is cancelled, and with it the work at its worker.
@@ -71,7 +72,7 @@ class Hedging:
             await asyncio.wait(calls, timeout=self._after_s)
             other = None if calls[0].done() else self._spare(room, call.caller, take)
             if other is not None:
-                tried.append(other)
+                tried.add(other)
                 calls.append(asyncio.ensure_future(_traced(send, other, hedge=True)))
                 calls[1].add_done_callback(lambda _: room.leave(call.caller))
                 ms = (time.perf_counter() - began) * 1000

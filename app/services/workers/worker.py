@@ -49,6 +49,8 @@ class Worker:
     tasks: tuple[ServedTask, ...] | None = None
     task_keys: frozenset[str] | None = None
     """Of the tasks."""
+    started: int = 0
+    """How often a probe found it ready that had been down, or was loading."""
     trials: int = 0
     """How many the prober has begun."""
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
@@ -75,6 +77,11 @@ class Worker:
     def full(self) -> bool:
         """As many calls in flight as may be."""
         return self.outstanding >= self.max_in_flight
+
+    @property
+    def comebacks(self) -> int:
+        """How often it has shown itself to work again after it did not."""
+        return self.started + self.breaker.closings
 
     def take(self, now: float, caller: str) -> None:
         """A call begins, or is granted to one who waited."""
@@ -146,6 +153,8 @@ class Worker:
 
     def probed(self, view: ProbeView, reason: str | None = None, queue_depth: int | None = None) -> None:
         """Notes what a health probe found."""
+        if view == "ready" and self.view in ("down", "loading"):
+            self.started += 1
         self.view, self.view_reason, self.queue_depth, self.missed = view, reason, queue_depth, 0
         self.foreign_queue = max((queue_depth or 0) - self.outstanding, 0)
         if view in ("down", "loading"):

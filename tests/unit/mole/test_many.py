@@ -213,6 +213,45 @@ async def test_the_async_client_reads_asynchronous_iterables(service: Service):
     assert sorted(len(items) for items in service.batches) == [1, 3, 3]
 
 
+async def test_results_do_not_wait_for_a_slow_source(service: Service):
+    answered = asyncio.Event()
+
+    async def texts() -> AsyncIterator[str]:
+        yield "t0"
+        await asyncio.wait_for(answered.wait(), 10)  # as a conversation's next turn does
+        yield "t1"
+
+    async with AsyncMole(service.url) as mole:
+        found = []
+        async for result in mole.classify_many(texts(), concurrency=4, batch_size=1):
+            found.append(result.unwrap().result)
+            answered.set()
+    assert found == ["t0", "t1"]
+
+
+async def test_a_source_that_fails_or_is_left_ends_the_work(service: Service):
+    async def failing() -> AsyncIterator[str]:
+        yield "t0"
+        raise LookupError("the source is gone")
+
+    closed = []
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            yield "t0"
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    async with AsyncMole(service.url) as mole:
+        with pytest.raises(LookupError, match="the source is gone"):
+            [r async for r in mole.classify_many(failing(), concurrency=4, batch_size=1)]
+        early = mole.classify_many(endless(), concurrency=4, batch_size=1)
+        assert (await anext(early)).index == 0
+        await early.aclose()
+    assert closed
+
+
 async def test_the_async_client_speaks_every_endpoint(coordinator, answer):
     pauses: list[float] = []
 

@@ -23,6 +23,10 @@ def test_backoff_doubles_up_to_its_bound_and_then_ends():
     assert Retry(first_pause_s=1.0, dice=lambda: 0.999).pause(1) == pytest.approx(1.0, abs=0.01)
 
 
+def test_an_outage_may_last_for_ever():
+    assert Retry(attempts=10**6, longest_pause_s=30).pause(10**5) <= 30
+
+
 def test_retry_after_is_never_undercut_and_not_waited_for_without_end():
     retry = Retry(first_pause_s=1.0, longest_pause_s=30.0, dice=lambda: 0.5)
     assert retry.pause(1, 7.0) == pytest.approx(7.35)

@@ -18,6 +18,7 @@ from app.services.workers import worker
 from app.services.workers.client import WorkerClient
 from app.services.workers.fleet import Fleet
 from app.services.workers.prober import Prober
+from app.services.workers.tried import Tried
 from moe_router.errors import (
     DeadlineError,
     MissingFieldError,
@@ -199,6 +200,97 @@ async def test_single_errors_eject_nobody() -> None:
     with pytest.raises(WorkerAnswerError):
         await scene.ask()
     assert scene.experts.workers()[0].state == "ejected"
+
+
+@pytest.mark.parametrize("depth", [10**400, -1, "many"])
+async def test_a_worker_that_lies_about_its_queue_costs_no_metrics(depth: object) -> None:
+    async def lying(request: httpx.Request) -> httpx.Response:
+        honest = await scene._probed(request, None)
+        told = json.loads(honest.content)
+        return httpx.Response(200, text=json.dumps(told | {"queue_depth": depth}))
+
+    scene = await Scene(A).open()
+    scene.answers["a"] = lying
+    await scene.prober.probe_all()
+    [worker] = scene.experts.workers()
+    assert (worker.state, worker.queue_depth) == ("down", None)
+
+
+class Killable:
+    """Holds the requests that come, until it is killed; a new process answers well, or holds them, too."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.holds = True
+        self.death = asyncio.Event()
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return await self.scene._probed(request, None)
+        if self.holds and b"Sales rose." in request.content:  # no trial
+            await self.death.wait()
+            raise httpx.ReadError("reset")
+        return httpx.Response(200, json=GOOD)
+
+    def kill(self, *, holds: bool) -> None:
+        self.holds = holds
+        self.death.set()
+        self.death = asyncio.Event()
+
+
+async def test_a_request_outlives_the_restart_of_each_replica_in_turn() -> None:
+    scene = await Scene(A, B, eject_s=0.01).open()
+    a, b = scene.answers["a"], scene.answers["b"] = Killable(scene), Killable(scene)
+    scene.fleet.all[1].foreign_queue = 5  # asked second
+    asked = asyncio.create_task(scene.ask())
+    await until(lambda: scene.calls == ["a"])
+    a.kill(holds=False)
+    await until(lambda: scene.calls == ["a", "b"])
+    await asyncio.sleep(0.02)
+    await scene.prober.probe_all()
+    await until(lambda: scene.experts.workers()[0].state == "healthy")
+    b.kill(holds=True)
+    assert await asked == ("worker-0", "positive")
+    assert [call for call in scene.calls if call == "b"] == ["b"]
+    await scene.prober.aclose()
+
+
+async def test_what_kills_whoever_is_asked_is_not_asked_for_ever() -> None:
+    scene = await Scene(A, eject_s=0.01).open()
+    a = scene.answers["a"] = Killable(scene)
+    asked = asyncio.create_task(scene.ask())
+    await until(lambda: len(scene.calls) == 1)
+    a.kill(holds=True)  # a reset connection of the only worker is tried once more
+    await until(lambda: len(scene.calls) == 2)
+    await asyncio.sleep(0.02)
+    await scene.prober.probe_all()
+    a.kill(holds=True)
+    with pytest.raises(NoWorkerError):
+        await asked
+    await scene.prober.aclose()
+
+
+def test_a_worker_that_came_back_counts_as_not_asked_once() -> None:
+    scene = Scene(A, B)
+    scene.fleet.use(scene.mapping)
+    one, other = scene.fleet.all
+    tried, same = Tried(), Tried()
+    for asked in (tried, same):
+        asked.add(one)
+    assert one in tried
+    assert other not in tried
+    assert tried.want == same.want
+    one.probed("down", "gone")
+    assert one in tried
+    one.probed("ready")
+    assert one not in tried
+    tried.add(one)
+    assert tried.want != same.want
+    one.probed("loading")
+    one.probed("ready")
+    assert one in tried
+    assert one not in same
+    assert (len(tried), tried.first) == (2, one)
 
 
 async def test_a_stale_connection_is_tried_once_more_on_the_same_worker() -> None:

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from app.services import runtime
 from app.services.experts_local import LocalExperts
 from app.services.router_sync import RouterSync
 from app.services.runtime import MakeExperts, Runtime
 from app.services.telemetry.metrics import Metrics
 from app.settings import Settings
+from moe_router.errors import ModelAssetError
 from moe_router.mapping import WorkerMapping
 from moe_router.registry import Registry
 from tests.stubs import files, pool
@@ -36,11 +38,14 @@ class Scene:
         self.registry_file, _ = files.write(folder, files.mapping("http://127.0.0.1:9"))
         self.loads = threading.Event()
         self.gating: StubGating | None = None
+        self.faults: list[Exception] = []
         settings = Settings(config_path=folder, service_mode="monolithic", state_dir=folder / "state")
         self.runtime = Runtime(settings, load_gating=self._load, make_experts=make_experts or local)
 
     def _load(self, registry: Registry, _settings: Settings) -> StubGating:
         assert self.loads.wait(30)
+        if self.faults:
+            raise self.faults.pop(0)
         self.gating = StubGating(registry)
         return self.gating
 
@@ -96,3 +101,38 @@ async def test_gating_that_is_loaded_in_the_middle_of_an_edit_gets_it(tmp_path: 
     async with scene.started():
         await scene.edit()
         assert scene.tasks() == set(edited()["tasks"])
+
+
+@pytest.mark.parametrize("edits", [False, True])
+async def test_gating_that_could_not_be_loaded_is_tried_again(
+    tmp_path: Path, edits: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runtime, "FIRST_PAUSE_S", 60.0 if edits else 0.01)
+    scene = Scene(tmp_path)
+    scene.faults = [ModelAssetError("no weights")] * (1 if edits else 3) + [OSError("the volume")] * (
+        not edits
+    )
+    scene.loads.set()
+    async with scene.started():
+        if edits:
+            await until(lambda: scene.runtime.status == "failed")
+            assert scene.runtime.detail == "no weights"
+            await scene.edit()
+        await until(lambda: scene.runtime.status == "ready")
+        assert scene.tasks() == set((edited() if edits else files.registry())["tasks"])
+        assert scene.runtime.detail is None
+    assert caplog.text.count("no weights") == 1  # not with each try
+    assert ("OSError: the volume" in caplog.text) is not edits
+
+
+async def test_a_save_that_changes_nothing_has_what_it_names_looked_at_again(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.loads.set()
+    async with scene.started():
+        await until(lambda: scene.runtime.status == "ready")
+        before = scene.gating.registry if scene.gating is not None else None
+        assert scene.runtime._watch is not None
+        await scene.runtime._watch.load()
+        assert scene.gating is not None
+        assert scene.gating.registry == before
+        assert scene.gating.registry is not before
