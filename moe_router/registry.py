@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 MOST_REMEMBERED = 10_000
 """Pairs of task and language whose experts are looked up once."""
 TASK_KEY = r"[^/\s]+/[^/\s]+"
+MOST_KEY_CHARS = 200
+"""Of a task's key in a request and an answer."""
 
 
 def _known_language(name: str) -> str:
@@ -210,6 +212,8 @@ class Registry(Entry, jsonfile.CheckedModel):
         for key, task in self.tasks.items():
             if not re.fullmatch(TASK_KEY, key):
                 yield ("tasks", key), "the task key is not of the form domain/task"
+            elif len(key) > MOST_KEY_CHARS:
+                yield ("tasks", key), f"the task key has more than {MOST_KEY_CHARS} characters"
             elif key.startswith("none/"):
                 yield ("tasks", key), "the domain 'none' stands for what fits no task; choose another name"
             named: list[tuple[jsonfile.Location, str | None]] = [(("base_model_key",), task.base_model_key)]

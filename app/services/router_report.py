@@ -113,11 +113,15 @@ def report(rows: Sequence[JudgedRow], total: int) -> RouterFeedbackAnswer:
 
 
 def task_right(row: JudgedRow) -> bool | None:
-    """Whether the task was the one asked for; None where nothing was chosen, or the feedback names none.
+    """Whether the task was the one asked for; None where that is not known, or not gating's doing.
 
-    A right answer tells of the task as well, but a wrong one does not: by answers alone no task is wrong.
+    To abstain is wrong where the feedback names a task, but for want of a worker: which task was chosen then
+    is not recorded. A right answer tells of the task as well, but a wrong one does not: by answers alone no
+    task is wrong.
     """
-    return None if row.task_fixed or row.correct_task is None else row.task == row.correct_task
+    if row.task_fixed or row.correct_task is None or row.abstained == "expert_unavailable":
+        return None
+    return row.task == row.correct_task
 
 
 def answer_right(row: JudgedRow) -> bool | None:

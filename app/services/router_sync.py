@@ -95,6 +95,9 @@ class RouterSync:
             if live is None:
                 await gating.use_router(gating.shipped, None)
             elif self.outdated:
+                if self.version is not None:  # what was in force is not wanted any more
+                    await gating.use_router(gating.shipped, None)
+                    self.version = None
                 raise ModelAssetError(OUTDATED)
             else:
                 blob = await self._versions.weights(live.id)

@@ -157,9 +157,10 @@ class Jobs:
 
         async def end(session: AsyncSession) -> bool:
             ended = await session.scalar(ending)
-            items = update(JobItem).where(JobItem.job_id == ended, JobItem.state.in_(("pending", "claimed")))
+            # Nobody reads them any more, and they hold the caller's texts.
+            items = delete(JobItem).where(JobItem.job_id == ended, JobItem.state.in_(("pending", "claimed")))
             if ended is not None:
-                await session.execute(items.values(state="cancelled", claimed_by=None, lease_until=None))
+                await session.execute(items)
             return ended is not None
 
         return await self._database.write(end)

@@ -25,6 +25,7 @@ class JudgedRow:
     task_probabilities: dict[str, float]
     observations: list[dict[str, Any]]
     router_version: int | None
+    abstained: str | None
     correct_task: str | None
     correct_label: str | None
     score: float | None
@@ -58,6 +59,7 @@ class JudgedRows:
                 Decision.task_probabilities,
                 Decision.observations,
                 Decision.router_version,
+                Decision.abstained,
                 Feedback.correct_task,
                 Feedback.correct_label,
                 Feedback.score,

@@ -91,15 +91,18 @@ class RouterVersions:
         return found
 
     async def list(self, limit: int = 100) -> list[VersionInfo]:
-        """The newest versions, newest first.
+        """The newest versions, and the live one however old it is; newest first.
 
         Raises:
             StorageError: the database cannot be used now.
         """
         query = _infos().order_by(RouterVersion.id.desc()).limit(limit)
+        live = _infos().where(RouterVersion.state == "live")
 
         async def read(session: AsyncSession) -> builtins.list[VersionInfo]:
-            return [_info(row) for row in await session.execute(query)]
+            found = [_info(row) for row in await session.execute(query)]
+            known = {info.id for info in found}
+            return [*found, *(_info(row) for row in await session.execute(live) if row.id not in known)]
 
         return await self._database.read(read)
 

@@ -25,6 +25,11 @@ from moe_router.registry import Registry
 logger = logging.getLogger(__name__)
 
 
+def has_words(text: str) -> bool:
+    """Whether it says anything, as `-`, `{}` and an emoji do not."""
+    return any(map(str.isalnum, text))
+
+
 @dataclass(frozen=True, slots=True)
 class Heads:
     """What depends on the registry and on what the router has learned; replaced as a whole."""
@@ -135,7 +140,7 @@ class Assembly:
     def prototypes(self, registry: Registry) -> dict[str, Floats]:
         """The vectors of each task's description and examples; a task without any has none."""
         phrases = {
-            key: [phrase for phrase in (task.description, *task.examples) if phrase]
+            key: [phrase for phrase in (task.description, *task.examples) if phrase and has_words(phrase)]
             for key, task in registry.tasks.items()
         }
         new = sorted({p for own in phrases.values() for p in own} - self._phrasings.keys())

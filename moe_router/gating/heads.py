@@ -29,6 +29,8 @@ from moe_router.gating.weights import Floats, Weights
 NONE = "none"
 """The class of what fits no other."""
 
+EQUAL = 0.001
+"""Phrasings whose cosine similarities to a description differ by no more are as good as the same."""
 SAME, DISTINCT = 0.9, 0.8
 """Cosine similarity from which on a description says the same as a phrasing, and up to which it does not.
 
@@ -183,25 +185,28 @@ class MixtureHead:
         known, first_unseen = len(self._known), len(logits)
         own = dict(zip(self._known, p[:known], strict=True))
         own |= zip(self._unseen, p[first_unseen:], strict=True)
-        name, share = self._repeated(description)
+        names, share = self._repeated(description)
         if share > 0.0:
             own = {other: (1.0 - share) * mass for other, mass in own.items()}
-            own[name] += share
+            for name in names:
+                own[name] += share / len(names)
             p = [(1.0 - share) * mass for mass in p]
         return own, p[known], p[known + 1 : first_unseen]
 
-    def _repeated(self, description: Floats) -> tuple[str, float]:
-        """The unseen class one of whose phrasings the description repeats, and how surely, in [0, 1].
+    def _repeated(self, description: Floats) -> tuple[frozenset[str], float]:
+        """The unseen classes one of whose phrasings the description repeats, and how surely, in [0, 1].
+
+        There are several where they are worded alike: a task for each language, say.
 
         A mean of few phrasings is often nearer to what asks for nothing on offer than to one of its own.
         """
         owners, phrases = self._phrases
         if not owners:
-            return "", 0.0
+            return frozenset(), 0.0
         similarity = phrases @ unit(description - self._centre)
-        best = int(similarity.argmax())
-        share = (float(similarity[best]) - DISTINCT) / (SAME - DISTINCT)
-        return owners[best], min(1.0, max(0.0, share))
+        best = float(similarity.max())
+        alike = frozenset(owners[at] for at in np.flatnonzero(similarity >= best - EQUAL).tolist())
+        return alike, min(1.0, max(0.0, (best - DISTINCT) / (SAME - DISTINCT)))
 
     def _similarities(self, description: Floats) -> dict[str, float]:
         names, matrix = self._prototypes

@@ -37,15 +37,20 @@ NGRAM_CHARS = 120
 
 OTHER_PROBABILITY = 0.2
 """lid.176 must be at least so sure of a language that the n-gram model does not know."""
+CERTAIN_OTHER = 0.9
+"""From this probability on, lid.176 is believed of a language that the n-gram model does not know, however
+much the text looks like one of those that it knows: Marathi like Hindi, Bulgarian like Russian."""
 FAMILIAR = 1.5
-"""From this familiarity on, the n-gram model is believed whatever lid.176 says."""
+"""From this familiarity on, the n-gram model is believed, unless lid.176 is certain of another language."""
 SURE = 0.95
 """From this probability on, lid.176 is believed rather than the n-gram model on a language that both know."""
 UNMISTAKABLE_CHARS = 80
 """Of a text this long lid.176 is not sure by mistake."""
 
 USUAL_FOLDERS = (Path(__file__).parents[1] / "models", Path("~/.cache/fasttext"))
-NAMES = ("lid.176.bin", "lid.176.ftz")
+BYTES = {"lid.176.bin": 131_266_198, "lid.176.ftz": 938_013}
+"""As https://fasttext.cc/docs/en/language-identification.html has them."""
+NAMES = tuple(BYTES)
 
 # Each word is tried once, from its start (the look-behinds, the possessive ++): not once from every letter.
 _NOISE = re.compile(
@@ -85,11 +90,17 @@ class LanguageIdentifier:
             ngrams: the second opinion; None for lid.176 alone.
 
         Raises:
-            ModelAssetError: the file is missing or no fastText model.
+            ModelAssetError: the file is missing, cut short, or no fastText model.
         """
+        whole = BYTES.get(path.name)
+        if whole is not None and path.is_file() and (size := path.stat().st_size) < whole:
+            # fastText does not look, and guesses at random, or takes all memory for a size that it misreads.
+            raise ModelAssetError(
+                f"the language model {path} is cut short: {size} of {whole} bytes; get it again"
+            )
         try:
             self._model = fasttext.load_model(str(path))
-        except ValueError as error:
+        except (ValueError, RuntimeError, MemoryError) as error:
             raise ModelAssetError(f"the language model {path} cannot be loaded: {error}") from error
         self._ngrams = ngrams
 
@@ -119,7 +130,7 @@ class LanguageIdentifier:
     def _second_opinion(ngrams: NgramModel, text: str, code: str, probability: float) -> tuple[str, float]:
         language, share, familiarity = ngrams.best(text[:NGRAM_CHARS])
         other = code not in ngrams.languages and probability >= OTHER_PROBABILITY
-        if other and familiarity < FAMILIAR:
+        if other and (familiarity < FAMILIAR or probability >= CERTAIN_OTHER):
             return code, probability
         belief = 1.0 / (1.0 + math.exp(-2.0 * (familiarity + 0.5)))
         # What looks like none of them may be romanised, such as Persian in Latin letters: lid.176 is not to

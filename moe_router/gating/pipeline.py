@@ -15,7 +15,7 @@ from moe_router.assets.encoder import EMBEDDED, ensure_encoder
 from moe_router.contracts import UNDETERMINED, Abstention
 from moe_router.errors import ModelAssetError
 from moe_router.gating import abstention, domain, ngrams, qnetwork, task_router
-from moe_router.gating.assembly import Assembly, Heads
+from moe_router.gating.assembly import Assembly, Heads, has_words
 from moe_router.gating.batching import BatchingEncoder, EncoderCounts
 from moe_router.gating.decision import Beliefs, Decision, Stopwatch
 from moe_router.gating.encoder import Encoder
@@ -380,8 +380,8 @@ def _served(heads: Heads, task: str, served: Callable[[str], bool]) -> bool:
 
 
 def _words(description: str | None) -> str | None:
-    """What is asked; None where it says nothing, as `-`, `{}` and an emoji do."""
-    return description.strip() if description and any(map(str.isalnum, description)) else None
+    """What is asked; None where it says nothing."""
+    return description.strip() if description and has_words(description) else None
 
 
 def _ngrams(model_dir: Path) -> NgramModel | None:

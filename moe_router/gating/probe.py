@@ -72,6 +72,8 @@ class Probe:
             raise ModelAssetError(f"the probe {path} was made for other labels than the registry's")
         if self._weight.shape != (len(trained), hidden) or self._bias.shape != (len(trained),):
             raise ModelAssetError(f"the probe {path} has other dimensions than its description says")
+        if not 0 < self._temperature < np.inf:
+            raise ModelAssetError(f"the probe {path} has the temperature {self._temperature}")
         self._labels = trained
 
     def __call__(self, text: Floats) -> ProbeAnswer:

@@ -64,6 +64,8 @@ def load(folder: Path, name: str, *, encoder: str, hidden: int) -> Weights:
         arrays = {key: value.astype(np.float32) for key, value in load_file(path).items()}
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelAssetError(f"the weights {path} cannot be read: {error}") from error
+    if odd := sorted(key for key, value in arrays.items() if not np.isfinite(value).all()):
+        raise ModelAssetError(f"the weights {path} are damaged: {odd[0]!r} holds what is no number")
     if not isinstance(meta, dict):
         raise ModelAssetError(f"the description of {path} is no JSON object")
     if meta.get("encoder") != encoder:

@@ -124,4 +124,12 @@ $("close-results").addEventListener("click", () => {
 
 const again = poll(look, QUIET_MS);
 document.addEventListener("mole:job", again);
+document.addEventListener("mole:key", () => {
+  // What another key has handed in is nothing for this one.
+  states.clear();
+  handedIn.clear();
+  put($("jobs"), []);
+  show($("results"), false);
+  again();
+});
 fillTasks();

@@ -14,6 +14,10 @@ from moe_router.languages import language_code, stated_language
         ("DE", "de"), ("chinese", "zh"), ("Mandarin Chinese", "zh"), ("greek", "el"), ("Farsi", "fa"),
         ("scottish gaelic", "gd"), ("norwegian bokmål", "no"), ("norwegian nynorsk", "nn"),
         ("filipino", "tl"), ("serbo-croatian", "sh"), ("Cebuano", "ceb"), ("ckb", "ckb"), ("und", "und"),
+        ("arb", "ar"), ("pes", "fa"), ("prs", "fa"), ("swh", "sw"), ("zsm", "ms"), ("ekk", "et"),
+        ("kmr", "ku"),
+        ("Iranian Persian", "fa"), ("yue", "yue"), ("arz", "arz"), ("gsw", "als"), ("Swiss German", "als"),
+        ("kok", "gom"), ("Konkani", "gom"), ("zza", "diq"),
     ],
 )  # fmt: skip
 def test_names_and_codes(name, code):

@@ -128,6 +128,7 @@ class TestAnExistingFleet:
         ('"finance/sentiment_analysis": {', '"none/of these": {', 12, "$.tasks['none/of these']",
          "domain/task"),
         ('"finance/sentiment_analysis": {', '"none/of": {', 12, "$.tasks['none/of']", "choose another name"),
+        ('"finance/sentiment_analysis": {', f'"a/{"x" * 199}": {{', 12, "", "more than 200 characters"),
         ('"hf_name": "bigscience/bloomz-7b1", ', "", 8, "$.base_models['bloomz-7b1'].hf_name", "required"),
         ('"device_map": {"": 0}', '"device_map": 7', 8, "$.base_models['bloomz-7b1'].device_map", "valid"),
         ('"base_models": {', '"base_model": {', 1, "$.base_models", "required"),

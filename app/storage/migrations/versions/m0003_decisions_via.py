@@ -18,5 +18,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Takes it back."""
-    with op.batch_alter_table("decisions") as table:
-        table.drop_column("via")
+    # Not by a new table in place of the old one: to drop that would unlink all feedback.
+    op.drop_column("decisions", "via")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -211,3 +213,12 @@ class TestTheCommand:
 
     def test_training_prints_its_outcome(self, capsys):
         assert self.run(capsys, "train", "--dry-run") == {"outcome": "nothing", "rows": 0}
+
+
+def test_learning_needs_nothing_that_the_image_lacks():
+    """The image has what requirements.txt names, and its coordinator learns from feedback."""
+    absent = dict.fromkeys(("scipy", "sklearn", "matplotlib"))
+    code = f"import sys; sys.modules.update({absent}); import app.learning.__main__"
+    code += "; import moe_router.training.feedback.learner"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -8,6 +8,8 @@ from app.services.router_report import answer_right, report, task_right
 from app.storage.judged import JudgedRow
 from tests.stubs.records import TASK, step
 
+ABSTAINED: dict[str, Any] = {"task": None, "observations": [], "correct_task": TASK}
+
 
 def row(**values: Any) -> JudgedRow:
     made: dict[str, Any] = {
@@ -16,6 +18,7 @@ def row(**values: Any) -> JudgedRow:
         "task_probabilities": {TASK: 0.9},
         "observations": [step()],
         "router_version": None,
+        "abstained": None,
         "correct_task": None,
         "correct_label": None,
         "score": None,
@@ -39,6 +42,8 @@ def row(**values: Any) -> JudgedRow:
         ({"score": 1.0, "observations": []}, None, None),
         ({"task": None, "observations": [], "correct_task": TASK}, False, None),
         ({"task": None, "observations": [], "score": 1.0}, None, None),
+        (ABSTAINED | {"abstained": "out_of_scope"}, False, None),
+        (ABSTAINED | {"abstained": "expert_unavailable"}, None, None),
     ],
 )
 def test_what_feedback_proves(said: dict[str, Any], task: bool | None, answer: bool | None) -> None:

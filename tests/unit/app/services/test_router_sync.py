@@ -107,6 +107,22 @@ async def test_a_version_that_was_learned_from_other_shipped_weights_does_not_hi
     assert (sync.state, sync.outdated) == ("version 4", False)
 
 
+async def test_a_rollback_to_a_version_of_other_shipped_weights_ends_the_one_taken_back():
+    table, gating = Table(), Gating()
+    sync = made(table, gating)
+    table.id = 5
+    await sync.check(gating)  # type: ignore[arg-type]
+    assert sync.state == "version 5"
+    table.id, table.beside = 3, "others"
+    for _ in range(2):
+        await sync.check(gating)  # type: ignore[arg-type]
+    assert gating.used[1:] == [(gating.shipped, None)]  # as a process that starts now
+    assert (sync.version, sync.refused, sync.outdated) == (None, 3, True)
+    table.id, table.beside = 6, "ours"
+    await sync.check(gating)  # type: ignore[arg-type]
+    assert sync.state == "version 6"
+
+
 async def test_what_was_refused_is_tried_again_after_a_pause_and_logged_once(caplog):
     table, gating, clock = Table(), Gating(), Clock()
     sync = made(table, gating, clock)

@@ -102,6 +102,8 @@ async def test_all_of_one_owner_is_cancelled_what_arrives_too(jobs: Jobs, databa
         await jobs.submit("arriving", total=2, key=None, body_hash="h", at=3.0)
     claimed = await JobLeases(database, holder="a", lease_s=1.0).claim(9, now=100.0)
     assert {item.job_id for item in claimed} == {"other"}
+    left = await database.read(lambda session: session.scalars(select(JobItem.job_id).distinct()))
+    assert set(left) == {"other"}  # the texts of what was cancelled are gone
 
 
 async def test_what_is_past_its_time_is_forgotten_and_the_rest_stays(
@@ -119,5 +121,5 @@ async def test_what_is_past_its_time_is_forgotten_and_the_rest_stays(
     assert await jobs.purge(finished_before=50.0, abandoned_before=80.0) == 0
     async with session_on(database) as session:
         assert set(await session.scalars(select(Job.id))) == {"running", "new", "arriving"}
-        assert await session.scalar(select(func.count()).select_from(JobItem)) == 15
+        assert await session.scalar(select(func.count()).select_from(JobItem)) == 10  # "new" is cancelled
     assert await jobs.find_key("o", "old") is None

@@ -76,6 +76,11 @@ def test_decisions_of_before_stay_and_say_nothing_of_the_probe(tmp_path: Path) -
     migrate(url)
     with sqlite3.connect(str(url.database)) as connection:
         assert connection.execute("SELECT request_id, via FROM decisions").fetchall() == [("r", None)]
+        names = "request_id, caller, created_at, updated_at, score, decision_id"
+        connection.execute(f"INSERT INTO feedback ({names}) VALUES ('r', 'c', 1.0, 1.0, 1.0, 1)")  # noqa: S608
+    _step(url, command.downgrade, "0002")
+    with sqlite3.connect(str(url.database)) as connection:
+        assert connection.execute("SELECT decision_id FROM feedback").fetchall() == [(1,)]
 
 
 def _step(url: URL, run: Callable[[Config, str], None], revision: str) -> None:

@@ -92,6 +92,15 @@ class TestClassesInUse:
         assert asked.none == pytest.approx(0.0, abs=1e-6)
         assert asked.open == pytest.approx(0.0, abs=1e-6)
 
+    def test_what_repeats_the_phrasing_of_two_is_for_both(self) -> None:
+        phrasing = axis(FREE_AXIS)[None]
+        own = head(
+            (*CLASSES, "c/en", "c/de", "c/fr"), {"c/en": phrasing, "c/de": phrasing, "c/fr": -phrasing}
+        )
+        found = own(phrasing[0], None).as_dict()
+        assert (found["c/en"], found["c/de"]) == (pytest.approx(0.5, abs=1e-3), pytest.approx(0.5, abs=1e-3))
+        assert sum(found.values()) <= 1 + 1e-6
+
     def test_between_the_same_and_another_the_phrasing_has_a_share(self) -> None:
         phrasing = axis(FREE_AXIS)
         own = head((*CLASSES, "c/new"), {"c/new": np.stack([phrasing, -phrasing])})

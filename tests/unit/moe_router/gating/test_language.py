@@ -51,6 +51,17 @@ def test_languages_that_the_n_grams_do_not_know_are_left_to_lid_176():
 
 
 @pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("मला मराठी बोलायला आवडते", "mr"), ("आज खूप पाऊस पडत आहे", "mr"), ("Днес времето е много хубаво", "bg"),
+        ("Денес времето е многу убаво", "mk"),
+    ],
+)  # fmt: skip
+def test_a_neighbour_of_a_known_language_stays_its_own(identifier, text, code):
+    assert identifier.identify([text])[0].code == code
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "", " \n\t ", "12345", "3.14 + 2,71 = 5.85", "😀👍🏽", "!?…", "\ud800", "\0", "https://example.com/a?b=c",
@@ -227,8 +238,16 @@ class TestModelFile:
 
     @pytest.mark.parametrize("content", [None, b"", b"no model at all, but long enough to be read" * 9])
     def test_what_is_no_model_is_refused(self, tmp_path: Path, content):
-        path = tmp_path / "lid.176.bin"
+        path = tmp_path / "own.bin"
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(ModelAssetError, match=r"lid\.176\.bin cannot be loaded"):
+        with pytest.raises(ModelAssetError, match=r"own\.bin cannot be loaded"):
+            LanguageIdentifier(path)
+
+    @pytest.mark.parametrize("share", [0.0, 0.1, 0.99])
+    def test_one_that_is_cut_short_is_refused(self, tmp_path: Path, share):
+        whole = find_model(None).read_bytes()
+        path = tmp_path / "lid.176.ftz"
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(ModelAssetError, match="cut short"):
             LanguageIdentifier(path)

@@ -486,8 +486,9 @@ class TestReloading:
 
     async def test_a_task_that_nothing_describes_is_pointed_out(self, load, caplog):
         with caplog.at_level(logging.WARNING):
-            own = load(registry({"a/x": {}, "c/mute": {}}))
-        assert "task c/mute has no description and no weights" in caplog.text
+            own = load(registry({"a/x": {}, "c/mute": {}, "c/dash": {"description": " - "}}))
+        for task in ("c/mute", "c/dash"):  # what says nothing draws what is asked of other tasks
+            assert f"task {task} has no description and no weights" in caplog.text
         assert "a/x" not in caplog.text
         assert (await ask(own, task="c/mute")).task == "c/mute"
 

@@ -44,6 +44,12 @@ def test_the_temperature_calibrates(tmp_path):
     assert sure.confidence > 0.99 > 0.6 > unsure.confidence
 
 
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_that_makes_no_probabilities_is_refused(tmp_path, temperature):
+    with pytest.raises(ModelAssetError, match="the temperature"):
+        load(write(tmp_path, temperature=temperature))
+
+
 def test_one_label_leaves_no_lead(tmp_path):
     path = write(tmp_path, weight=axis(0)[None], bias=np.zeros(1, np.float32), labels=["all"])
     answer = load(path, ("all",))(axis(3))

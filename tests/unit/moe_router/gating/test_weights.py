@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from moe_router.errors import ModelAssetError
 from moe_router.gating.weights import Weights, load, save
@@ -80,6 +81,16 @@ def test_a_truncated_file_is_refused(saved: Path) -> None:
         (saved / "head.safetensors").write_bytes(whole[:end])
         with pytest.raises(ModelAssetError):
             load(saved, "head", encoder="tiny@1", hidden=4)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_what_is_no_number_is_refused(saved: Path, odd: float) -> None:
+    arrays = load_file(saved / "head.safetensors")
+    name = sorted(arrays)[0]
+    arrays[name] = np.full_like(arrays[name], odd, dtype=np.float32)
+    save_file(arrays, saved / "head.safetensors")
+    with pytest.raises(ModelAssetError, match=f"damaged: '{name}'"):
+        load(saved, "head", encoder="tiny@1", hidden=4)
 
 
 @pytest.mark.parametrize("meta", [[], None, 3, {}])

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 from scipy.stats import ttest_1samp
 
-from moe_router.training.feedback.comparison import compare
+from moe_router.training.feedback.comparison import SURE, compare, t_quantile
 
 ONE = np.ones(6)
 
@@ -19,6 +20,11 @@ def test_where_callers_weigh_alike_it_is_the_t_test_of_their_means():
     assert found.gain == pytest.approx(0.5)
     interval = ttest_1samp([0.5, 0.0, 1.0], 0.0, alternative="greater").confidence_interval(0.9)
     assert found.least == pytest.approx(interval.low)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 30, 101, 20_000])
+def test_the_quantile_is_scipys(freedom):
+    assert t_quantile(freedom) == pytest.approx(stdtrit(freedom, SURE), rel=1e-9)
 
 
 @pytest.mark.parametrize("callers", [["a"] * 6, ["a", "b"] * 3])
