@@ -17,6 +17,7 @@ DEFAULT_TIMEOUT_S = 310.0
 CONNECT_TIMEOUT_S = 5.0
 MAX_CONNECTIONS = 256
 PREFIX = "/api/v1"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 VISIBLE = re.compile(r"[\x21-\x7e]+")
 USERINFO = re.compile(r"(?<=//)[^/?#]*@")
 
@@ -49,6 +50,8 @@ class Connection:
             "base_url": self.given_url.rstrip("/") + PREFIX,
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
             "timeout": httpx.Timeout(self.timeout_s, connect=CONNECT_TIMEOUT_S),
+            # A proxy that the environment names knows nothing of this machine's own services.
+            "trust_env": httpx.URL(self.given_url).host not in LOOPBACK,
             "limits": httpx.Limits(
                 max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
             ),

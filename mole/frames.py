@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mole.client import Mole
-from mole.rows import COLUMNS, to_columns
+from mole.rows import COLUMNS, as_text, to_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,7 @@ def classify_frame(
 
     Raises:
         KeyError: the frame has no such column.
-        ValueError: the frame has one of the new columns already.
+        ValueError: the frame has one of the new columns already, or several of the text's name.
         MoleAPIError: a whole batch was refused.
         MoleConnectionError: the coordinator did not answer.
     """
@@ -52,14 +52,17 @@ def classify_frame(
     taken = [prefix + name for name in COLUMNS if prefix + name in frame.columns]
     if taken:
         raise ValueError(f"the frame has a column {taken[0]!r} of its own; choose another prefix")
+    for name in (text, description_column):
+        if name is not None and isinstance(frame[name], pd.DataFrame):
+            raise ValueError(f"the frame has several columns {name!r}; give them different names")
     texts = frame[text]
     asked = frame[description_column] if description_column is not None else None
     wanted = [position for position, value in enumerate(texts) if not _missing(value)]
 
     def items() -> Iterator[Mapping[str, Any]]:
         for position in wanted:
-            own = None if asked is None or _missing(asked.iloc[position]) else str(asked.iloc[position])
-            yield {"text": str(texts.iloc[position]), "description": own}
+            own = None if asked is None or _missing(asked.iloc[position]) else as_text(asked.iloc[position])
+            yield {"text": as_text(texts.iloc[position]), "description": own}
 
     found: list[dict[str, Any]] = [dict.fromkeys(COLUMNS) for _ in range(len(frame))]
     with nullcontext(client) if client is not None else Mole() as asking:

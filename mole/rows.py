@@ -34,3 +34,8 @@ def to_columns(result: ItemResult) -> dict[str, Any]:
         "request_id": answer.request_id,
         "error": None,
     }
+
+
+def as_text(value: Any) -> str:
+    """A cell's text; bytes, as some programs write text into Parquet, are read as UTF-8."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

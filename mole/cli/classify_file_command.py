@@ -20,6 +20,7 @@ from mole.files.sinks import Sink, open_sink
 from mole.retry import RETRIED_STATUSES
 
 HINT = "what is written is kept; the same command goes on from there"
+HINT_RESTARTED = "what is written is kept; the same command without --restart goes on from there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ def run_classify_file(arguments: FileArguments, wanted: Wanted) -> None:
 def _run(source: Source, sink: Sink, wanted: Wanted, arguments: FileArguments) -> None:
     _end_at_second_interrupt()
     resumable = arguments.output != STANDARD
+    hint = HINT_RESTARTED if arguments.restart else HINT
     finished = told = False
     before = sink.rows
     progress = Progress(sys.stderr, None, before)
@@ -82,7 +84,7 @@ def _run(source: Source, sink: Sink, wanted: Wanted, arguments: FileArguments) -
     except (RowFailedError, UnservedError) as error:
         told = resumable
         code = ExitCode.UNREACHABLE if isinstance(error, UnservedError) else ExitCode.FAILED
-        raise CommandError(f"{error}; {HINT}" if told else str(error), code) from error
+        raise CommandError(f"{error}; {hint}" if told else str(error), code) from error
     except MoleAPIError as error:
         if error.status not in RETRIED_STATUSES:
             raise
@@ -91,7 +93,7 @@ def _run(source: Source, sink: Sink, wanted: Wanted, arguments: FileArguments) -
         progress.end()
         sink.close(finished)
         if not finished and not told and resumable and sink.rows:
-            sys.stderr.write(f"mole: {_rows(sink.rows)}: {HINT}\n")
+            sys.stderr.write(f"mole: {_rows(sink.rows)}: {hint}\n")
     _sum_up(sink, before, progress, arguments)
     if sink.failed:
         sys.exit(ExitCode.FAILED)

@@ -29,7 +29,8 @@ def coordinator_command(
     """
     environment = {**os.environ, **({"DATABASE_URL": database} if database else {})}
     done = subprocess.run(  # noqa: S603 - our own module, no shell
-        [sys.executable, "-m", module, *arguments],
+        # -P: nothing in the caller's folder is taken for a module of ours.
+        [sys.executable, "-P", "-m", module, *arguments],
         stdout=subprocess.PIPE,
         stderr=None if show_progress else subprocess.PIPE,
         text=True,

@@ -40,7 +40,8 @@ class Service:
         self.name = name
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
-        self._command = [sys.executable, "-m", "mole.cli.main", "serve", name, "--port", str(port), *options]
+        serve = ["mole.cli.main", "serve", name, "--port", str(port), *options]
+        self._command = [sys.executable, "-P", "-m", *serve]  # -P: not the caller's folder's modules
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 

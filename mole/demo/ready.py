@@ -34,7 +34,10 @@ def wait_ready(services: list[Service], timeout_s: float = TIMEOUT_S) -> float:
         TimeElapsedColumn(),
     )
     start = time.monotonic()
-    with Progress(*columns, console=err(), transient=True) as bar, httpx.Client(timeout=5.0) as http:
+    with (
+        Progress(*columns, console=err(), transient=True) as bar,
+        httpx.Client(timeout=5.0, trust_env=False) as http,
+    ):
         jobs = {s.name: bar.add_task("starting", total=1.0, name=f"{s.name:<11}") for s in services}
         waiting = list(services)
         while waiting:

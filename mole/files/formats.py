@@ -220,9 +220,16 @@ def _parquet_rows(source: Source) -> Iterator[Row]:
     if source.is_standard:
         raise FileError("Parquet cannot be read from standard input")
     file = _parquet().ParquetFile(source.path)
-    source.columns[:] = file.schema_arrow.names
+    names = file.schema_arrow.names
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise FileError(f"{source.path}: two columns are named {twice!r}; give them different names")
+    source.columns[:] = names
     for batch in file.iter_batches(batch_size=1024):
-        yield from batch.to_pylist()
+        try:
+            rows = batch.to_pylist()
+        except (OverflowError, ValueError) as error:  # a date after 9999, which Python does not have
+            raise FileError(f"{source.path}: a value cannot be read: {error}") from error
+        yield from rows
 
 
 def _parquet() -> Any:

@@ -17,7 +17,7 @@ from typing import IO
 
 from mole.files.formats import FileError
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Certain:
     """digest of the rows read so far"""
     errors: str | None = None
     """where the errors are"""
+    replaces: bool = False
+    """whether an output of before is to be written over"""
 
 
 class Journal:
@@ -44,7 +46,20 @@ class Journal:
         self.part = output.with_name(output.name + ".part")
         self._file = output.with_name(output.name + ".part.json")
         self._errors = errors
-        self.certain = Certain(settings, errors=str(errors.resolve()) if errors is not None else None)
+        told = str(errors.resolve()) if errors is not None else None
+        self.certain = Certain(settings, errors=told, replaces=output.exists())
+
+    def check_free(self, restart: bool) -> None:
+        """Keeps an output that is there, unless it is to be written over, as by a run that this one goes on.
+
+        Raises:
+            FileError: it is there, or the journal cannot be read.
+        """
+        if restart or not self.output.exists():
+            return
+        found = self._read()
+        if found is None or not found.replaces:
+            raise FileError(f"{self.output} is there already; choose another name, or --restart")
 
     def open(self, restart: bool) -> tuple[IO[bytes], IO[bytes] | None]:
         """Opens both files at the end of what is certain.

@@ -38,6 +38,9 @@ def schema_of(source: Source) -> pa.Schema:
             schema = pa.unify_schemas([schema, pa.schema(columns)], promote_options="permissive")
     if not schema.names:  # no row tells a type
         schema = pa.schema([(name, pa.string()) for name in source.columns])
+    for rows in _groups(source.rows()):  # a number may fit the type of its group, and not that of all
+        with _fitting():
+            pa.Table.from_pylist(rows, schema=schema)
     with _fitting():  # such as a struct without members, which Arrow has and Parquet has not
         pq.write_table(schema.empty_table(), BytesIO())
     return schema

@@ -12,7 +12,7 @@ from mole.batches import size_of
 from mole.files.formats import FileError, Row, Source
 from mole.files.progress import Progress
 from mole.files.sinks import Sink
-from mole.rows import COLUMNS, to_columns
+from mole.rows import COLUMNS, as_text, to_columns
 
 if TYPE_CHECKING:
     from mole.client import Mole
@@ -62,7 +62,11 @@ def classify_rows(source: Source, sink: Sink, client: Mole, wanted: Wanted, prog
     writer = _Writer(sink, wanted, progress)
 
     def items() -> Iterator[Mapping[str, Any]]:
+        is_first = not sink.rows
         for row in sink.skip(source.rows()):
+            if is_first:
+                _check_has(row, wanted)
+                is_first = False
             waiting.append(row)
             item = _item(row, wanted)
             if item is not None:
@@ -113,10 +117,8 @@ class _Writer:
 
     def write_head(self, columns: Sequence[str]) -> None:
         """Without a row the columns are written, and looked at, all the same."""
-        wanted = (self._wanted.text_column, self._wanted.description_column)
-        for name in wanted if columns else ():
-            if name is not None and name not in columns:
-                raise FileError(_no_column(name, columns))
+        if columns:
+            _check_has(columns, self._wanted)
         added = [self._wanted.prefix + name for name in COLUMNS]
         _check_free(added, columns)
         self._sink.head(columns, added)
@@ -150,16 +152,19 @@ def _check_free(added: Iterable[str], columns: Collection[str]) -> None:
         raise FileError(f"the input has a column {taken!r} of its own; choose another --prefix")
 
 
+def _check_has(columns: Collection[str], wanted: Wanted) -> None:
+    for name in (wanted.text_column, wanted.description_column):
+        if name is not None and name not in columns:
+            raise FileError(_no_column(name, columns))
+
+
 def _item(row: Row, wanted: Wanted) -> dict[str, Any] | None:
-    """The request for a row; None where it has no text."""
-    try:
-        text = row[wanted.text_column]
-        description = None if wanted.description_column is None else row[wanted.description_column]
-    except KeyError as error:
-        raise FileError(_no_column(error.args[0], row)) from error
-    if text is None or not str(text).strip():
+    """The request for a row; None where it has no text, as where a line of JSON leaves it out."""
+    text = row.get(wanted.text_column)
+    description = None if wanted.description_column is None else row.get(wanted.description_column)
+    if text is None or not (told := as_text(text)).strip():
         return None
-    return {"text": str(text), "description": str(description) if description else None}
+    return {"text": told, "description": as_text(description) if description else None}
 
 
 def _no_column(missing: str, columns: Collection[str]) -> str:

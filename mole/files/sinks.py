@@ -116,11 +116,12 @@ class FileSink:
         self._source = source
         if kind is Format.PARQUET and (source is None or source.is_standard):
             raise FileError("Parquet cannot be written from standard input, which can be read only once")
-        if self._path.exists() and not restart:
-            raise FileError(f"{path} is there already; choose another name, or --restart")
+        journal = Journal(self._path, errors, digest(settings))
+        journal.check_free(restart)
         # Before anything is asked: rows that do not fit Parquet would be asked for in vain.
         self._schema = schema_of(source) if source is not None and kind is Format.PARQUET else None
-        self._journal = Journal(self._path, errors, digest(settings))
+        self._columns = _all_columns(source, kind)
+        self._journal = journal
         self._part, self._errors = self._journal.open(restart)
         self._state = (self._journal.certain, hashlib.sha256())
         self._writer: TextWriter | None = None
@@ -154,7 +155,7 @@ class FileSink:
     def write(self, row: Row, added: Row, error: Row | None) -> None:
         """Writes a row, and an error beside it."""
         whole = added if self._kind is Format.PARQUET else {**row, **added}
-        writer = self._writer or self._begin(list(whole))
+        writer = self._writer or self._begin([*dict.fromkeys([*self._columns, *whole])])
         line = writer.row(whole)
         certain, seen = self._state
         seen = seen.copy()
@@ -242,6 +243,13 @@ def open_sink(
     if path == STANDARD:
         return StandardSink(kind, delimiter, errors, restart=restart)
     return FileSink(path, kind, delimiter, errors, settings, restart=restart, source=source)
+
+
+def _all_columns(source: Source | None, kind: Format) -> list[str]:
+    """Those of a table that is made of JSON Lines, of which any may have more than the first."""
+    if source is None or source.is_standard or source.format is not Format.JSONL or kind is Format.JSONL:
+        return []
+    return [*dict.fromkeys(name for row in source.rows() for name in row)]
 
 
 def _line(row: Row) -> bytes:

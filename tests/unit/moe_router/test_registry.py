@@ -12,6 +12,7 @@ from moe_router.registry import Registry, load_registry, unknown_keys
 
 ROOT = Path(__file__).parents[3]
 TASK = "finance/sentiment_analysis"
+LONG = "x" * 199
 
 # A fleet's file as it was before MoLE: extra keys, paths from another root, names of languages.
 FLEET = """{
@@ -128,7 +129,8 @@ class TestAnExistingFleet:
         ('"finance/sentiment_analysis": {', '"none/of these": {', 12, "$.tasks['none/of these']",
          "domain/task"),
         ('"finance/sentiment_analysis": {', '"none/of": {', 12, "$.tasks['none/of']", "choose another name"),
-        ('"finance/sentiment_analysis": {', f'"a/{"x" * 199}": {{', 12, "", "more than 200 characters"),
+        ('"finance/sentiment_analysis": {', f'"a/{LONG}": {{', 12, f"$.tasks['a/{LONG}']",
+         "more than 200 characters"),
         ('"hf_name": "bigscience/bloomz-7b1", ', "", 8, "$.base_models['bloomz-7b1'].hf_name", "required"),
         ('"device_map": {"": 0}', '"device_map": 7', 8, "$.base_models['bloomz-7b1'].device_map", "valid"),
         ('"base_models": {', '"base_model": {', 1, "$.base_models", "required"),

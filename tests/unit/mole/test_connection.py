@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from mole import Mole, MoleConnectionError, Retry
+from mole.cli.coordinator_process import coordinator_command
 from mole.errors import UnusableKeyError
 from tests.unit.mole.test_command import mole
 
@@ -59,3 +60,23 @@ def test_a_damaged_body_is_a_connection_error(coordinator):
             client.tasks()
         with pytest.raises(MoleConnectionError):
             list(client.job_results("j"))
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_what_is_on_this_machine(coordinator, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with Mole(coordinator.url) as mole:
+        mole.classify("x")
+    with Mole("http://mole.example", retry=Retry(attempts=1)) as mole, pytest.raises(MoleConnectionError):
+        mole.classify("x")
+
+
+def test_a_folder_of_the_caller_holds_no_module_of_ours(tmp_path, monkeypatch):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__init__.py").write_text("raise SystemExit('somebody else has run')")
+    (tmp_path / "random.py").write_text("raise SystemExit('somebody else has run')")
+    monkeypatch.chdir(tmp_path)
+    found = coordinator_command("app.keys", ["list"], database=f"sqlite:///{tmp_path}/keys.sqlite3")
+    assert found is not None

@@ -38,6 +38,18 @@ def test_a_column_may_say_what_to_find_out(service: Service):
             classify_frame(frame, "nothing", client=mole)
 
 
+def test_columns_of_one_name_are_told_and_bytes_are_text(service: Service):
+    with Mole(service.url) as mole:
+        for given in ({"text": "text"}, {"text": "n", "description_column": "text"}):
+            with pytest.raises(ValueError, match="several columns 'text'"):
+                classify_frame(
+                    pd.DataFrame([["a", "b", 1]], columns=["text", "text", "n"]), client=mole, **given
+                )
+        assert classify_frame(pd.DataFrame({"text": ["ä".encode()]}), client=mole)[
+            "mole_result"
+        ].tolist() == ["ä"]
+
+
 def test_a_column_of_the_frame_is_never_doubled(service: Service):
     with Mole(service.url) as mole:
         once = classify_frame(pd.DataFrame({"text": ["a"]}), client=mole)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mole.cli.classify_file_command import HINT
+from mole.cli.classify_file_command import HINT, HINT_RESTARTED
 from tests.unit.mole.test_command import mole
 from tests.unit.mole.test_many import Service, service
 
@@ -91,6 +91,47 @@ def test_fail_fast_ends_and_goes_on_where_it_was(service: Service, tmp_path: Pat
     assert done.returncode == 1
     assert "3 rows, 1 of them by earlier runs, 1 failed" in done.stderr
     assert len(target.read_text().splitlines()) == 3
+
+
+def test_a_run_that_began_anew_is_gone_on_with_without_restart(service: Service, tmp_path: Path):
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"text": "a"}\n{"text": "wrong"}\n{"text": "b"}\n')
+    target.write_text("of before")
+    given = ["classify-file", str(source), str(target), "--url", service.url]
+    done = mole(*given, "--fail-fast", "--restart", "--batch-size", "1", "--concurrency", "1")
+    assert (done.returncode, target.read_text()) == (1, "of before")
+    assert HINT_RESTARTED in done.stderr
+    assert "3 rows, 1 of them by earlier runs, 1 failed" in mole(*given).stderr
+    assert len(target.read_text().splitlines()) == 3
+
+
+def test_lines_of_json_need_not_have_the_same_columns(service: Service, tmp_path: Path):
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.csv"
+    source.write_text('{"text": "a"}\n{"n": 1}\n{"text": "b", "note": "x"}\n')
+    done = mole("classify-file", str(source), str(target), "--url", service.url)
+    assert done.returncode == 1
+    assert "3 rows, 1 failed" in done.stderr
+    with target.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:3] == ["text", "n", "note"]
+    assert [(row["text"], row["n"], row["note"]) for row in rows] == [
+        ("a", "", ""),
+        ("", "1", ""),
+        ("b", "", "x"),
+    ]
+    assert [row["mole_error"] for row in rows] == ["", "The row has no text.", ""]
+
+
+def test_text_that_is_written_as_bytes_is_read_as_text(service: Service, tmp_path: Path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    texts = pa.array(["Grüße".encode(), b"\xff", None], pa.binary())
+    pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet")
+    mole("classify-file", str(tmp_path / "in.parquet"), str(tmp_path / "out.parquet"), "--url", service.url)
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found["mole_result"].to_pylist() == ["Grüße", "\ufffd", None]
+    assert found["text"].to_pylist() == texts.to_pylist()
 
 
 def test_parquet(service: Service, tmp_path: Path):

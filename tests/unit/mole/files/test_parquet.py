@@ -49,3 +49,33 @@ def test_what_parquet_does_not_know_is_refused_before_anything_is_asked(tmp_path
     with pytest.raises(FileError, match="do not fit Parquet"):
         made(tmp_path, [{"text": "a", "meta": {}}])
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize("between", [0, MANY])
+def test_a_number_that_the_type_of_all_cannot_hold_is_refused_before_anything_is_asked(
+    tmp_path: Path, between: int
+):
+    rows = [{"text": "a", "n": 2**53 + 1}, *[{"text": "b"}] * between, {"text": "c", "n": 0.5}]
+    with pytest.raises(FileError, match="do not fit Parquet"):
+        made(tmp_path, rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_columns_of_one_name_are_told(tmp_path: Path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table([pa.array([1, 2]), pa.array([10, 20]), pa.array(["a", "b"])], names=["v", "v", "text"])
+    pq.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(FileError, match="two columns are named 'v'"):
+        list(Source(str(tmp_path / "in.parquet"), Format.PARQUET).rows())
+
+
+def test_a_date_beyond_pythons_is_told(tmp_path: Path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"text": ["a"], "day": pa.array([4_000_000], pa.date32())})
+    pq.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(FileError, match="a value cannot be read"):
+        list(Source(str(tmp_path / "in.parquet"), Format.PARQUET).rows())

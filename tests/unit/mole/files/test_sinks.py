@@ -101,7 +101,7 @@ def test_cells_go_under_their_columns_after_a_resume(tmp_path: Path):
     rows = [{"text": "a", "n": "1"}, {"n": "2", "text": "b"}, {"text": "c"}]
 
     def run(rows: list[dict[str, str]], finished: bool) -> None:
-        out = FileSink(str(tmp_path / "out.csv"), Format.CSV, ";", None, "s")
+        out = FileSink(str(tmp_path / "out.jsonl"), Format.CSV, ";", None, "s")
         try:
             for row in out.skip(iter(rows)):
                 out.write(row, {"mole_result": row["text"].upper()}, None)
@@ -113,7 +113,7 @@ def test_cells_go_under_their_columns_after_a_resume(tmp_path: Path):
         run([rows[0], rows[1] | {"new": "x"}], finished=False)
     run(rows[:2], finished=False)
     run(rows, finished=True)
-    assert (tmp_path / "out.csv").read_text() == "text;n;mole_result\na;1;A\nb;2;B\nc;;C\n"
+    assert (tmp_path / "out.jsonl").read_text() == "text;n;mole_result\na;1;A\nb;2;B\nc;;C\n"
 
 
 def test_without_a_row_the_columns_are_there(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]):
@@ -288,3 +288,18 @@ def test_parquet_without_rows_has_every_column(tmp_path: Path):
 def test_parquet_needs_a_source_that_can_be_read_twice(tmp_path: Path):
     with pytest.raises(FileError, match="read only once"):
         FileSink("x.parquet", Format.PARQUET, None, None, "s", source=Source("-", Format.JSONL))
+
+
+def test_a_run_that_began_anew_over_an_output_is_gone_on_with(tmp_path: Path):
+    (tmp_path / "out.jsonl").write_text("of before")
+    begun = sink(tmp_path, restart=True)
+    write(begun, [{"text": "a"}])
+    begun.close(finished=False)
+    assert (tmp_path / "out.jsonl").read_text() == "of before"
+    again = sink(tmp_path)
+    assert again.rows == 1
+    write(again, [{"text": "a"}, {"text": "b"}])
+    again.close(finished=True)
+    assert [line["text"] for line in lines(tmp_path / "out.jsonl")] == ["a", "b"]
+    with pytest.raises(FileError, match="is there already"):
+        sink(tmp_path)
