@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +82,7 @@ def read_rows(path: Path) -> list[Row]:
                 number += 1
                 if line.strip():
                     rows.append(_row(json.loads(line)))
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise RequestError(f"{path}: {type(error).__name__}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{path}, line {number}: {_told(error)}") from error

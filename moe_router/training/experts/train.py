@@ -230,7 +230,10 @@ class _Trainer:
         """Of metrics.jsonl those after the step at which the run goes on, which come again."""
         path = self._run.output / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= self._standing.step]
+        # One that a kill cut short is after the last standing, too.
+        kept = [
+            line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self._standing.step
+        ]
         path.write_text("".join(kept), encoding="utf-8")
 
     def _digest(self) -> str:

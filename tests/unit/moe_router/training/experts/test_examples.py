@@ -142,9 +142,12 @@ def test_rows_are_read_and_a_broken_file_is_named(tmp_path: Path) -> None:
     fixtures.write(tmp_path, [fixtures.entity_row()], fixtures.rows(2))
     assert read_rows(tmp_path / "train.jsonl.gz") == [fixtures.entity_row()]
     assert read_rows(tmp_path / "validation.jsonl.gz") == fixtures.rows(2)
-    (tmp_path / "bad.jsonl.gz").write_bytes(b"not gzip")
-    with pytest.raises(RequestError, match=r"bad\.jsonl\.gz"):
-        read_rows(tmp_path / "bad.jsonl.gz")
+    whole = (tmp_path / "validation.jsonl.gz").read_bytes()
+    damaged = whole[:30] + bytes(b ^ 0xFF for b in whole[30:])
+    for spoilt in (b"not gzip", damaged, whole[:30]):
+        (tmp_path / "bad.jsonl.gz").write_bytes(spoilt)
+        with pytest.raises(RequestError, match=r"bad\.jsonl\.gz"):
+            read_rows(tmp_path / "bad.jsonl.gz")
 
 
 def test_the_rows_that_choose_are_not_those_reported_on() -> None:

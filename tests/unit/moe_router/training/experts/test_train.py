@@ -90,6 +90,8 @@ def test_a_kill_after_a_check_costs_neither_the_best_adapter_nor_a_line(
         with pytest.raises(KeyboardInterrupt):
             train_expert(replace(halted, resume=writes > 0), registry, _quiet)
     monkeypatch.setattr(state, "save", save)
+    with (halted.output / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write('{"step": 6, "lo')  # a kill in the middle of a line
     assert train_expert(replace(halted, resume=True), registry, _quiet) == whole
     steps = [
         [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
