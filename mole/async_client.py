@@ -93,13 +93,17 @@ class AsyncMole(Endpoints):
         batches = _cut(items, size, Common(description, fields, options))
         window = Window(at_once, ordered)
         running: dict[asyncio.Task[list[ItemResult]], Batch] = {}
-        cutting: asyncio.Task[Batch | None] | None = None  # beside those that run: the source may be slow
+        asks: asyncio.Queue[asyncio.Future[Batch | None]] = asyncio.Queue()
+        reader = asyncio.create_task(_read(batches, asks))
+        cutting: asyncio.Future[Batch | None] | None = None  # beside those that run: the source may be slow
         more = True
         try:
             while running or more:
                 if more and cutting is None and window.room:
-                    cutting = asyncio.create_task(_next(batches))
-                finished, _ = await asyncio.wait(_both(running, cutting), return_when=asyncio.FIRST_COMPLETED)
+                    cutting = asyncio.get_running_loop().create_future()
+                    asks.put_nowait(cutting)
+                waited: list[asyncio.Future[Any]] = [*running, reader, *([cutting] if cutting else [])]
+                finished, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 if cutting is not None and cutting in finished:
                     work, cutting = cutting.result(), None
                     if work is None:
@@ -108,11 +112,13 @@ class AsyncMole(Endpoints):
                         window.start()
                         conversation = perform_batch(work, self.retry, self.base_url)
                         running[asyncio.create_task(self.run(conversation))] = work
+                elif reader in finished:
+                    reader.result()
                 for done in [task for task in running if task in finished]:
                     for result in window.finish(running.pop(done).number, done.result()):
                         yield result
         finally:
-            left = _both(running, cutting)
+            left = [*running, reader]
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
@@ -177,12 +183,14 @@ class AsyncMole(Endpoints):
         return Reply(response.status_code, response.content, response.headers.get("Retry-After"))
 
 
-async def _next(batches: AsyncIterator[Batch]) -> Batch | None:
-    return await anext(batches, None)
-
-
-def _both(running: Iterable[asyncio.Task[Any]], cutting: asyncio.Task[Any] | None) -> list[asyncio.Task[Any]]:
-    return [*running] if cutting is None else [*running, cutting]
+async def _read(batches: AsyncIterator[Batch], asks: asyncio.Queue[asyncio.Future[Batch | None]]) -> None:
+    """Reads a batch for each who asks; all in one task, as what the source holds may be the task's own."""
+    while True:
+        ask = await asks.get()
+        try:
+            ask.set_result(await anext(batches, None))
+        except Exception as error:  # noqa: BLE001  it is the source's own, and goes to whoever asked
+            ask.set_exception(error)
 
 
 async def _cut(

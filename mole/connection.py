@@ -18,6 +18,7 @@ CONNECT_TIMEOUT_S = 5.0
 MAX_CONNECTIONS = 256
 PREFIX = "/api/v1"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+NO_PROXY = {"http://": None, "https://": None}
 VISIBLE = re.compile(r"[\x21-\x7e]+")
 USERINFO = re.compile(r"(?<=//)[^/?#]*@")
 
@@ -51,7 +52,7 @@ class Connection:
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
             "timeout": httpx.Timeout(self.timeout_s, connect=CONNECT_TIMEOUT_S),
             # A proxy that the environment names knows nothing of this machine's own services.
-            "trust_env": httpx.URL(self.given_url).host not in LOOPBACK,
+            "mounts": NO_PROXY if httpx.URL(self.given_url).host in LOOPBACK else None,
             "limits": httpx.Limits(
                 max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
             ),

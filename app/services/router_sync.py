@@ -107,7 +107,8 @@ class RouterSync:
             self.refused, self.shipped_refused = wanted, wanted is None
             self._retry_at = self._clock() + RETRY_S
             if not again:
-                logger.error("the router's %s refused, the old one stays: %s", _told(wanted), error.detail)
+                stays = "the shipped weights are in force" if self.outdated else "the old one stays"
+                logger.error("the router's %s refused, %s: %s", _told(wanted), stays, error.detail)
             return
         self.version, self.refused, self.shipped_refused = wanted, None, False
         logger.info("the router's %s in force", _told(wanted))

@@ -215,7 +215,7 @@ class Batcher(Generic[JobT, ResultT]):
         """
         self._admission.grow(place, at_least)
         async with self._in_time(deadline):
-            made = await self._makers.run((place.caller, task), do, place.answer)
+            made = await self._makers.run(place.caller, task, do, place.answer)
         if made is None:
             await place.answer
         assert made is not None  # noqa: S101  the answer was an error

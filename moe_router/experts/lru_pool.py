@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from moe_router.assets.base_model import ensure_base_model
 from moe_router.contracts import ExpertAnswer, ExpertRequest
-from moe_router.errors import ModelAssetError, NotReadyError, NoWorkerError, OverloadedError
+from moe_router.errors import ModelAssetError, NotReadyError, NoWorkerError
+from moe_router.experts.admission import Admission
 from moe_router.experts.engines.base import OutOfMemoryError
 from moe_router.experts.engines.factory import make_engine
 from moe_router.experts.load_failures import LoadFailure, LoadFailures
@@ -31,8 +32,8 @@ class _Seat:
     """A model that is wanted: its requests wait for one load."""
 
     host: ModelHost
+    waiting: Admission[None]
     load: asyncio.Task[None] = field(init=False)
-    awaiting: int = 0
 
 
 class LruModelPool:
@@ -89,17 +90,19 @@ class LruModelPool:
             with host.kept():
                 return await host.classify(expert, request, deadline=deadline, caller=caller)
         seat = self._loading.get(key) or self._begin(key)
-        if seat.awaiting >= self._config.max_queue:
-            raise OverloadedError(
-                f"{seat.awaiting} requests are waiting for this expert's model to be loaded."
-            )
         with seat.host.kept():
-            seat.awaiting += 1
-            try:
-                await asyncio.shield(seat.load)  # the load goes on for the others when one caller leaves
-            finally:
-                seat.awaiting -= 1
+            await self._loaded(seat, caller)
             return await seat.host.classify(expert, request, deadline=deadline, caller=caller)
+
+    async def _loaded(self, seat: _Seat, caller: str) -> None:
+        """Waits for the load, which goes on for the others when one caller leaves, or must make room."""
+        place = seat.waiting.enter(caller)
+        try:
+            await asyncio.wait((seat.load, place.answer), return_when=asyncio.FIRST_COMPLETED)
+            await (place.answer if place.settled else seat.load)
+        finally:
+            seat.waiting.leave(place)
+            place.forget()
 
     def loaded(self) -> tuple[str, ...]:
         """Keys of the models in memory, the least recently used first."""
@@ -115,7 +118,7 @@ class LruModelPool:
 
     def queue_depth(self) -> int:
         """Jobs that are being made, wait or are being computed, and requests that wait for their model."""
-        waiting = sum(seat.awaiting for seat in self._loading.values())
+        waiting = sum(seat.waiting.held for seat in self._loading.values())
         return waiting + sum(host.queue_depth for host in self._hosts.values())
 
     async def reload(self, registry: Registry) -> None:
@@ -159,7 +162,8 @@ class LruModelPool:
     def _begin(self, key: str) -> _Seat:
         if (reason := self._failures.left_alone(key)) is not None:
             raise NoWorkerError(f"The model {key!r} cannot be loaded; it is left alone for a while: {reason}")
-        seat = _Seat(ModelHost(self._registry, key, self._config, self._make_engine))
+        host = ModelHost(self._registry, key, self._config, self._make_engine)
+        seat = _Seat(host, Admission(self._config.max_queue))
         self._loading[key] = seat
         seat.load = asyncio.create_task(self._load(key, seat.host))
         seat.load.add_done_callback(lambda _: self._loading.pop(key, None))
@@ -210,8 +214,7 @@ class LruModelPool:
     def _estimate(self, spec: BaseModelSpec) -> int:
         from moe_router.experts.engines.loading import itemsize  # brings torch
 
-        least = 1 if spec.load_in_4bit else itemsize(spec)
-        return weights_bytes(ensure_base_model(spec.hf_name, self._config.cache_dir), least)
+        return weights_bytes(ensure_base_model(spec.hf_name, self._config.cache_dir), itemsize(spec))
 
     async def _make_room(self, needed: int) -> None:
         """Lets the least recently used models go until so many bytes fit, or none is left."""

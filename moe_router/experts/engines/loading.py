@@ -57,8 +57,13 @@ def load_model(source: Path | str, spec: BaseModelSpec, *, require_4bit: bool = 
 
 
 def itemsize(spec: BaseModelSpec) -> int:
-    """Bytes of a weight in memory, where it is not loaded in 4 bits."""
-    return _dtype(spec, torch.cuda.is_available()).itemsize
+    """Bytes of a weight in memory at least; 1 where it is loaded in 4 bits."""
+    cuda = torch.cuda.is_available()
+    return 1 if spec.load_in_4bit and _has_four_bit(cuda) else _dtype(spec, cuda).itemsize
+
+
+def _has_four_bit(cuda: bool) -> bool:
+    return cuda and importlib.util.find_spec("bitsandbytes") is not None
 
 
 def context_length(model: Any) -> int | None:
@@ -104,7 +109,7 @@ def _dtype(spec: BaseModelSpec, cuda: bool) -> torch.dtype:
 
 
 def _four_bit(cuda: bool, *, required: bool) -> Any:
-    if cuda and importlib.util.find_spec("bitsandbytes") is not None:
+    if _has_four_bit(cuda):
         from transformers import BitsAndBytesConfig
 
         make: Any = BitsAndBytesConfig

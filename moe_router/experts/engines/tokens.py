@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -17,8 +18,8 @@ _MARKER = re.compile(
     r"<\|[^<>|\s]+\|>|<｜[^<>｜]+｜>|</?(?:think|[a-z]+(?:_[a-z]+)+)>|\[/?[A-Z]+(?:_[A-Z]+)*\]|<</?SYS>>"
 )
 """How the markers of roles and turns look that some tokenizers do not declare as control tokens."""
-_NEVER = "\ufdd0"
-"""A noncharacter of Unicode, which is in no text."""
+_NEVER = f"\ufdd0{secrets.token_hex(8)}"
+"""Begins with a noncharacter of Unicode, and nobody knows the rest: it is in no text."""
 _CHARS_PER_TOKEN = 32
 """Common tokenizers have none longer: a longer text is cut here first, so that its tokenising is bounded."""
 
@@ -126,8 +127,10 @@ def _without_control(tokenizer: Any) -> Any:
         # Its vocabulary has them, too, as the likeliest reading of what spells them out.
         for index in control:
             if index < len(data["model"]["vocab"]):
-                data["model"]["vocab"][index][0] = f"{_NEVER}{index}{_NEVER}"
-        data["added_tokens"] = [token for token in data["added_tokens"] if token["id"] not in control]
+                data["model"]["vocab"][index][0] = f"{_NEVER}-{index}-"
+        for token in data["added_tokens"]:  # renamed, not left out: those behind it would be numbered anew
+            if token["id"] in control:
+                token["content"] = f"{_NEVER}-{token['id']}-"
     copy = type(tokenizer).from_str(json.dumps(data))
     copy.encode_special_tokens = True
     if data["model"]["type"] != "Unigram":

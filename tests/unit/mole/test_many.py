@@ -7,6 +7,7 @@ import inspect
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -227,6 +228,22 @@ async def test_results_do_not_wait_for_a_slow_source(service: Service):
             found.append(result.unwrap().result)
             answered.set()
     assert found == ["t0", "t1"]
+
+
+async def test_a_source_is_read_in_one_task_from_first_to_last(service: Service):
+    inside: ContextVar[str] = ContextVar("inside")
+
+    async def texts() -> AsyncIterator[str]:
+        token, task = inside.set("yes"), asyncio.current_task()
+        async with asyncio.timeout(10):
+            for i in range(3):
+                yield f"t{i}"
+                assert asyncio.current_task() is task
+        inside.reset(token)
+
+    async with AsyncMole(service.url) as mole:
+        found = [r.unwrap().result async for r in mole.classify_many(texts(), concurrency=2, batch_size=1)]
+    assert found == ["t0", "t1", "t2"]
 
 
 async def test_a_source_that_fails_or_is_left_ends_the_work(service: Service):

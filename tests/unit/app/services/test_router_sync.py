@@ -101,7 +101,9 @@ async def test_a_version_that_was_learned_from_other_shipped_weights_does_not_hi
     assert (gating.used, table.read, sync.refused, sync.outdated) == ([], [], 3, True)
     told = "version 3 is refused: learned from other shipped weights than those in use"
     assert sync.state == f"shipped weights; {told}"
-    assert caplog.text.count("version 3 is refused, the old one stays: learned from other shipped") == 1
+    assert (
+        caplog.text.count("version 3 is refused, the shipped weights are in force: learned from other") == 1
+    )
     table.id, table.beside = 4, "ours"
     await sync.check(gating)  # type: ignore[arg-type]
     assert (sync.state, sync.outdated) == ("version 4", False)

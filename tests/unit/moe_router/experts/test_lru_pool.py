@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from moe_router.contracts import ExpertAnswer
 from moe_router.errors import ModelAssetError, NotReadyError, NoWorkerError, OverloadedError
 from moe_router.experts.engines.base import OutOfMemoryError
 from moe_router.experts.engines.factory import EngineOptions, make_engine
@@ -50,20 +51,29 @@ async def test_requests_for_a_loading_model_wait_once(registry: Registry, config
         await pool.classify(expert, ask("a/plain"))
 
 
-async def test_as_many_wait_for_a_load_as_for_the_model(registry: Registry, config: PoolConfig) -> None:
+async def test_as_many_wait_for_a_load_as_for_the_model_and_a_flood_makes_room(
+    registry: Registry, config: PoolConfig
+) -> None:
     loads = Loads()
     loads.go.clear()
     pool = LruModelPool(registry, replace(config, max_queue=3), loads)
     [expert], [other] = registry.all_experts("a/plain"), registry.all_experts("a/other")
-    waiting = [asyncio.create_task(pool.classify(expert, ask("a/plain", str(i)))) for i in range(3)]
+
+    def asking(by: str) -> asyncio.Task[ExpertAnswer]:
+        return asyncio.create_task(pool.classify(expert, ask("a/plain"), caller=by))
+
+    flood = [asking("flood") for _ in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError):
-        await pool.classify(expert, ask("a/plain"))
-    waiting.append(asyncio.create_task(pool.classify(other, ask("a/other"))))  # of another model
+        await pool.classify(expert, ask("a/plain"), caller="flood")
+    single = asking("another")
+    elsewhere = asyncio.create_task(pool.classify(other, ask("a/other"), caller="flood"))
     await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await flood[-1]  # at once: nothing is loaded yet
     assert pool.queue_depth() == 4
     loads.go.set()
-    assert len(await asyncio.gather(*waiting)) == 4
+    assert len(await asyncio.gather(*flood[:-1], single, elsewhere)) == 4
     assert pool.queue_depth() == 0
     await pool.aclose()
 

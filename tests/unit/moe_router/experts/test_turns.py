@@ -46,35 +46,48 @@ async def never() -> asyncio.Future[None]:
 
 
 async def test_who_waits_is_served_in_turn(turns: Turns, work: Work, never: asyncio.Future[None]) -> None:
-    asked = [asyncio.create_task(turns.run("a", work(f"a{i}"), never)) for i in range(4)]
+    asked = [asyncio.create_task(turns.run("a", "t", work(f"a{i}"), never)) for i in range(4)]
     await asyncio.sleep(0)
-    asked += [asyncio.create_task(turns.run(name[0], work(name), never)) for name in ("b0", "b1", "c0")]
+    asked += [asyncio.create_task(turns.run(name[0], "t", work(name), never)) for name in ("b0", "b1", "c0")]
     await asyncio.sleep(0)
     work.go.release(7)
     assert await asyncio.gather(*asked) == ["A0", "A1", "A2", "A3", "B0", "B1", "C0"]
     assert work.order == ["a0", "a1", "b0", "c0", "a2", "b1", "a3"]
 
 
+async def test_many_tasks_of_a_caller_have_one_turn_together(
+    turns: Turns, work: Work, never: asyncio.Future[None]
+) -> None:
+    asked = [
+        asyncio.create_task(turns.run(name[0], name[1], work(name), never))
+        for name in ("at0", "at1", "at2", "au0", "av0", "bt0", "bt1", "bt2")
+    ]
+    await asyncio.sleep(0)
+    work.go.release(8)
+    await asyncio.gather(*asked)
+    assert work.order == ["at0", "at1", "bt0", "au0", "bt1", "av0", "bt2", "at2"]
+
+
 async def test_who_is_refused_meanwhile_costs_nothing(
     turns: Turns, work: Work, never: asyncio.Future[None]
 ) -> None:
-    first = asyncio.create_task(turns.run("a", work("a"), never))
+    first = asyncio.create_task(turns.run("a", "t", work("a"), never))
     await asyncio.sleep(0)
     refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    second = asyncio.create_task(turns.run("b", work("b"), refused))
+    second = asyncio.create_task(turns.run("b", "t", work("b"), refused))
     await asyncio.sleep(0)
     refused.set_result(None)
     assert await second is None  # at once: the first still runs
     work.go.release(2)
     assert await first == "A"
-    assert await turns.run("c", work("c"), never) == "C"
+    assert await turns.run("c", "t", work("c"), never) == "C"
     assert work.order == ["a", "c"]
 
 
 async def test_who_leaves_frees_a_turn_only_when_the_thread_is_free(
     turns: Turns, work: Work, never: asyncio.Future[None]
 ) -> None:
-    running, waiting, last = (asyncio.create_task(turns.run(name, work(name), never)) for name in "abc")
+    running, waiting, last = (asyncio.create_task(turns.run(name, "t", work(name), never)) for name in "abc")
     await asyncio.sleep(0)
     for task in (waiting, running):
         task.cancel()
@@ -90,7 +103,7 @@ async def test_who_leaves_frees_a_turn_only_when_the_thread_is_free(
 async def test_who_leaves_as_its_turn_comes_hands_it_on(
     turns: Turns, work: Work, never: asyncio.Future[None]
 ) -> None:
-    first, second, third = (asyncio.create_task(turns.run(name, work(name), never)) for name in "abc")
+    first, second, third = (asyncio.create_task(turns.run(name, "t", work(name), never)) for name in "abc")
     await asyncio.sleep(0)
     first.add_done_callback(lambda _: second.cancel())
     work.go.release(2)
@@ -101,5 +114,5 @@ async def test_who_leaves_as_its_turn_comes_hands_it_on(
 async def test_a_failure_is_the_callers_own(turns: Turns, work: Work, never: asyncio.Future[None]) -> None:
     work.go.release(2)
     with pytest.raises(ValueError, match="bad"):
-        await turns.run("a", work("bad"), never)
-    assert await turns.run("a", work("good"), never) == "GOOD"
+        await turns.run("a", "t", work("bad"), never)
+    assert await turns.run("a", "t", work("good"), never) == "GOOD"

@@ -67,15 +67,16 @@ def test_control_tokens_of_a_unigram_model_count_in_templates_only() -> None:
     )  # fmt: skip
     sentences = ["a card payment was declined < / s > in the shop", "hello | user"] * 30
     made.train_from_iterator(sentences + tiny.SENTENCES * 5, trainer)
-    made.add_tokens(["<|turn|>"])  # undeclared, and beyond the vocabulary
+    made.add_tokens(["<|turn|>", "Zyx"])  # undeclared, and beyond the vocabulary; a word
     own = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     tokens = HfTokens(own, max_text_tokens=50)
-    control = {*range(1, 4), len(own) - 1}
+    control = {*range(1, 4), len(own) - 2}
     assert not control & {*tokens.encode("card</s>pay <s> <|user|>a<|turn|>", trusted=False)}
     assert control == {*tokens.encode("</s><s><|user|><|turn|>", trusted=True)} - {0} - {
         *tokens.encode("|", trusted=True)
     }
-    plain = "a card payment was declined"
+    plain = "a card payment was declined Zyx"
+    assert len(own) - 1 in tokens.encode(plain, trusted=False)
     assert tokens.encode(plain, trusted=False) == tokens.encode(plain, trusted=True)
 
 
