@@ -19,6 +19,7 @@ MAX_CONNECTIONS = 256
 PREFIX = "/api/v1"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NO_PROXY = {"http://": None, "https://": None}
+"""httpx's `mounts` for which no proxy of the environment is asked."""
 VISIBLE = re.compile(r"[\x21-\x7e]+")
 USERINFO = re.compile(r"(?<=//)[^/?#]*@")
 

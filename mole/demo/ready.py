@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from mole.cli.console import CommandError, err
+from mole.connection import NO_PROXY
 
 if TYPE_CHECKING:
     from mole.client import Mole
@@ -36,7 +37,7 @@ def wait_ready(services: list[Service], timeout_s: float = TIMEOUT_S) -> float:
     start = time.monotonic()
     with (
         Progress(*columns, console=err(), transient=True) as bar,
-        httpx.Client(timeout=5.0, trust_env=False) as http,
+        httpx.Client(timeout=5.0, mounts=NO_PROXY) as http,
     ):
         jobs = {s.name: bar.add_task("starting", total=1.0, name=f"{s.name:<11}") for s in services}
         waiting = list(services)

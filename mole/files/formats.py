@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -166,6 +167,15 @@ def _open(source: Source) -> IO[str]:
     return Path(source.path).open(encoding=encoding, newline="")
 
 
+def _take_columns(source: Source, names: Sequence[str]) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise FileError(
+            f"{source.path}: two columns are named {twice[0]!r}; cells of the same name cannot be told apart"
+        )
+    source.columns[:] = names
+
+
 def _csv_rows(source: Source) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_CELL)
     with _open(source) as file:
@@ -174,9 +184,7 @@ def _csv_rows(source: Source) -> Iterator[Row]:
             columns = next(reader, None)
             if columns is None:
                 return
-            if len(set(columns)) != len(columns):
-                raise FileError(f"{source.path}: two columns have the same name")
-            source.columns[:] = columns
+            _take_columns(source, columns)
             for cells in _with_blanks(reader, len(columns)):
                 if len(cells) != len(columns):
                     counts = f"{_cells(len(cells))}, but the header has {len(columns)}"
@@ -220,10 +228,7 @@ def _parquet_rows(source: Source) -> Iterator[Row]:
     if source.is_standard:
         raise FileError("Parquet cannot be read from standard input")
     file = _parquet().ParquetFile(source.path)
-    names = file.schema_arrow.names
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise FileError(f"{source.path}: two columns are named {twice!r}; give them different names")
-    source.columns[:] = names
+    _take_columns(source, file.schema_arrow.names)
     for batch in file.iter_batches(batch_size=1024):
         try:
             rows = batch.to_pylist()

@@ -20,7 +20,9 @@ ROWS = 4096
 
 
 def schema_of(source: Source) -> pa.Schema:
-    """Every column that any row has, and its type; reads the source once. A Parquet source has its own.
+    """Every column that any row has, and its type.
+
+    A Parquet source has its own; another is read for it, and again where a column has several types.
 
     Raises:
         FileError: a column's values are not of one type.
@@ -31,16 +33,19 @@ def schema_of(source: Source) -> pa.Schema:
     if source.format is Format.PARQUET:
         return pq.ParquetFile(source.path).schema_arrow
     schema = pa.schema([])
+    kinds: set[tuple[str, pa.DataType]] = set()
     for rows in _groups(source.rows()):
         names = dict.fromkeys(name for row in rows for name in row)
         with _fitting():
             columns = [(name, pa.array([row.get(name) for row in rows]).type) for name in names]
             schema = pa.unify_schemas([schema, pa.schema(columns)], promote_options="permissive")
+        kinds.update(columns)
     if not schema.names:  # no row tells a type
         schema = pa.schema([(name, pa.string()) for name in source.columns])
-    for rows in _groups(source.rows()):  # a number may fit the type of its group, and not that of all
-        with _fitting():
-            pa.Table.from_pylist(rows, schema=schema)
+    if len(kinds) > len(schema.names):  # a number may fit the type of its group, and not that of all
+        for rows in _groups(source.rows()):
+            with _fitting():
+                pa.Table.from_pylist(rows, schema=schema)
     with _fitting():  # such as a struct without members, which Arrow has and Parquet has not
         pq.write_table(schema.empty_table(), BytesIO())
     return schema

@@ -116,12 +116,11 @@ class FileSink:
         self._source = source
         if kind is Format.PARQUET and (source is None or source.is_standard):
             raise FileError("Parquet cannot be written from standard input, which can be read only once")
-        journal = Journal(self._path, errors, digest(settings))
-        journal.check_free(restart)
+        self._journal = Journal(self._path, errors, digest(settings))
+        self._journal.check_free(restart)
         # Before anything is asked: rows that do not fit Parquet would be asked for in vain.
         self._schema = schema_of(source) if source is not None and kind is Format.PARQUET else None
         self._columns = _all_columns(source, kind)
-        self._journal = journal
         self._part, self._errors = self._journal.open(restart)
         self._state = (self._journal.certain, hashlib.sha256())
         self._writer: TextWriter | None = None

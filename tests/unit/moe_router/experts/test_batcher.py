@@ -668,7 +668,8 @@ async def test_a_place_that_makes_room_is_refused_before_its_jobs_are_made(
         go.release(10)
         assert await other == "other"
     assert await asyncio.gather(*asked[:-1]) == [f"f{i}" for i in range(5)]
-    assert made[: MAKERS + 2] in (["f0", "f1", "f2", "other"], ["f1", "f0", "f2", "other"])
+    # Of two that begin at once either thread may be the first to note it.
+    assert [sorted(made[:2]), sorted(made[2:4])] == [["f0", "f1"], ["f2", "other"]]
     assert "f5" not in made
 
 

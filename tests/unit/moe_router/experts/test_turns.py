@@ -45,33 +45,40 @@ async def never() -> asyncio.Future[None]:
     return asyncio.get_running_loop().create_future()
 
 
-async def test_who_waits_is_served_in_turn(turns: Turns, work: Work, never: asyncio.Future[None]) -> None:
-    asked = [asyncio.create_task(turns.run("a", "t", work(f"a{i}"), never)) for i in range(4)]
+Ask = Callable[..., "asyncio.Task[str | None]"]
+
+
+@pytest.fixture
+def ask(turns: Turns, work: Work, never: asyncio.Future[None]) -> Ask:
+    """Asks for the work of a name, which begins with the caller's; nothing ends the wait."""
+
+    def asking(name: str, task: str = "t") -> asyncio.Task[str | None]:
+        return asyncio.create_task(turns.run(name[0], task, work(name), never))
+
+    return asking
+
+
+async def test_who_waits_is_served_in_turn(ask: Ask, work: Work) -> None:
+    asked = [ask(f"a{i}") for i in range(4)]
     await asyncio.sleep(0)
-    asked += [asyncio.create_task(turns.run(name[0], "t", work(name), never)) for name in ("b0", "b1", "c0")]
+    asked += [ask(name) for name in ("b0", "b1", "c0")]
     await asyncio.sleep(0)
     work.go.release(7)
     assert await asyncio.gather(*asked) == ["A0", "A1", "A2", "A3", "B0", "B1", "C0"]
     assert work.order == ["a0", "a1", "b0", "c0", "a2", "b1", "a3"]
 
 
-async def test_many_tasks_of_a_caller_have_one_turn_together(
-    turns: Turns, work: Work, never: asyncio.Future[None]
-) -> None:
-    asked = [
-        asyncio.create_task(turns.run(name[0], name[1], work(name), never))
-        for name in ("at0", "at1", "at2", "au0", "av0", "bt0", "bt1", "bt2")
-    ]
+async def test_many_tasks_of_a_caller_have_one_turn_together(ask: Ask, work: Work) -> None:
+    names = ("at0", "at1", "at2", "au0", "av0", "bt0", "bt1", "bt2")
+    asked = [ask(name, task=name[1]) for name in names]
     await asyncio.sleep(0)
     work.go.release(8)
     await asyncio.gather(*asked)
     assert work.order == ["at0", "at1", "bt0", "au0", "bt1", "av0", "bt2", "at2"]
 
 
-async def test_who_is_refused_meanwhile_costs_nothing(
-    turns: Turns, work: Work, never: asyncio.Future[None]
-) -> None:
-    first = asyncio.create_task(turns.run("a", "t", work("a"), never))
+async def test_who_is_refused_meanwhile_costs_nothing(turns: Turns, ask: Ask, work: Work) -> None:
+    first = ask("a")
     await asyncio.sleep(0)
     refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     second = asyncio.create_task(turns.run("b", "t", work("b"), refused))
@@ -80,14 +87,12 @@ async def test_who_is_refused_meanwhile_costs_nothing(
     assert await second is None  # at once: the first still runs
     work.go.release(2)
     assert await first == "A"
-    assert await turns.run("c", "t", work("c"), never) == "C"
+    assert await ask("c") == "C"
     assert work.order == ["a", "c"]
 
 
-async def test_who_leaves_frees_a_turn_only_when_the_thread_is_free(
-    turns: Turns, work: Work, never: asyncio.Future[None]
-) -> None:
-    running, waiting, last = (asyncio.create_task(turns.run(name, "t", work(name), never)) for name in "abc")
+async def test_who_leaves_frees_a_turn_only_when_the_thread_is_free(ask: Ask, work: Work) -> None:
+    running, waiting, last = map(ask, "abc")
     await asyncio.sleep(0)
     for task in (waiting, running):
         task.cancel()
@@ -101,18 +106,25 @@ async def test_who_leaves_frees_a_turn_only_when_the_thread_is_free(
 
 
 async def test_who_leaves_as_its_turn_comes_hands_it_on(
-    turns: Turns, work: Work, never: asyncio.Future[None]
+    turns: Turns, ask: Ask, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second, third = (asyncio.create_task(turns.run(name, "t", work(name), never)) for name in "abc")
+    first, second, third = map(ask, "abc")
     await asyncio.sleep(0)
-    first.add_done_callback(lambda _: second.cancel())
+    release = turns._release
+
+    def release_and_cancel() -> None:
+        release()
+        second.cancel()  # it has its turn, and has not yet run to see it
+
+    monkeypatch.setattr(turns, "_release", release_and_cancel)
     work.go.release(2)
     assert await first == "A"
     assert await third == "C"
+    assert work.order == ["a", "c"]
 
 
-async def test_a_failure_is_the_callers_own(turns: Turns, work: Work, never: asyncio.Future[None]) -> None:
+async def test_a_failure_is_the_callers_own(ask: Ask, work: Work) -> None:
     work.go.release(2)
     with pytest.raises(ValueError, match="bad"):
-        await turns.run("a", "t", work("bad"), never)
-    assert await turns.run("a", "t", work("good"), never) == "GOOD"
+        await ask("bad")
+    assert await ask("good") == "GOOD"
